@@ -1,0 +1,271 @@
+/* sync.h: the replication protocol as a pure state machine: events in, actions out.
+ *
+ * No socket, no clock, no map call, no thread: the caller says what happened and what time it is,
+ * and carries out what the machine asks for. The same input gives the same output, so that a
+ * simulator can drive several machines through loss, duplicates, crashes and skewed clocks.
+ * replicator.c is the only other caller. Memory failures never abort: work is put off and tried
+ * again. Every list in here is bounded by a constant or a setting.
+ *
+ * doc/protocol.md says what the rules are and why.
+ */
+#ifndef LARDER_DAEMON_SYNC_SYNC_H
+#define LARDER_DAEMON_SYNC_SYNC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/replica.h" /* types only */
+
+#define SYNC_APPLY_MAX 1024u          /* events of one apply: the port's limit */
+#define SYNC_APPLY_BYTES (1024u * 1024u) /* bytes of one apply; one larger event goes alone */
+#define SYNC_BATCH_MAX 1024u          /* commands of one batch, whatever the settings say */
+#define SYNC_PAGE 128u                /* stream entries of one range page */
+#define SYNC_NEVER INT64_MAX
+
+typedef struct sync_settings {
+    uint32_t batch_commands, batch_bytes, batches_in_flight, retry_entries;
+    int64_t linger_ms;
+    int64_t backoff_min_ms, backoff_max_ms, park_ms, retry_max_ms, heartbeat_ms;
+    uint32_t breaker_failures;
+    int64_t breaker_open_ms;
+    uint64_t max_value; /* larger values are never fetched */
+    uint64_t random_seed;
+} sync_settings;
+
+/* ---- Order ---------------------------------------------------------------------------------- */
+
+/* < 0, 0, > 0: precedence by (clock, node, kind, value hash), the protocol's one order. */
+int sync_order(const replica_record *a, const replica_record *b);
+
+/* ---- Back-off and breaker ------------------------------------------------------------------- */
+
+enum sync_breaker { SYNC_BREAKER_CLOSED, SYNC_BREAKER_OPEN, SYNC_BREAKER_HALF_OPEN };
+
+typedef struct sync_backoff {
+    int64_t min_ms, max_ms, open_ms;
+    uint32_t threshold, failures;
+    enum sync_breaker breaker;
+    uint64_t random;
+} sync_backoff;
+
+uint64_t sync_random(uint64_t *state); /* splitmix64 */
+void sync_backoff_init(sync_backoff *self, int64_t min_ms, int64_t max_ms, uint32_t threshold,
+                       int64_t open_ms, uint64_t seed);
+/* An attempt begins: an open breaker becomes half-open. */
+void sync_backoff_attempt(sync_backoff *self);
+/* It failed: how many ms to wait before the next one (full jitter; the first is nearly at once). */
+int64_t sync_backoff_failed(sync_backoff *self);
+/* It worked, and lasted: start anew. */
+void sync_backoff_worked(sync_backoff *self);
+
+/* ---- Events --------------------------------------------------------------------------------- */
+
+/* Why a session ended or could not begin. */
+enum sync_cause {
+    SYNC_LOST_CONNECTION, /* refused, closed, timed out, out of step */
+    SYNC_NOT_READY,       /* LOADING, READONLY, BUSY, ...: the server says "later" */
+    SYNC_NO_PERMISSION    /* NOAUTH, WRONGPASS, NOPERM, a version that lacks a command: park */
+};
+
+enum sync_outcome {
+    SYNC_STORED,      /* newer or equal: written and emitted */
+    SYNC_SAME,        /* equal to what is there; nothing was written or emitted */
+    SYNC_OLD,         /* a newer one is there: winner */
+    SYNC_NO_STREAM,   /* nothing written: the stream is gone or began a new epoch */
+    SYNC_NO_SCRIPT,   /* nothing written: the script must be loaded again */
+    SYNC_NO_MEMORY,   /* refused for want of memory: all keys may be */
+    SYNC_REFUSED_KEY, /* refused for this key's own sake */
+    SYNC_REMOVED      /* under OOM: the value is gone and others were told; no record stored */
+};
+
+/* One event of the stream, from the channel, from a range or made of a push's winner. */
+typedef struct sync_change {
+    uint64_t epoch, number, nonce, emitter;
+    bool numbered;      /* false: a hint outside the numbers (a removal under OOM) */
+    bool begin;         /* the first entry of an epoch: carries no record */
+    bool value_missing; /* the record has a value that is not here */
+    bool malformed;     /* could not be read: its number counts, its content is lost */
+    uint64_t full_size; /* bytes of the value, here or not */
+    replica_record record;
+} sync_change;
+
+typedef struct sync_joined {
+    uint64_t epoch, last_number, last_nonce; /* of the newest entry */
+    bool cursor_found;
+    uint64_t cursor_nonce; /* of the entry at the cursor that was asked about */
+    int64_t redis_ms;      /* the server's wall clock */
+} sync_joined;
+
+enum sync_event_kind {
+    SYNC_EV_START,        /* position: where the map says that the stream was left */
+    SYNC_EV_CONNECTED,    /* both connections greeted, subscribed, scripts loaded: run_id */
+    SYNC_EV_DISCONNECTED, /* cause */
+    SYNC_EV_JOINED,       /* joined */
+    SYNC_EV_ROWS,         /* rows: what SYNC_ACT_READ asked for; status < 0: busy, try later */
+    SYNC_EV_REPLY,        /* batch, index, outcome, winner */
+    SYNC_EV_SCRIPTS,      /* the scripts are loaded again */
+    SYNC_EV_STREAM,       /* change, from the channel */
+    SYNC_EV_RANGE,        /* changes, count: the page asked for (at most SYNC_PAGE) */
+    SYNC_EV_FETCHED,      /* id; change with the value, or NULL: not there or of no use */
+    SYNC_EV_IDLE,         /* no further input is at hand: apply what was collected */
+    SYNC_EV_APPLIED,      /* status of the apply; the verdicts stand in its events */
+    SYNC_EV_ACKNOWLEDGED, /* batch, status, cleared */
+    SYNC_EV_WAKE,         /* a worker wrote */
+    SYNC_EV_RECHECK,      /* the map counts dirty entries: scan from the start if nothing is known */
+    SYNC_EV_TICK          /* the time asked for came (or any other time) */
+};
+
+struct sync_batch;
+
+typedef struct sync_event {
+    enum sync_event_kind kind;
+    int64_t now_ms;  /* monotonic */
+    int64_t wall_ms; /* wall clock of this host */
+    int status;      /* LARDER_OK or an error of the port */
+    union {
+        const replica_position *position;
+        const char *run_id;
+        enum sync_cause cause;
+        sync_joined joined;
+        const replica_batch *rows;
+        struct {
+            struct sync_batch *batch;
+            size_t index;
+            enum sync_outcome outcome;
+            const sync_change *winner; /* SYNC_OLD; NULL: unreadable */
+        } reply;
+        const sync_change *change;
+        struct {
+            const sync_change *changes;
+            size_t count;
+        } range;
+        struct {
+            uint64_t id;
+            const sync_change *change;
+        } fetched;
+        struct {
+            struct sync_batch *batch;
+            size_t cleared;
+        } acknowledged;
+    };
+} sync_event;
+
+/* ---- Actions -------------------------------------------------------------------------------- */
+
+enum sync_action_kind {
+    SYNC_ACT_CONNECT,     /* begin a session; answer CONNECTED or DISCONNECTED */
+    SYNC_ACT_DISCONNECT,  /* end it at once; no answer (the machine is disconnected already) */
+    SYNC_ACT_JOIN,        /* run the join script for cursor; answer JOINED */
+    SYNC_ACT_READ,        /* read; answer ROWS at once, whose records must live until the actions
+                             of that step are done */
+    SYNC_ACT_PUSH,        /* push: send each item; answer REPLY for each, in order */
+    SYNC_ACT_LOAD,        /* load the scripts; answer SCRIPTS */
+    SYNC_ACT_RANGE,       /* range: SYNC_PAGE entries after cursor; answer RANGE */
+    SYNC_ACT_FETCH,       /* fetch: value and record of a key; answer FETCHED */
+    SYNC_ACT_APPLY,       /* apply; answer APPLIED */
+    SYNC_ACT_ACKNOWLEDGE, /* acknowledge; answer ACKNOWLEDGED */
+    SYNC_ACT_ARM          /* arm the wake-up (the machine reads once more after it) */
+};
+
+typedef struct sync_item { /* an entry on its way to Redis; key lives in the batch */
+    uint64_t row;
+    larder_version version;
+    const uint8_t *key;
+    uint32_t key_size;
+    uint8_t kind;
+    uint8_t outcome; /* enum sync_outcome, once answered */
+} sync_item;
+
+typedef struct sync_action {
+    enum sync_action_kind kind;
+    union {
+        struct {
+            uint64_t epoch, number;
+        } cursor; /* JOIN, RANGE */
+        struct {
+            uint64_t from_row;
+            uint32_t max_records, max_bytes;
+            bool include_clean;
+        } read;
+        struct {
+            struct sync_batch *batch;      /* hand back with the replies */
+            const replica_record **records; /* valid until the step's actions are done */
+            size_t count;
+            uint64_t epoch, emitter, nonce_seed;
+            bool quiet;  /* equal entries are neither written nor emitted again */
+            bool remove; /* SYNC_NO_MEMORY came for these deletions: unlink and tell */
+            int64_t redis_ms;
+        } push;
+        struct {
+            uint64_t id;
+            const uint8_t *key;
+            size_t key_size;
+        } fetch;
+        struct {
+            replica_event *events;
+            size_t count;
+            const replica_position *position; /* NULL: leave it */
+        } apply;
+        struct {
+            struct sync_batch *batch;
+            const replica_ack *acks;
+            size_t count;
+        } acknowledge;
+    };
+} sync_action;
+
+#define SYNC_ACTIONS_MAX 32u
+
+typedef struct sync_action_list {
+    sync_action items[SYNC_ACTIONS_MAX];
+    size_t count;
+} sync_action_list;
+
+/* ---- The machine ---------------------------------------------------------------------------- */
+
+enum sync_state {
+    SYNC_DISCONNECTED,
+    SYNC_CONNECTING, /* until JOINED */
+    SYNC_SYNCING,    /* catching up, or pushing the log again */
+    SYNC_UP,
+    SYNC_PARKED
+};
+
+typedef struct sync_counters {
+    uint64_t pushed, acknowledged, old, refused, events, applied, echoes, ours_newer, not_stored;
+    uint64_t duplicates, gaps, resyncs, connects, connect_failures, map_busy, malformed;
+    uint64_t overflows, fetches, fetches_dropped;
+} sync_counters;
+
+typedef struct sync_view { /* for status and tests */
+    enum sync_state state;
+    enum sync_breaker breaker;
+    uint32_t failures, in_flight_items, in_flight_batches, retry_entries, ranges;
+    uint64_t epoch, number, scan_row;
+    bool resyncing, catching_up, drained; /* drained: nothing dirty is known, in flight or waiting */
+    int64_t attempt_at_ms, lag_ms, clock_offset_ms;
+    sync_counters counters;
+} sync_view;
+
+struct sync;
+
+/* NULL: no memory. */
+struct sync *sync_create(const sync_settings *settings);
+void sync_destroy(struct sync **self);
+
+/* One event in; what is to be done about it out (the list is emptied first). The memory that the
+ * actions point to belongs to the machine and lives until the answer. An event that does not fit
+ * the state is ignored: answers may come late. */
+void sync_step(struct sync *self, const sync_event *event, sync_action_list *actions);
+
+/* When a TICK is wanted, monotonic ms; SYNC_NEVER: not at all. */
+int64_t sync_deadline(const struct sync *self);
+
+void sync_look(const struct sync *self, sync_view *out);
+
+/* The place in the stream that is now true, for a last write at a clean end; false: it must not be
+ * stored (history is being pushed again, or nothing is known). */
+bool sync_position(const struct sync *self, replica_position *out);
+
+#endif
