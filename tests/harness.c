@@ -64,9 +64,10 @@ static void pause_ms(long milliseconds)
 {
     struct timespec span = {.tv_sec = milliseconds / 1000,
                             .tv_nsec = (milliseconds % 1000) * 1000000L};
-    while (nanosleep(&span, &span) != 0 && errno == EINTR) {
-        continue;
-    }
+    int result;
+    do {
+        result = nanosleep(&span, &span);
+    } while (result != 0 && errno == EINTR);
 }
 
 bool wait_until(bool (*condition)(void *context), void *context, int milliseconds)
@@ -184,10 +185,16 @@ static void run(const harness_process *process, const char *const argv[],
     }
     char *arguments[ARGUMENTS_MAX + 1];
     size_t count = 0;
-    for (; argv[count] != NULL && count < ARGUMENTS_MAX; count++) {
+    for (; count < ARGUMENTS_MAX && argv[count] != NULL; count++) {
         arguments[count] = strdup(argv[count]);
+        if (arguments[count] == NULL) {
+            _exit(126);
+        }
     }
     arguments[count] = NULL;
+    if (count == 0) {
+        _exit(126);
+    }
     (void)signal(SIGPIPE, SIG_DFL);
     (void)execvp(arguments[0], arguments);
     (void)fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
