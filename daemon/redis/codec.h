@@ -1,0 +1,59 @@
+/* codec.h: bytes to replies, with limits on size, elements and depth, on top of hiredis's reader.
+ * No socket. A reply lives in the codec's own memory until the next one is asked for, so that a
+ * hundred thousand small replies a second cost no allocation each. What breaks a limit or the
+ * protocol breaks the codec for good: its connection must end.
+ */
+#ifndef LARDER_DAEMON_REDIS_CODEC_H
+#define LARDER_DAEMON_REDIS_CODEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum reply_kind {
+    REPLY_STRING = 1,
+    REPLY_ARRAY,
+    REPLY_INTEGER,
+    REPLY_NIL,
+    REPLY_STATUS,
+    REPLY_ERROR
+};
+
+typedef struct reply {
+    enum reply_kind kind;
+    long long integer;
+    const char *text; /* STRING, STATUS, ERROR: size bytes and a 0 */
+    size_t size;
+    struct reply **elements; /* ARRAY: count of them, none is NULL */
+    size_t count;
+} reply;
+
+typedef struct codec_limits {
+    size_t max_bytes;      /* of one whole reply */
+    uint32_t max_elements; /* of one reply, all levels together */
+    uint32_t max_depth;    /* 1: no arrays within arrays; at most 7 */
+} codec_limits;
+
+typedef struct codec codec;
+
+codec *codec_create(const codec_limits *limits); /* NULL: no memory */
+void codec_destroy(codec **self);
+
+/* Take bytes from the socket. false: broken, see codec_error(). */
+bool codec_feed(codec *self, const void *bytes, size_t size);
+
+/* The next whole reply, valid until the next call; NULL: none yet, or broken. */
+const reply *codec_next(codec *self);
+
+/* NULL: sound; else a sentence. */
+const char *codec_error(const codec *self);
+
+/* Format a command: *out is freed with codec_free_command(). Its length, or 0: no memory. */
+size_t codec_command(char **out, int count, const char *const *arguments, const size_t *sizes);
+void codec_free_command(char *command);
+
+/* "NOAUTH", "OOM", ...: does an error reply begin with this word? */
+bool reply_error_is(const reply *self, const char *word);
+bool reply_text_is(const reply *self, const char *text);
+
+#endif

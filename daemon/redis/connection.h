@@ -1,0 +1,65 @@
+/* connection.h: one connection to Redis on a libevent loop: name lookup, connect, requests with
+ * deadlines, replies in order, messages of a subscription. The replicator opens two of them a
+ * session. Nothing here blocks; nothing here knows what the requests mean.
+ */
+#ifndef LARDER_DAEMON_REDIS_CONNECTION_H
+#define LARDER_DAEMON_REDIS_CONNECTION_H
+
+#include <event2/dns.h>
+#include <event2/event.h>
+
+#include "daemon/redis/codec.h"
+#include "daemon/redis/url.h"
+
+#define CONNECTION_REQUESTS_MAX 65536u /* sent and not answered */
+
+typedef struct connection_tag { /* what a request was, given back with its reply */
+    uint32_t kind, index;
+    uint64_t id;
+    void *pointer;
+} connection_tag;
+
+typedef struct connection_callbacks {
+    void (*up)(void *context);
+    /* The reply to the oldest request; valid during the call. sent_us: monotonic microseconds. */
+    void (*answer)(void *context, const connection_tag *tag, const reply *answer, int64_t sent_us);
+    /* A message of the channel; valid during the call. */
+    void (*message)(void *context, const char *text, size_t size);
+    /* All that had arrived has been given. */
+    void (*idle)(void *context);
+    /* It is over: refused, closed, timed out, out of step, over a limit. Once; close it then. */
+    void (*down)(void *context, const char *why, bool timed_out, bool protocol);
+} connection_callbacks;
+
+typedef struct connection_settings {
+    struct event_base *base;
+    struct evdns_base *dns; /* only for URLs with a host's name; may be NULL for others */
+    redis_url url;
+    codec_limits limits;
+    int64_t connect_timeout_ms, reply_timeout_ms;
+} connection_settings;
+
+typedef struct connection connection;
+
+/* Begin to connect. Never calls back before it returned. NULL: no memory. */
+connection *connection_open(const connection_settings *settings,
+                            const connection_callbacks *callbacks, void *context);
+
+/* Close; NULL-safe, sets NULL. May be called from within a callback; none comes after it. */
+void connection_close(connection **self);
+
+/* Send a command; its reply comes to answer() with the tag. false: no memory, or too many are
+ * waiting; the connection is still sound then. */
+bool connection_send(connection *self, const connection_tag *tag, int count,
+                     const char *const *arguments, const size_t *sizes);
+
+size_t connection_waiting(const connection *self); /* requests without a reply */
+uint64_t connection_bytes_in(const connection *self);
+uint64_t connection_bytes_out(const connection *self);
+
+/* Is the URL's host a name that must be looked up? */
+bool connection_needs_lookup(const redis_url *url);
+
+int64_t connection_now_us(void); /* the monotonic clock */
+
+#endif

@@ -1,0 +1,99 @@
+/* script.c: see script.h. The order of two entries is that of five pieces of their records' first 42
+ * characters, compared as numbers: a 64-bit clock does not fit a Lua number (a double), and strings
+ * are compared by the server's locale. Each piece is at most 36 bits.
+ *
+ * The event is emitted before anything is written: where the stream is gone or in a newer epoch,
+ * nothing has been changed.
+ */
+#include "daemon/redis/script.h"
+
+#define NEWER                                                                                      \
+    "local sub = string.sub\n"                                                                     \
+    "local function order(a, b)\n"                                                                 \
+    "  if sub(a, 1, 42) == sub(b, 1, 42) then return 0 end\n"                                      \
+    "  if sub(a, 1, 1) ~= '1' then return nil end\n"                                               \
+    "  local d = tonumber(sub(a, 2, 9), 16) - tonumber(sub(b, 2, 9), 16)\n"                        \
+    "  if d ~= 0 then return d end\n"                                                              \
+    "  d = tonumber(sub(a, 10, 17), 16) - tonumber(sub(b, 10, 17), 16)\n"                          \
+    "  if d ~= 0 then return d end\n"                                                              \
+    "  d = tonumber(sub(a, 18, 25), 16) - tonumber(sub(b, 18, 25), 16)\n"                          \
+    "  if d ~= 0 then return d end\n"                                                              \
+    "  d = tonumber(sub(a, 26, 33), 16) - tonumber(sub(b, 26, 33), 16)\n"                          \
+    "  if d ~= 0 then return d end\n"                                                              \
+    "  return tonumber(sub(a, 34, 42), 16) - tonumber(sub(b, 34, 42), 16)\n"                       \
+    "end\n"                                                                                        \
+    "local function winner(r, limit)\n"                                                            \
+    "  local n = redis.call('STRLEN', KEYS[1])\n"                                                  \
+    "  if n > 0 and n <= limit then return {r, redis.call('GET', KEYS[1])} end\n"                  \
+    "  if n == 0 and redis.call('EXISTS', KEYS[1]) == 1 then return {r, ''} end\n"                 \
+    "  return {r}\n"                                                                               \
+    "end\n"
+
+static const char push[] =
+    NEWER "local call, head = redis.call, ARGV[1]\n"
+          "local r = call('GET', KEYS[2])\n"
+          "if r then\n"
+          "  local d = order(r, head)\n"
+          "  if not d then return redis.error_reply('FORMAT the record is of another version') end\n"
+          "  if d > 0 then return winner(r, tonumber(ARGV[11])) end\n"
+          "  if d == 0 and ARGV[10] == 'q' then return 2 end\n"
+          "end\n"
+          "local id = redis.pcall('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[8], ARGV[7],"
+          " 'e', ARGV[2])\n"
+          "if not id then return 4 end\n"
+          "if type(id) == 'table' then\n"
+          "  if id.err and string.find(id.err, 'equal or smaller', 1, true) then return 4 end\n"
+          "  return id\n"
+          "end\n"
+          "if ARGV[4] == 's' then\n"
+          "  local v = ARGV[12]\n"
+          "  if ARGV[3] ~= '0' then v = sub(ARGV[2], ARGV[3]) end\n"
+          "  if ARGV[5] == '' then call('SET', KEYS[1], v)\n"
+          "  else call('SET', KEYS[1], v, 'PXAT', ARGV[5]) end\n"
+          "else call('UNLINK', KEYS[1]) end\n"
+          "if ARGV[6] == '' then call('SET', KEYS[2], head)\n"
+          "else call('SET', KEYS[2], head, 'PXAT', ARGV[6]) end\n"
+          "call('PUBLISH', ARGV[9], id .. ' ' .. ARGV[2])\n"
+          "return 1\n";
+
+static const char remove_[] =
+    "#!lua flags=allow-oom\n" NEWER
+    "local r = redis.call('GET', KEYS[2])\n"
+    "if r then\n"
+    "  local d = order(r, ARGV[1])\n"
+    "  if not d then return redis.error_reply('FORMAT the record is of another version') end\n"
+    "  if d > 0 then return winner(r, tonumber(ARGV[4])) end\n"
+    "end\n"
+    "redis.call('UNLINK', KEYS[1])\n"
+    "redis.call('PUBLISH', ARGV[3], '- ' .. ARGV[2])\n"
+    "return 3\n";
+
+static const char join[] =
+    "#!lua flags=allow-oom\n"
+    "local call = redis.call\n"
+    "local t = call('TIME')\n"
+    "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+    "local last = call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)\n"
+    "if #last == 0 then\n"
+    "  local id = string.format('%.0f-0', now)\n"
+    "  local added = redis.pcall('XADD', KEYS[1], id, 'e', ARGV[2])\n"
+    "  if type(added) == 'table' then\n"
+    "    if not string.find(added.err, 'equal or smaller', 1, true) then return added end\n"
+    "    call('UNLINK', KEYS[1])\n"
+    "    call('XADD', KEYS[1], id, 'e', ARGV[2])\n"
+    "  end\n"
+    "  call('PUBLISH', ARGV[3], id .. ' ' .. ARGV[2])\n"
+    "  return {id, ARGV[2], '', string.format('%.0f', now)}\n"
+    "end\n"
+    "local at = ''\n"
+    "if ARGV[1] ~= '' then\n"
+    "  local e = call('XRANGE', KEYS[1], ARGV[1], ARGV[1])\n"
+    "  if #e == 1 then at = e[1][2][2] end\n"
+    "end\n"
+    "return {last[1][1], last[1][2][2], at, string.format('%.0f', now)}\n";
+
+const char *script_text(enum script_id id)
+{
+    static const char *const texts[SCRIPT_COUNT] = {push, remove_, join};
+    return texts[id];
+}
