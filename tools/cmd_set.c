@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/map.h" /* the handle's limit of a value */
 #include "tools/output.h"
 #include "tools/tool.h"
 
@@ -60,19 +61,6 @@ static int read_input(uint64_t limit, uint8_t **value, size_t *value_size)
     return TOOL_FAILED;
 }
 
-/* The largest value that the map may take through this handle. The library decides; this only
- * bounds what is read. */
-static uint64_t value_limit(struct tool *tool)
-{
-    larder_stats stats = {0};
-    uint64_t limit = tool->max_value != 0 ? tool->max_value : (uint64_t)8 << 20;
-    if (larder_stats_read(tool->handle, &stats, sizeof stats) == LARDER_OK &&
-        limit > stats.map_size / 16) {
-        limit = stats.map_size / 16;
-    }
-    return limit;
-}
-
 int cmd_set(struct tool *tool)
 {
     larder_bytes key;
@@ -81,7 +69,7 @@ int cmd_set(struct tool *tool)
     size_t size = strlen(tool->arguments[1]);
     int result = tool_key(tool, tool->arguments[0], &key);
     if (result == TOOL_OK && strcmp(tool->arguments[1], "-") == 0) {
-        result = read_input(value_limit(tool), &input, &size);
+        result = read_input(tool->handle->max_value, &input, &size);
         value = input;
     }
     if (result != TOOL_OK) {

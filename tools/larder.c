@@ -19,7 +19,7 @@ const struct command tool_commands[] = {
      1, 1, OPTION_META, ACCESS_ATTACH, cmd_get},
     {"set", "KEY VALUE|- [--ttl DURATION | --at TIME | --every DURATION]",
      "store a value; \"-\" reads it from standard input",
-     2, 2, OPTIONS_EXPIRY | OPTION_GROUP | OPTION_TAG | OPTION_MAX_VALUE, ACCESS_CREATE, cmd_set},
+     2, 2, OPTIONS_EXPIRY | OPTION_GROUP | OPTION_TAG, ACCESS_CREATE, cmd_set},
     {"rm", "KEY...", "delete keys",
      1, -1, 0, ACCESS_ATTACH, cmd_rm},
     {"ls", "[PREFIX] [--long] [--limit N]", "list keys in byte order",
@@ -30,8 +30,8 @@ const struct command tool_commands[] = {
      0, 0, 0, ACCESS_ATTACH, cmd_check},
     {"readers", "", "show who reads the map",
      0, 0, 0, ACCESS_ATTACH, cmd_readers},
-    {"create", "[--size SIZE]", "make the map if it is not there",
-     0, 0, OPTION_SIZE, ACCESS_NONE, cmd_create},
+    {"create", "[--size SIZE] [--max-value SIZE]", "make the map if it is not there",
+     0, 0, OPTION_SIZE | OPTION_MAX_VALUE, ACCESS_NONE, cmd_create},
     {"version", "", "name the versions of tool and library",
      0, 0, 0, ACCESS_NONE, cmd_version},
     {"help", "[COMMAND]", "say how a command is used",
@@ -156,8 +156,8 @@ static void print_help(void)
     (void)printf("usage: larder [-d DIR] [-m NAME] [--json] [--hex] COMMAND ...\n"
                  "Look into a larder map and change it.\n\n");
     for (const struct command *row = tool_commands; row->name != NULL; row++) {
-        (void)printf("  %-8s %-34s %s\n", row->name,
-                     strlen(row->usage) <= 34 ? row->usage : "KEY VALUE|- [OPTION...]",
+        (void)printf("  %-8s %-32s %s\n", row->name,
+                     strlen(row->usage) <= 32 ? row->usage : "KEY VALUE|- [OPTION...]",
                      row->summary);
     }
     (void)printf("\n");

@@ -148,12 +148,12 @@ static const option_row rows[] = {
      "expires at the clock's next multiple: 5m is :00, :05, :10 ..."},
     {"group", 0, "NAME", OPTION_GROUP, take_group, "the entry's group"},
     {"tag", 0, "NAME", OPTION_TAG, take_tag, "a tag of the entry; may be repeated"},
-    {"max-value", 0, "SIZE", OPTION_MAX_VALUE, take_max_value,
-     "the largest value to take (8M; never above a sixteenth of the map)"},
     {"long", 'l', NULL, OPTION_LONG, take_long, "size, remaining time and time of writing too"},
     {"limit", 'n', "N", OPTION_LIMIT, take_limit, "at most so many keys"},
     {"size", 0, "SIZE", OPTION_SIZE, take_size,
      "bytes of the map, like 256M (else 256M, at most half of what is free)"},
+    {"max-value", 0, "SIZE", OPTION_MAX_VALUE, take_max_value,
+     "the largest value it will take (else 8M; never above a sixteenth of SIZE)"},
 };
 enum { ROW_COUNT = sizeof rows / sizeof rows[0], FIRST_VALUE = 256 };
 
