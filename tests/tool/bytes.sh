@@ -2,6 +2,7 @@
 # bytes.sh: keys and values of every byte and every size go in and come out unchanged, as they are,
 # as hexadecimal and in JSON; what is too large is refused with the limit, and what is shown cannot
 # drive a terminal.
+# shellcheck source-path=SCRIPTDIR source=common.bash
 . "$(dirname "$0")/common.bash"
 larder create --size 32M >/dev/null || exit 1
 file=$LARDER_TEST_DIR/value

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # commands.sh: each command of the tool, what it prints and how it ends.
+# shellcheck source-path=SCRIPTDIR source=common.bash
 . "$(dirname "$0")/common.bash"
 
 # ---- version, help, usage

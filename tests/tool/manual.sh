@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # manual.sh: the manual page and the tool's help name the same commands and options.
+# shellcheck source-path=SCRIPTDIR source=common.bash
 . "$(dirname "$0")/common.bash"
 manual=$(dirname "$0")/../../doc/larder.1
 text=$LARDER_TEST_DIR/manual

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # trouble.sh: damaged, foreign, closed and busy maps, and output that cannot be written: the exit code
 # and the words for each.
+# shellcheck source-path=SCRIPTDIR source=common.bash
 . "$(dirname "$0")/common.bash"
 
 fill() { # MAP: entries small and large
@@ -98,7 +99,9 @@ status=$?
 report $? "a closed output that nothing is written to: exit 0"
 run "the map is whole after that" 0 -m output check
 mkfifo "$LARDER_TEST_DIR/pipe"
-exec 8<>"$LARDER_TEST_DIR/pipe" 7>"$LARDER_TEST_DIR/pipe" 8<&- # an end to write to, and no reader
+# An end to write to, and no reader.
+# shellcheck disable=SC2094
+exec 8<>"$LARDER_TEST_DIR/pipe" 7>"$LARDER_TEST_DIR/pipe" 8<&-
 larder -m output ls >&7 2>"$err"
 status=$?
 exec 7>&-
