@@ -460,44 +460,36 @@ static void read_file(struct conf *conf, const char *file, bool must_exist, conf
 
 /* ---- All of it ------------------------------------------------------------------------------- */
 
-/* A problem of a setting, where it was set: its line of the file, its flag, or nowhere. */
-static void setting_problem(const struct conf *conf, const char *file, const char *setting,
-                            conf_problems *problems, const char *text)
+/* The place is its line of the file, its flag, or nowhere. */
+void conf_setting_problem(const struct conf *conf, const char *file, const char *setting,
+                          conf_problems *problems, const char *text)
 {
     unsigned line = conf->line[conf_row_find(setting) - conf_rows];
     bool in_file = line != 0 && line != CONF_FROM_FLAG;
-    conf_problem(problems, in_file ? file : NULL, in_file ? line : 0, "%s %s", setting, text);
+    conf_problem(problems, in_file ? file : NULL, in_file ? line : 0, "%s: %s", setting, text);
 }
 
 static void check_together(const struct conf *conf, const char *file, conf_problems *problems)
 {
-    conf_listen where;
-    char error[256];
     if (conf->redis.backoff_max_ms < conf->redis.backoff_min_ms) {
-        setting_problem(conf, file, "redis.backoff_max", problems,
-                        "must not be less than redis.backoff_min");
+        conf_setting_problem(conf, file, "redis.backoff_max", problems,
+                             "must not be less than redis.backoff_min");
     }
     if (conf->redis.batch_bytes > conf->redis.max_reply) {
-        setting_problem(conf, file, "redis.batch_bytes", problems,
-                        "must not be more than redis.max_reply");
+        conf_setting_problem(conf, file, "redis.batch_bytes", problems,
+                             "must not be more than redis.max_reply");
     }
     if (conf->map.size && conf->map.max_value > conf->map.size / 16) {
         size_t index = (size_t)(conf_row_find("map.max_value") - conf_rows);
         if (conf->line[index]) {
-            setting_problem(conf, file, "map.max_value", problems,
-                            "must not be more than a sixteenth of map.size");
+            conf_setting_problem(conf, file, "map.max_value", problems,
+                                 "must not be more than a sixteenth of map.size");
         }
     }
     const char *at = strchr(conf->redis.url, '@');
     if (*conf->redis.user && at) {
-        setting_problem(conf, file, "redis.user", problems,
-                        "is given although redis.url names a user");
-    }
-    if (*conf->web.listen && conf_parse_listen(conf->web.listen, &where, error, sizeof error) &&
-        !where.is_unix && !where.loopback && !*conf->web.token_file &&
-        !getenv("CREDENTIALS_DIRECTORY")) {
-        setting_problem(conf, file, "listen", problems,
-                        "is not a loopback address: that needs listen_token_file");
+        conf_setting_problem(conf, file, "redis.user", problems,
+                             "is given although redis.url names a user");
     }
 }
 
@@ -511,7 +503,6 @@ void conf_read(struct conf *conf, const char *file, bool must_exist, const conf_
             conf_problem(problems, NULL, 0, "the default of %s %s", conf_rows[i].name, error);
         }
     }
-    size_t before = problems->count;
     read_file(conf, file, must_exist, problems);
     for (size_t i = 0; i < flag_count; i++) {
         const conf_row *row = conf_row_find(flags[i].setting);
@@ -521,7 +512,5 @@ void conf_read(struct conf *conf, const char *file, bool must_exist, const conf_
             conf_problem(problems, NULL, 0, "%s: %s %s", flags[i].option, flags[i].setting, error);
         }
     }
-    if (problems->count == before || before == 0) {
-        check_together(conf, file, problems);
-    }
+    check_together(conf, file, problems);
 }

@@ -56,10 +56,10 @@ enum conf_type {
     CONF_MODE      /* int64_t: permissions as octal text, "2770" */
 };
 
-enum conf_reload {   /* what it takes to change the setting while larderd runs */
-    CONF_LIVE,       /* SIGHUP */
-    CONF_REPLICATOR, /* SIGHUP, which connects to Redis anew */
-    CONF_RESTART     /* a restart of larderd */
+enum conf_reload {                  /* what it takes to change the setting while larderd runs */
+                   CONF_LIVE,       /* SIGHUP */
+                   CONF_REPLICATOR, /* SIGHUP, which connects to Redis anew */
+                   CONF_RESTART     /* a restart of larderd */
 };
 
 typedef struct conf_row {
@@ -85,6 +85,9 @@ typedef struct conf_problems {
 
 void conf_problem(conf_problems *problems, const char *file, unsigned line, const char *format, ...)
     __attribute__((format(printf, 4, 5))); /* line 0: left out; file NULL: both are */
+/* The same of a setting, with the place where it was set. */
+void conf_setting_problem(const struct conf *conf, const char *file, const char *setting,
+                          conf_problems *problems, const char *text);
 void conf_problems_free(conf_problems *problems);
 
 typedef struct conf_flag { /* a setting from the command line */

@@ -13,11 +13,12 @@
 #include "daemon/log.h"
 #include "lib/upkeep.h"
 
-#define STEP_ROWS 256u    /* of an expiry step */
-#define STEP_VERIFY 64u   /* of a verify step */
-#define STEP_EVICT 64u    /* entries of an eviction step */
-#define STEP_PAUSE_US 500 /* between steps of one round: the loop serves others, workers the gate  \
-                           */
+#define STEP_ROWS 256u  /* of an expiry step */
+#define STEP_VERIFY 64u /* of a verify step */
+#define STEP_EVICT 64u  /* entries of an eviction step */
+#define STEP_PAUSE_US                                                                              \
+    500 /* between steps of one round: the loop serves others, workers the gate                    \
+         */
 #define BLOCKED_PAUSE_MS 1000 /* after an eviction that could free nothing */
 #define LEAST_ROWS 64u        /* a round looks at no fewer: small maps are done in one go */
 

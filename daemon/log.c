@@ -34,14 +34,16 @@ static const struct {
               {"info", LOG_INFO},
               {"debug", LOG_DEBUG}};
 
-static int64_t monotonic_ms(void) {
+static int64_t monotonic_ms(void)
+{
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* $JOURNAL_STREAM is "device:inode" of the stream that the service manager connected. */
-static bool is_journal(int fd) {
+static bool is_journal(int fd)
+{
     const char *stream = getenv("JOURNAL_STREAM");
     struct stat status;
     unsigned long long device, inode;
@@ -50,7 +52,8 @@ static bool is_journal(int fd) {
            inode == (unsigned long long)status.st_ino;
 }
 
-void log_open(int fd, int priority) {
+void log_open(int fd, int priority)
+{
     state.fd = fd;
     state.priority = priority;
     state.journal = is_journal(fd);
@@ -58,19 +61,23 @@ void log_open(int fd, int priority) {
     state.refilled_ms = monotonic_ms();
 }
 
-void log_level(int priority) {
+void log_level(int priority)
+{
     state.priority = priority;
 }
 
-bool log_wanted(int priority) {
+bool log_wanted(int priority)
+{
     return priority <= state.priority;
 }
 
-uint64_t log_dropped(void) {
+uint64_t log_dropped(void)
+{
     return state.dropped;
 }
 
-const char *log_level_name(int priority) {
+const char *log_level_name(int priority)
+{
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         if (priority <= levels[i].priority) {
             return levels[i].name;
@@ -79,7 +86,8 @@ const char *log_level_name(int priority) {
     return "debug";
 }
 
-int log_level_number(const char *name) {
+int log_level_number(const char *name)
+{
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         if (strcmp(name, levels[i].name) == 0) {
             return levels[i].priority;
@@ -88,7 +96,8 @@ int log_level_number(const char *name) {
     return -1;
 }
 
-size_t log_escape(char *out, size_t size, const char *text) {
+size_t log_escape(char *out, size_t size, const char *text)
+{
     size_t length = 0;
     for (const unsigned char *at = (const unsigned char *)text; *at; at++) {
         char piece[5];
@@ -115,7 +124,8 @@ size_t log_escape(char *out, size_t size, const char *text) {
 }
 
 /* One byte is kept for the newline that log_end() adds. */
-static void append(log_line *line, const char *text) {
+static void append(log_line *line, const char *text)
+{
     size_t size = strlen(text), space = LOG_LINE_MAX - 1 - line->length;
     if (line->full) {
         return;
@@ -128,7 +138,8 @@ static void append(log_line *line, const char *text) {
     line->length += size;
 }
 
-void log_begin(log_line *line, int priority, const char *event) {
+void log_begin(log_line *line, int priority, const char *event)
+{
     line->length = 0;
     line->full = false;
     line->priority = priority;
@@ -153,7 +164,8 @@ void log_begin(log_line *line, int priority, const char *event) {
     append(line, event);
 }
 
-void log_text(log_line *line, const char *name, const char *value) {
+void log_text(log_line *line, const char *name, const char *value)
+{
     char escaped[LOG_LINE_MAX];
     if (!log_wanted(line->priority)) {
         return;
@@ -172,7 +184,8 @@ void log_text(log_line *line, const char *name, const char *value) {
     append(line, quote ? "\"" : "");
 }
 
-void log_number(log_line *line, const char *name, int64_t value) {
+void log_number(log_line *line, const char *name, int64_t value)
+{
     char text[32];
     if (!log_wanted(line->priority)) {
         return;
@@ -183,7 +196,8 @@ void log_number(log_line *line, const char *name, int64_t value) {
     append(line, text);
 }
 
-static bool take_token(int priority) {
+static bool take_token(int priority)
+{
     int64_t now = monotonic_ms(), refill = (now - state.refilled_ms) / REFILL_MS;
     if (refill > 0) {
         state.refilled_ms += refill * REFILL_MS;
@@ -198,7 +212,8 @@ static bool take_token(int priority) {
 
 /* A pipe or socket that polls as writable takes a line of this size whole or at once fails; a file
  * always takes it. So nothing waits here. */
-static bool write_line(const char *text, size_t size) {
+static bool write_line(const char *text, size_t size)
+{
     struct pollfd poll_fd = {.fd = state.fd, .events = POLLOUT};
     if (poll(&poll_fd, 1, 0) != 1 || !(poll_fd.revents & POLLOUT)) {
         return false;
@@ -210,7 +225,8 @@ static bool write_line(const char *text, size_t size) {
     return written == (ssize_t)size;
 }
 
-void log_end(log_line *line) {
+void log_end(log_line *line)
+{
     if (!log_wanted(line->priority)) {
         return;
     }
@@ -229,7 +245,8 @@ void log_end(log_line *line) {
     }
 }
 
-void log_event(int priority, const char *event, const char *format, ...) {
+void log_event(int priority, const char *event, const char *format, ...)
+{
     if (!log_wanted(priority)) {
         return;
     }
@@ -244,7 +261,8 @@ void log_event(int priority, const char *event, const char *format, ...) {
     log_end(&line);
 }
 
-bool log_trouble_begins(log_trouble *trouble) {
+bool log_trouble_begins(log_trouble *trouble)
+{
     int64_t now = monotonic_ms();
     if (!trouble->active) {
         *trouble = (log_trouble){.active = true, .logged_ms = now, .occurrences = 1};
@@ -258,7 +276,8 @@ bool log_trouble_begins(log_trouble *trouble) {
     return true;
 }
 
-bool log_trouble_ends(log_trouble *trouble) {
+bool log_trouble_ends(log_trouble *trouble)
+{
     bool was = trouble->active;
     trouble->active = false;
     return was;

@@ -20,7 +20,8 @@ static struct {
     char status[256];
 } state = {.fd = -1};
 
-static int64_t watchdog_period(void) {
+static int64_t watchdog_period(void)
+{
     const char *period = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
     char *end;
     if (!period) {
@@ -41,7 +42,8 @@ static int64_t watchdog_period(void) {
     return half_ms > 0 ? half_ms : 1;
 }
 
-bool notify_open(char *error, unsigned error_size) {
+bool notify_open(char *error, unsigned error_size)
+{
     const char *name = getenv("NOTIFY_SOCKET");
     notify_close();
     state.watchdog_ms = watchdog_period();
@@ -74,7 +76,8 @@ bool notify_open(char *error, unsigned error_size) {
     return true;
 }
 
-void notify_close(void) {
+void notify_close(void)
+{
     if (state.fd >= 0) {
         close(state.fd);
     }
@@ -83,14 +86,16 @@ void notify_close(void) {
     state.status[0] = '\0';
 }
 
-static bool send_text(const char *text) {
+static bool send_text(const char *text)
+{
     return state.fd >= 0 &&
            sendto(state.fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT,
                   (const struct sockaddr *)&state.address, state.address_size) >= 0;
 }
 
 /* The status is one line of the datagram; a line feed in it would begin another assignment. */
-static void remember_status(const char *status) {
+static void remember_status(const char *status)
+{
     size_t length = 0;
     for (; status[length] && length < sizeof state.status - 1; length++) {
         unsigned char byte = (unsigned char)status[length];
@@ -99,18 +104,21 @@ static void remember_status(const char *status) {
     state.status[length] = '\0';
 }
 
-static bool send_state(const char *assignments, const char *status) {
+static bool send_state(const char *assignments, const char *status)
+{
     char text[512];
     remember_status(status);
     snprintf(text, sizeof text, "%s\nSTATUS=%s\n", assignments, state.status);
     return send_text(text);
 }
 
-void notify_ready(const char *status) {
+void notify_ready(const char *status)
+{
     send_state("READY=1", status);
 }
 
-void notify_status(const char *status) {
+void notify_status(const char *status)
+{
     char last[sizeof state.status], text[sizeof state.status + 16];
     memcpy(last, state.status, sizeof last);
     remember_status(status);
@@ -122,7 +130,8 @@ void notify_status(const char *status) {
     }
 }
 
-void notify_reloading(const char *status) {
+void notify_reloading(const char *status)
+{
     struct timespec now;
     char text[96];
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -131,14 +140,17 @@ void notify_reloading(const char *status) {
     send_state(text, status);
 }
 
-void notify_stopping(const char *status) {
+void notify_stopping(const char *status)
+{
     send_state("STOPPING=1", status);
 }
 
-int64_t notify_watchdog_ms(void) {
+int64_t notify_watchdog_ms(void)
+{
     return state.watchdog_ms;
 }
 
-void notify_watchdog(void) {
+void notify_watchdog(void)
+{
     send_text("WATCHDOG=1\n");
 }
