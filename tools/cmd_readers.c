@@ -82,7 +82,7 @@ int cmd_readers(struct tool *tool)
     inspect_reader *readers = NULL;
     size_t count = 0;
     int result = read_all(tool, &readers, &count);
-    if (result != TOOL_OK) {
+    if (readers == NULL) { /* a message has been written */
         return result;
     }
     if (tool->json) {

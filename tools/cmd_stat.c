@@ -12,8 +12,10 @@
 enum unit {
     UNIT_COUNT,
     UNIT_BYTES,
-    UNIT_BOOL, /* of 32 bits */
-    UNIT_SINCE /* a time in ms, 0: never; shown as its age */
+    UNIT_BOOL,      /* of 32 bits */
+    UNIT_SINCE,     /* a time in ms, 0: never; shown as its age */
+    UNIT_HIT_RATIO, /* these two follow from others */
+    UNIT_USED_SHARE
 };
 
 struct row {
@@ -35,6 +37,7 @@ static const struct row rows[] = {
     ROW(NULL, expired, UNIT_COUNT),
     ROW(NULL, read_busy, UNIT_COUNT),
     ROW(NULL, read_corrupt, UNIT_COUNT),
+    {NULL, "hit_ratio", UNIT_HIT_RATIO, 0},
     ROW("writes", sets, UNIT_COUNT),
     ROW(NULL, deletes, UNIT_COUNT),
     ROW(NULL, touches, UNIT_COUNT),
@@ -52,6 +55,7 @@ static const struct row rows[] = {
     ROW(NULL, pending, UNIT_COUNT),
     ROW("space", map_size, UNIT_BYTES),
     ROW(NULL, used_bytes, UNIT_BYTES),
+    {NULL, "used_share", UNIT_USED_SHARE, 0},
     ROW(NULL, generation, UNIT_COUNT),
     ROW(NULL, processes, UNIT_COUNT),
     ROW("replication", replicates, UNIT_BOOL),
@@ -62,7 +66,7 @@ static const struct row rows[] = {
 };
 enum { ROW_COUNT = sizeof rows / sizeof rows[0] };
 
-/* The figure of a row; a time before 1970 counts as never. */
+/* The figure of a row that has an offset; a time before 1970 counts as never. */
 static uint64_t figure(const larder_stats *stats, const struct row *row)
 {
     const char *at = (const char *)stats + row->offset;
@@ -76,11 +80,19 @@ static uint64_t figure(const larder_stats *stats, const struct row *row)
     return *(const uint64_t *)(const void *)at;
 }
 
-/* Hits in all lookups, 0 to 1; -1 where there were none. */
-static double hit_ratio(const larder_stats *stats)
+static bool is_ratio(enum unit unit)
 {
-    double all = (double)stats->hits + (double)stats->misses + (double)stats->absent;
-    return all > 0 ? (double)stats->hits / all : -1;
+    return unit == UNIT_HIT_RATIO || unit == UNIT_USED_SHARE;
+}
+
+/* 0 to 1, or -1 where there is nothing to divide by. */
+static double ratio(const larder_stats *stats, enum unit unit)
+{
+    double part = (double)(unit == UNIT_HIT_RATIO ? stats->hits : stats->used_bytes);
+    double whole = unit == UNIT_HIT_RATIO
+                       ? (double)stats->hits + (double)stats->misses + (double)stats->absent
+                       : (double)stats->map_size;
+    return whole > 0 ? part / whole : -1;
 }
 
 static void print_line(const char *name, const char *value)
@@ -94,9 +106,14 @@ static void print_line(const char *name, const char *value)
 
 static void print_row(const larder_stats *stats, const struct row *row, int64_t now_ms)
 {
-    uint64_t value = figure(stats, row);
     char text[OUTPUT_UNIT_SIZE];
+    uint64_t value = is_ratio(row->unit) ? 0 : figure(stats, row);
+    double share = is_ratio(row->unit) ? ratio(stats, row->unit) : 0;
     switch (row->unit) {
+    case UNIT_HIT_RATIO:
+    case UNIT_USED_SHARE:
+        (void)snprintf(text, sizeof text, share < 0 ? "-" : "%.2f %%", share * 100);
+        break;
     case UNIT_BYTES:
         (void)output_bytes(text, value);
         break;
@@ -125,72 +142,48 @@ static void print_row(const larder_stats *stats, const struct row *row, int64_t 
     print_line(name, text);
 }
 
-/* Figures that follow from others, behind the last row of their group. */
-static void print_derived(const larder_stats *stats, const char *group)
-{
-    char text[OUTPUT_UNIT_SIZE];
-    double ratio = -1;
-    const char *name = NULL;
-    if (group[0] == 'l') {
-        name = "hit_ratio";
-        ratio = hit_ratio(stats);
-    } else if (group[0] == 's') {
-        name = "used_share";
-        ratio = stats->map_size > 0 ? (double)stats->used_bytes / (double)stats->map_size : -1;
-    }
-    if (name != NULL) {
-        (void)snprintf(text, sizeof text, ratio < 0 ? "-" : "%.2f %%", ratio * 100);
-        print_line(name, text);
-    }
-}
-
 static void print_text(const struct tool *tool, const larder_stats *stats)
 {
     int64_t now_ms = tool_now_ms();
-    const char *group = NULL;
     (void)printf("map %s\n", tool->map);
     for (int i = 0; i < ROW_COUNT; i++) {
         if (rows[i].group != NULL) {
-            group = rows[i].group;
-            (void)printf("\n%s\n", group);
+            (void)printf("\n%s\n", rows[i].group);
         }
         print_row(stats, &rows[i], now_ms);
-        if (i + 1 == ROW_COUNT || rows[i + 1].group != NULL) {
-            print_derived(stats, group);
-        }
     }
 }
 
-static json_t *json_ratio(double ratio)
+static json_t *json_figure(const larder_stats *stats, const struct row *row)
 {
-    return ratio < 0 ? json_null() : json_real(ratio);
+    if (is_ratio(row->unit)) {
+        double value = ratio(stats, row->unit);
+        return value < 0 ? json_null() : json_real(value);
+    }
+    uint64_t value = figure(stats, row);
+    if (row->unit == UNIT_BOOL) {
+        return json_boolean(value != 0);
+    }
+    if (row->unit == UNIT_SINCE && value == 0) {
+        return json_null();
+    }
+    return json_integer(value > INT64_MAX ? INT64_MAX : (json_int_t)value);
 }
 
 static bool print_json(const struct tool *tool, const larder_stats *stats)
 {
     struct document all = document_object();
+    struct document group = {NULL, false}; /* a member of all, which owns it */
     document_put(&all, "map", json_string(tool->map));
-    struct document part = {NULL, false};
     for (int i = 0; i < ROW_COUNT; i++) {
         if (rows[i].group != NULL) {
-            part = document_object();
-            document_put(&all, rows[i].group, json_incref(part.root));
+            group.root = json_object();
+            document_put(&all, rows[i].group, group.root);
+            group.root = all.failed ? NULL : group.root; /* a failure releases it */
         }
-        uint64_t value = figure(stats, &rows[i]);
-        if (rows[i].unit == UNIT_BOOL) {
-            document_put(&part, rows[i].name, json_boolean(value != 0));
-        } else if (rows[i].unit == UNIT_SINCE && value == 0) {
-            document_put(&part, rows[i].name, json_null());
-        } else {
-            document_count(&part, rows[i].name, value);
-        }
-        if (i + 1 == ROW_COUNT || rows[i + 1].group != NULL) {
-            all.failed |= part.failed;
-            json_decref(part.root);
-        }
+        document_put(&group, rows[i].name, json_figure(stats, &rows[i]));
     }
-    json_t *lookups = json_object_get(all.root, "lookups");
-    all.failed |= json_object_set_new(lookups, "hit_ratio", json_ratio(hit_ratio(stats))) != 0;
+    all.failed |= group.failed;
     return output_document(&all);
 }
 
