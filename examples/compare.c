@@ -245,7 +245,9 @@ static bool batch_compare(comparison *self, const larder_item *items, size_t cou
     bool good = true;
     for (size_t i = 0; i < count && good; i++) {
         name key = name_of(self->prefix, items[i].key, items[i].key_size);
-        name record = key.text == NULL ? (name){0} : record_of(&key);
+        name record = {0};
+        if (key.text != NULL)
+            record = record_of(&key);
         good = record.text != NULL && command(self, self->records_only ? "EXISTS" : "GET", &key) &&
                command(self, "PEXPIRETIME", &key) && command(self, "GET", &record);
         free(record.text);

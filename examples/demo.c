@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
@@ -58,8 +59,7 @@ bool demo_fail_child(demo *self, const struct child *child, const char *what)
 
 /* ---- Waiting: always on the loop, always with a deadline ------------------------------------- */
 
-/* Let the loop run until the condition holds. false: the time is over, or the demo was told to end.
- */
+/* See demo.h. */
 bool demo_wait(demo *self, bool (*condition)(demo *), int64_t wait_ms)
 {
     int64_t deadline = demo_now_ms() + wait_ms;
@@ -266,8 +266,9 @@ static bool warm_up(demo *self)
 /* How many entries the last comparison found equal. */
 static uint64_t compared_equal(const demo *self)
 {
-    uint64_t equal = 0;
-    return sscanf(self->compared, "equal=%" SCNu64, &equal) == 1 ? equal : 0;
+    static const char label[] = "equal=";
+    const char *found = strstr(self->compared, label);
+    return found == NULL ? 0 : strtoull(found + sizeof label - 1, NULL, 10);
 }
 
 static bool all_verify(demo *self)
@@ -418,7 +419,8 @@ int main(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* should demo.sh be killed, the programs end with it */
     setlocale(LC_CTYPE, "");
     self.terminal = isatty(STDOUT_FILENO) == 1;
-    if (site_load(self.log_file, self.requests, &self.site, error, sizeof error) != 0) {
+    if (site_load(self.log_file, self.requests, &self.site, error, sizeof error) != 0 ||
+        self.site == NULL) {
         demo_fail(&self, "%s", error);
     } else if (loop_prepare(&self)) {
         if (self.requests == 0)

@@ -58,8 +58,7 @@ int64_t demo_now_ms(void); /* monotonic */
 bool demo_fail(demo *self, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool demo_fail_child(demo *self, const struct child *child, const char *what);
 
-/* Let the loop run until the condition holds. false: the time is over, or the demo was told to end.
- */
+/* Let the loop run until the condition holds. false: time is over, or the demo was told to end. */
 bool demo_wait(demo *self, bool (*condition)(demo *), int64_t wait_ms);
 
 /* Start Redis, larderd and the server, each when the one before is ready. */

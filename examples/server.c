@@ -119,7 +119,8 @@ static int server_listen(server *self)
     self->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (self->listener < 0 ||
         setsockopt(self->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-        /* inherited by each connection: an answer is written at once, nothing is gained by waiting */
+        /* inherited by each connection: an answer is written at once, nothing is gained by waiting
+         */
         setsockopt(self->listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
         bind(self->listener, (struct sockaddr *)&address, sizeof address) != 0 ||
         listen(self->listener, BACKLOG) != 0 ||

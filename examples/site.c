@@ -117,25 +117,25 @@ static int array_grow(void **array, size_t count, size_t *capacity, size_t item_
     return 0;
 }
 
-/* The number of the page of this path, made if it is new; -1: no memory. */
-static int64_t page_number(site *self, const char *path)
+/* The page of this path, made if it is new; valid until the next is made. NULL: no memory. */
+static site_page *page_of(site *self, const char *path)
 {
     if (self->page_count * 2 >= self->table_size && table_grow(self) != 0)
-        return -1;
+        return NULL;
     uint64_t hash = path_hash(path);
     size_t slot = table_slot(self, path, hash);
     if (self->table[slot] != 0)
-        return (int64_t)self->table[slot] - 1;
+        return &self->pages[self->table[slot] - 1];
     if (array_grow((void **)&self->pages, self->page_count, &self->page_capacity,
                    sizeof *self->pages) != 0)
-        return -1;
+        return NULL;
     char *copy = strdup(path);
     if (copy == NULL)
-        return -1;
-    self->pages[self->page_count] =
-        (site_page){.path = copy, .type = content_type(path), .seed = hash};
-    self->table[slot] = (uint32_t)++self->page_count;
-    return (int64_t)self->page_count - 1;
+        return NULL;
+    site_page *page = &self->pages[self->page_count++];
+    *page = (site_page){.path = copy, .type = content_type(path), .seed = hash};
+    self->table[slot] = (uint32_t)self->page_count;
+    return page;
 }
 
 /* What one line of the log teaches about a page. A log has 304, 206 and 416 where clients asked
@@ -191,13 +191,13 @@ static const char *line_read(site *self, char *line)
         if (!isdigit((unsigned char)bytes_text[0]) || *end != '\0' || errno != 0)
             return "the size is neither a number of bytes nor '-'";
     }
-    int64_t page = page_number(self, path);
-    if (page < 0 || array_grow((void **)&self->requests, self->request_count,
-                               &self->request_capacity, sizeof *self->requests) != 0)
+    site_page *page = page_of(self, path);
+    if (page == NULL || array_grow((void **)&self->requests, self->request_count,
+                                   &self->request_capacity, sizeof *self->requests) != 0)
         return "no memory";
-    page_learn(&self->pages[page], status, bytes);
+    page_learn(page, status, bytes);
     self->requests[self->request_count++] =
-        (site_request){.method = (enum site_method)method, .page = (uint32_t)page};
+        (site_request){.method = (enum site_method)method, .page = (uint32_t)(page - self->pages)};
     return NULL;
 }
 

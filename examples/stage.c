@@ -59,17 +59,17 @@ bool stage_in_step(demo *self)
 /* Has the server said on which port it listens? */
 static bool server_listens(demo *self)
 {
+    static const char label[] = "listening on 127.0.0.1:";
     char line[64];
-    unsigned port;
     struct pollfd ready = {.fd = self->server_output, .events = POLLIN};
     if (poll(&ready, 1, 0) != 1)
         return false;
     ssize_t got = read(self->server_output, line, sizeof line - 1); /* one short write: one line */
     line[got > 0 ? got : 0] = '\0';
-    if (sscanf(line, "listening on 127.0.0.1:%u", &port) != 1 || port > 65535)
+    if (strncmp(line, label, sizeof label - 1) != 0)
         return false;
-    self->port = (uint16_t)port;
-    return true;
+    self->port = (uint16_t)strtoul(line + sizeof label - 1, NULL, 10);
+    return self->port != 0;
 }
 
 static bool compare_ended(demo *self)
