@@ -201,7 +201,7 @@ const conf_row conf_rows[] = {
      "Each expired entry is removed within this time.", NULL},
     {"janitor.readers", CONF_DURATION, AT(janitor.readers_ms), SECOND, HOUR, "10s", CONF_LIVE,
      "How often the reader slots of dead processes are cleared.", NULL},
-    {"janitor.tombstone", CONF_DURATION, AT(janitor.tombstone_ms), MINUTE, 30 * DAY, "24h",
+    {"janitor.tombstone", CONF_DURATION, AT(janitor.tombstone_ms), MINUTE, 30 * DAY, "1d",
      CONF_REPLICATOR,
      "How long removals are remembered; a host that was away longer starts its clean entries anew. "
      "Must be the same on all hosts.",
