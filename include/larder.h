@@ -1,0 +1,293 @@
+/* larder.h: the public interface of liblarder, a shared-memory cache for the worker processes of
+ * one host.
+ *
+ * Every function may be called from any thread, and in a child after fork() on a handle that the
+ * parent opened. None is async-signal-safe; none is a cancellation point while it holds a lock.
+ * No call waits for another process without a deadline, opens a socket or starts a thread.
+ * Sizes are in bytes, times in milliseconds since the epoch, durations in milliseconds.
+ *
+ * Copyright (c) the larder authors. SPDX-License-Identifier: MIT
+ */
+#ifndef LARDER_H
+#define LARDER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct larder larder; /* a handle on one map */
+
+typedef struct larder_bytes {
+    const void *data;
+    size_t size;
+} larder_bytes;
+
+/* Orders all writes of a fleet: hybrid logical clock (48 bits of ms, 16 of counter), then node. */
+typedef struct larder_version {
+    uint64_t clock;
+    uint32_t node, reserved;
+} larder_version;
+
+/* ---- Outcomes (>= 0) and errors (< 0) --------------------------------------------------------
+ * The numbers are frozen. Treat an unknown outcome as a miss, an unknown error as "no cache". */
+enum {
+    LARDER_OK = 0,
+    LARDER_MISS = 1,     /* not there, expired, or deleted */
+    LARDER_STALE = 2,    /* a value past its freshness (only where stale ones were asked for) */
+    LARDER_EXISTS = 3,   /* add: the key is there already */
+    LARDER_CONFLICT = 4, /* cas: the version is another one */
+    LARDER_ABSENT = 5,   /* a negative entry: known not to exist at the origin */
+
+    LARDER_EBUSY = -1001,        /* another process held a lock past the deadline */
+    LARDER_ESIZE = -1002,        /* the caller's buffer is too small; info holds the size */
+    LARDER_EINVAL = -1003,       /* an argument is not valid; larder_last_error() names it */
+    LARDER_ETOOBIG = -1004,      /* key or value over the limit */
+    LARDER_EFULL = -1005,        /* no space, and nothing could be evicted in time */
+    LARDER_ENAMESPACE = -1006,   /* the map belongs to another PID namespace */
+    LARDER_ECORRUPT = -1007,     /* damaged data; a new generation starts at the next open */
+    LARDER_EFORMAT = -1008,      /* made by another version, page size or byte order */
+    LARDER_EACCESS = -1009,      /* permissions, owner or mode of the map's directory or files */
+    LARDER_ENOTFOUND = -1010,    /* LARDER_ATTACH: there is no such map */
+    LARDER_ENOSPACE = -1011,     /* the file system cannot hold a map of that size */
+    LARDER_ENOMEM = -1012,       /* malloc or mmap failed */
+    LARDER_ESYSTEM = -1013,      /* another system call failed; larder_last_error() names it */
+    LARDER_ENUMBER = -1014,      /* incr: the value is not a decimal 64-bit integer */
+    LARDER_EOVERFLOW = -1015,    /* incr: the result does not fit; a time does not fit */
+    LARDER_EREADONLY = -1016,    /* the handle was opened with LARDER_READ_ONLY */
+    LARDER_EUNSUPPORTED = -1017, /* a valid request that this version does not carry out */
+    LARDER_ELIMIT = -1018,       /* a bounded resource of the process or map is used up */
+    LARDER_EDUPLICATE = -1019    /* a second copy of the library in one process */
+};
+
+/* A short English text for a code; never NULL, static. */
+const char *larder_strerror(int code);
+
+/* This thread's last error in full words, naming the thing and the limit; "" if there was none.
+ * Valid until this thread's next larder call. */
+const char *larder_last_error(void);
+
+/* "MAJOR.MINOR.PATCH" of the library that is loaded. */
+const char *larder_version_text(void);
+
+/* ---- Open and close ------------------------------------------------------------------------ */
+
+#define LARDER_NO_HOT_SET UINT64_MAX
+#define LARDER_KEY_MAX 65535u /* bytes of a key; the least is 1 */
+
+enum {                            /* larder_options.flags */
+       LARDER_ATTACH = 1u << 0,   /* never create: LARDER_ENOTFOUND where there is no map */
+       LARDER_READ_ONLY = 1u << 1,/* refuse writes through this handle; implies LARDER_ATTACH */
+       LARDER_PROTECT = 1u << 2,  /* creator's: map without write access to the data pages */
+       LARDER_LOCAL = 1u << 3,    /* options: nothing written here travels; policy: this entry */
+       LARDER_VERIFY = 1u << 4    /* check every entry's checksum on every read */
+};
+
+typedef struct larder_options { /* zero-initialise; unknown members must be 0, else LARDER_EINVAL */
+    const char *dir;       /* NULL: $LARDER_DIR (secure_getenv); /run/larder if it exists (no access
+                              is an error); else /dev/shm/larder-UID, made with mode 0700 */
+    uint64_t map_size;     /* bytes, the creator's choice; 0 = min(256 MiB, half the free space), at
+                              least 16 MiB */
+    uint64_t hot_size;     /* bytes of the hot set; 0 = a good default; LARDER_NO_HOT_SET. Until the
+                              hot set exists any value is taken and nothing is reserved */
+    uint64_t max_value;    /* bytes; 0 = 8 MiB; never more than a sixteenth of the map */
+    int64_t write_wait_ms; /* how long a write waits for the gate; 0 = 50; at most 60,000 */
+    uint32_t flags, mode;  /* mode: permissions of the map's directory if it is made; 0 = 0700 in
+                              the user's own folder, else 2770 */
+    uint64_t reserved[8];
+} larder_options;
+
+/* Open the map NAME ([A-Za-z0-9_-][A-Za-z0-9._-]{0,62}), creating it unless LARDER_ATTACH. The same
+ * map may be opened several times in a process; the handles share one LMDB environment.
+ * options may be NULL. On error *out is NULL and nothing was changed.
+ * Errors: EINVAL, EACCESS, ENOTFOUND, ENOSPACE, ENAMESPACE, EFORMAT, EBUSY, ENOMEM, ESYSTEM,
+ * EDUPLICATE. */
+int larder_open(const char *name, const larder_options *options, larder **out);
+
+/* Close a handle and set *handle to NULL; NULL is allowed. No other thread may be inside a call
+ * with this handle; views borrowed through it must have been released. */
+void larder_close(larder **handle);
+
+/* ---- Expiry and policy --------------------------------------------------------------------- */
+
+enum { /* larder_expiry.kind */
+       LARDER_EXPIRY_DEFAULT = 0, /* the map's default: never */
+       LARDER_EXPIRY_NEVER = 1,
+       LARDER_EXPIRY_IN = 2,      /* ms from now */
+       LARDER_EXPIRY_AT = 3,      /* ms since the epoch; in the past = delete */
+       LARDER_EXPIRY_ALIGNED = 4, /* the next multiple of ms on the wall clock (UTC), + offset_ms */
+       LARDER_EXPIRY_SLIDING = 5  /* extended by reads: LARDER_EUNSUPPORTED in this version */
+};
+
+typedef struct larder_expiry {
+    int64_t ms, offset_ms;
+    uint32_t kind, reserved;
+} larder_expiry;
+
+/* An entry is valid while now < expires_at. A TTL of 0 means no expiry; a negative one is
+ * LARDER_EINVAL at set. larder_expire_aligned(300000, 0) is "the next 5-minute mark": an instant
+ * that is itself a mark belongs to the period that begins there. The period is a whole number of
+ * seconds; offset_ms is in (-period, period). */
+larder_expiry larder_expire_never(void);
+larder_expiry larder_expire_in(int64_t ms);
+larder_expiry larder_expire_at(int64_t ms_since_epoch);
+larder_expiry larder_expire_aligned(int64_t period_ms, int64_t offset_ms);
+
+enum { /* larder_policy.flags; LARDER_LOCAL too */
+       LARDER_NEGATIVE = 1u << 16 /* store "known absent" (the value must be empty) */
+};
+
+typedef struct larder_policy { /* zero-initialised = the map's defaults */
+    larder_expiry expiry;
+    int64_t stale_ms, jitter_ms, max_lifetime_ms; /* must be 0 in this version */
+    larder_bytes group;                           /* groups and tags: LARDER_EUNSUPPORTED in this */
+    const larder_bytes *tags;                     /* version when they are not empty */
+    size_t tag_count;
+    uint32_t flags, reserved0;
+    uint64_t reserved[8];
+} larder_policy;
+
+typedef struct larder_info {
+    uint64_t size; /* bytes of the value */
+    larder_version version;
+    int64_t created_ms, expires_ms /* INT64_MAX: never */, stale_until_ms;
+    uint32_t flags, reserved0;
+    uint64_t reserved[4];
+} larder_info;
+
+/* ---- Reading: never waits for another process, never returns an expired or deleted value -----
+ * Outcomes: OK, MISS, ABSENT. info may be NULL. */
+
+/* Copy the value into buffer. Too small a buffer: LARDER_ESIZE, buffer untouched, info filled;
+ * NULL, 0 asks for the size. */
+int larder_get(larder *handle, const void *key, size_t key_size, void *buffer, size_t buffer_size,
+               larder_info *info);
+
+/* The same into memory of the library's: release with larder_free(). A value of 0 bytes gives a
+ * non-NULL pointer too. */
+int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **value,
+                     size_t *value_size, larder_info *info);
+void larder_free(void *memory);
+
+typedef struct larder_read { /* zero-initialised = larder_get */
+    uint32_t flags, reserved0;
+    int64_t read_through_ms; /* 0 = do not ask Redis; other values: LARDER_EUNSUPPORTED so far */
+    uint64_t reserved[6];
+} larder_read;
+
+enum { /* larder_read.flags */
+       LARDER_PEEK = 1u << 0 /* leave statistics and popularity untouched */
+};
+
+int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
+                    size_t buffer_size, larder_info *info, const larder_read *read);
+
+/* A view: pointers into the map, valid until larder_release(), which must be called by the same
+ * process; any thread may. At most 64 at a time in a process (LARDER_ELIMIT). Views pin old pages:
+ * hold them for milliseconds, not minutes. A child of fork() must not use or release its parent's
+ * views (releasing one there does nothing). */
+typedef struct larder_view {
+    const struct iovec *parts;
+    size_t part_count;
+    larder_info info;
+    void *internal[2];
+} larder_view;
+
+int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view *view);
+void larder_release(larder *handle, larder_view *view);
+
+int larder_has(larder *handle, const void *key, size_t key_size);
+
+/* ---- Writing: waits for the write gate at most write_wait_ms ---------------------------------
+ * A write that returned an outcome >= 0 is visible to every process at once and survives the death
+ * of any. Where a write is refused (EBUSY, EFULL, ETOOBIG of the value) the old value is not served
+ * either: the key reads as a miss. Other errors change nothing. policy may be NULL. */
+
+int larder_set(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_policy *policy);
+
+/* OK: it was there; MISS: it was not. Never refused for a busy gate: then OK, and the deletion is
+ * remembered in shared memory until the next writer makes it durable. */
+int larder_delete(larder *handle, const void *key, size_t key_size);
+
+/* Give an entry another expiry. OK or MISS. */
+int larder_touch(larder *handle, const void *key, size_t key_size, const larder_expiry *expiry);
+
+/* Atomic on a host; between hosts the newest write wins. */
+int larder_add(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_policy *policy); /* OK, EXISTS */
+int larder_replace(larder *handle, const void *key, size_t key_size, const void *value,
+                   size_t value_size, const larder_policy *policy); /* OK, MISS */
+int larder_cas(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_version *expected,
+               const larder_policy *policy); /* OK, CONFLICT, MISS */
+
+/* Add delta to a decimal integer; a missing key counts from 0. With a NULL policy or default expiry
+ * an existing entry keeps its expiry. ENUMBER, EOVERFLOW: nothing changed. result may be NULL. */
+int larder_incr(larder *handle, const void *key, size_t key_size, int64_t delta, int64_t *result,
+                const larder_policy *policy);
+
+/* ---- Many keys: one snapshot to read, one commit to write, an outcome an item --------------- */
+
+typedef struct larder_item {
+    const void *key;
+    size_t key_size;
+    const void *value; /* in: set_many; out: get_many, scan */
+    size_t value_size;
+    int outcome, reserved0;
+    larder_info info;
+} larder_item;
+
+#define LARDER_MANY_MAX 4096u /* items of one call; more is LARDER_EINVAL */
+
+/* *memory holds all values; release it with larder_free(). OK, or an error for the whole call. */
+int larder_get_many(larder *handle, larder_item *items, size_t count, void **memory);
+int larder_set_many(larder *handle, larder_item *items, size_t count, const larder_policy *policy);
+int larder_delete_many(larder *handle, larder_item *items, size_t count);
+
+/* A place between two keys, in key byte order. Zero-initialise to begin; plain, copyable bytes. */
+typedef struct larder_cursor {
+    uint32_t size, reserved;
+    uint8_t position[512];
+} larder_cursor;
+
+enum {                             /* flags of larder_scan */
+       LARDER_SCAN_KEYS = 0,
+       LARDER_SCAN_VALUES = 1u << 0 /* bring the values too */
+};
+
+/* Up to max live entries whose key begins with prefix, after the cursor, in key byte order (keys
+ * longer than 509 bytes: by their first 494 bytes). *found = 0 means the end. Keys and values live in
+ * *memory until larder_free(). Each call is a snapshot of its own; it looks at a bounded number of
+ * entries, so that fewer than max may come before the end. */
+int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, larder_item *items,
+                size_t max, uint32_t flags, size_t *found, void **memory);
+
+/* ---- Statistics ----------------------------------------------------------------------------- */
+
+typedef struct larder_stats {
+    /* counted since the map was made, over all processes */
+    uint64_t hits, misses, expired, absent; /* expired ones count as misses too */
+    uint64_t read_busy, read_corrupt;       /* misses because of a busy gate, of damage */
+    uint64_t sets, deletes, touches, refused_busy, refused_full, refused_size;
+    uint64_t evictions, expirations, pending_overflows, gate_recoveries, generations;
+    /* of this process alone */
+    uint64_t process_hits, process_misses, process_sets;
+    /* now */
+    uint64_t entries, tombstones, dirty, log_rows, pending;
+    uint64_t map_size, used_bytes, generation, processes;
+    int64_t oldest_dirty_ms;      /* time of the oldest write Redis has not acknowledged; 0: none */
+    int64_t daemon_heartbeat_ms;  /* 0: never seen */
+    uint32_t replicates, redis_up; /* 0 or 1 */
+} larder_stats;
+
+/* Fill at most size_of_out bytes (so that a newer library serves an older caller). */
+int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

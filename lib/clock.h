@@ -1,0 +1,44 @@
+/* clock.h: the times the library works with: wall clock, cheap wall clock, hybrid logical clock.
+ */
+#ifndef LARDER_LIB_CLOCK_H
+#define LARDER_LIB_CLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "control.h"
+#include "larder.h"
+
+#define CLOCK_NEVER INT64_MAX
+
+/* ms since the epoch, exact. About 20 ns. */
+int64_t clock_wall_ms(void);
+
+/* ms of CLOCK_MONOTONIC: for deadlines. */
+int64_t clock_monotonic_ms(void);
+
+/* Whether expires_at has come (now >= expires_at). Asks the kernel's coarse clock (about 5 ns), and
+ * the exact one only within the coarse one's error of the moment. */
+bool clock_expired(int64_t expires_at_ms);
+
+/* The next version: never the same or a smaller one twice in a map, whatever the wall clock does.
+ * Kulkarni et al., "Logical Physical Clocks", 2014. Wait-free but for other callers' progress. */
+larder_version clock_next(struct control *control);
+
+/* Never give a version at or below this one again (an inbound one was seen). */
+void clock_observe(struct control *control, uint64_t clock);
+
+static inline int64_t clock_version_ms(uint64_t clock)
+{
+    return (int64_t)(clock >> 16);
+}
+
+static inline int clock_compare(larder_version a, larder_version b)
+{
+    if (a.clock != b.clock) {
+        return a.clock < b.clock ? -1 : 1;
+    }
+    return a.node == b.node ? 0 : a.node < b.node ? -1 : 1;
+}
+
+#endif

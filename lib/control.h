@@ -1,0 +1,187 @@
+/* control.h: the control segment, one file of shared memory beside the LMDB files of a map.
+ *
+ * Everything that must be seen by all processes without a system call lives here: which generation
+ * is current, the gates, the clock, what is known about the current transaction, statistics,
+ * popularity, invalidations that are not durable yet, removal floors, the daemon's face.
+ * The layout is fixed by format version (MAP_FORMAT); every offset is asserted below. Contents are
+ * input: indices and sizes that are read from here are checked before use.
+ */
+#ifndef LARDER_LIB_CONTROL_H
+#define LARDER_LIB_CONTROL_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "gate.h"
+#include "larder.h"
+
+#define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
+
+enum {
+    CONTROL_FORMAT = 1,
+    CONTROL_BYTE_ORDER = 0x01020304,
+    CONTROL_BUCKETS = 4096,     /* of key hashes: floors and barriers */
+    CONTROL_PENDING_ROWS = 256, /* invalidations refused by a busy gate */
+    CONTROL_PENDING_WORDS = CONTROL_PENDING_ROWS / 64,
+    CONTROL_PENDING_KEY = 992,  /* longest key of such a row; a longer one raises its barrier */
+    CONTROL_STATS_SLOTS = 1024, /* processes; slot 0 collects those that ended */
+    CONTROL_MAX_READERS = 1024
+};
+
+/* The generation word: the number, and beside it what has become of it. A worker compares the whole
+ * word with the generation it has open, so that one load notices everything. */
+#define GENERATION_POISONED (UINT64_C(1) << 63) /* damaged: the next to look starts another */
+#define GENERATION_RETIRED (UINT64_C(1) << 62)  /* this segment was replaced: attach again */
+#define GENERATION_NUMBER(word) ((word) & ((UINT64_C(1) << 62) - 1))
+
+/* Where the inbound stream was left; see replica.h. */
+struct control_position {
+    uint64_t epoch, number, nonce;
+    char run_id[48];
+};
+
+/* What belongs to a transaction but is too small and too often written for a database of its own.
+ * Two copies, as LMDB keeps two meta pages: transaction N writes copy N & 1 before it commits. The
+ * copy that names the last committed transaction is the truth, whoever died when. */
+struct ledger {
+    uint64_t transaction;
+    uint64_t next_row;   /* of the log; never reused */
+    uint64_t next_chunk; /* never reused */
+    uint64_t hand;       /* row where eviction goes on */
+    uint64_t values;     /* entries that are values or negatives */
+    uint64_t tombstones;
+    uint64_t dirty;
+    uint64_t reserved;
+    struct control_position position;
+    uint8_t padding[120];
+};
+static_assert(sizeof(struct ledger) == 256, "MAP_FORMAT");
+
+enum stats_counter { /* MAP_FORMAT: append only */
+    STATS_HITS,
+    STATS_MISSES,
+    STATS_EXPIRED,
+    STATS_ABSENT,
+    STATS_READ_BUSY,
+    STATS_READ_CORRUPT,
+    STATS_SETS,
+    STATS_DELETES,
+    STATS_TOUCHES,
+    STATS_REFUSED_BUSY,
+    STATS_REFUSED_FULL,
+    STATS_REFUSED_SIZE,
+    STATS_EVICTIONS,
+    STATS_EXPIRATIONS,
+    STATS_PENDING_OVERFLOWS,
+    STATS_GATE_RECOVERIES,
+    STATS_GENERATIONS,
+    STATS_COUNTERS
+};
+
+struct stats_slot {
+    _Atomic int32_t pid; /* 0: free */
+    uint32_t reserved;
+    _Atomic uint64_t counters[31];
+};
+static_assert(sizeof(struct stats_slot) == 256, "MAP_FORMAT");
+static_assert(STATS_COUNTERS <= 31, "MAP_FORMAT");
+
+enum pending_state { PENDING_FREE = 0, PENDING_CLAIMED = 1, PENDING_READY = 2 };
+
+struct pending_row {
+    _Atomic uint64_t state; /* enum pending_state, and the claimer's pid << 32 */
+    _Atomic uint64_t hash, clock;
+    uint32_t node, key_size;
+    uint8_t key[CONTROL_PENDING_KEY];
+};
+static_assert(sizeof(struct pending_row) == 1024, "MAP_FORMAT");
+
+struct control {
+    /* identity: written before the file is published, then constant */
+    uint64_t magic;
+    uint32_t format, byte_order;
+    uint32_t page_size, flags; /* LARDER_PROTECT */
+    uint64_t segment_size;
+    uint8_t boot_id[16];
+    uint64_t pid_namespace; /* inode of /proc/self/ns/pid; 0 where it cannot be known */
+    uint64_t popularity_size;
+    _Atomic uint64_t max_value; /* bytes; the map's own limit */
+    _Atomic uint32_t node; /* of this life of the map; never 0 */
+    uint32_t mode;         /* of the files */
+    uint8_t padding0[48];
+
+    /* read by every hit, seldom written */
+    _Atomic uint64_t generation; /* GENERATION_* */
+    _Atomic uint64_t barrier_max; /* clock of the highest barrier of any bucket; 0: none */
+    _Atomic uint64_t pending[CONTROL_PENDING_WORDS]; /* a bit for each ready row */
+    _Atomic uint64_t map_size;
+    _Atomic uint32_t replicates;
+    uint8_t padding1[4];
+
+    /* written by every transaction */
+    _Atomic uint64_t announced; /* the number of the transaction that is about to begin, or is on */
+    _Atomic uint64_t committed; /* the last one that ended well */
+    uint8_t padding2[48];
+
+    _Atomic uint64_t clock;          /* hybrid logical clock, last value given */
+    _Atomic int64_t clock_offset_ms; /* Redis's clock minus ours */
+    uint8_t padding3[48];
+
+    struct gate write_gate;  /* before LMDB's writer mutex */
+    struct gate reader_gate; /* before LMDB's reader-table mutex */
+    struct gate open_gate;   /* before LMDB's file lock; generations are made inside */
+
+    struct ledger ledgers[2];
+
+    /* the daemon's face */
+    _Atomic uint64_t fence;
+    _Atomic int32_t daemon_pid;
+    _Atomic uint32_t daemon_sleeps; /* 1: touch the FIFO after a write */
+    _Atomic int64_t daemon_heartbeat_ms;
+    _Atomic uint32_t redis_up;
+    uint8_t padding4[36];
+
+    struct stats_slot stats[CONTROL_STATS_SLOTS];
+    _Atomic uint64_t barriers[CONTROL_BUCKETS]; /* nothing of that bucket this old is alive */
+    _Atomic uint64_t floors[CONTROL_BUCKETS];   /* nothing of that bucket this old may come in */
+    struct pending_row pending_rows[CONTROL_PENDING_ROWS];
+    _Atomic uint8_t popularity[]; /* popularity_size, a power of two */
+};
+static_assert(offsetof(struct control, generation) == 128, "MAP_FORMAT");
+static_assert(offsetof(struct control, announced) == 192, "MAP_FORMAT");
+static_assert(offsetof(struct control, clock) == 256, "MAP_FORMAT");
+static_assert(offsetof(struct control, write_gate) == 320, "MAP_FORMAT");
+static_assert(offsetof(struct control, ledgers) == 512, "MAP_FORMAT");
+static_assert(offsetof(struct control, fence) == 1024, "MAP_FORMAT");
+static_assert(offsetof(struct control, stats) == 1088, "MAP_FORMAT");
+
+struct control_settings {
+    uint64_t map_size, max_value;
+    uint32_t flags, mode;
+};
+
+/* Make a segment under its final name in the directory, unless somebody else just did (then that one
+ * stays, LARDER_OK too). Preallocated: a full file system is an error here, not a SIGBUS later. */
+int control_create(int directory, const struct control_settings *settings);
+
+/* Map the segment. LARDER_ENOTFOUND; EFORMAT (another version, page size, byte order, boot, or not a
+ * segment at all: *replaceable says whether it may be put aside), ENAMESPACE, EACCESS, ENOMEM. */
+int control_attach(int directory, struct control **control, size_t *size, bool *replaceable);
+void control_detach(struct control **control, size_t size);
+
+/* Put an unusable segment aside: tell those who have it, take its name away. */
+int control_retire(int directory);
+
+/* Say that the generation that word names is damaged. */
+void control_poison(struct control *control, uint64_t word);
+
+static inline size_t control_bucket(uint64_t hash)
+{
+    return (size_t)(hash >> 52) & (CONTROL_BUCKETS - 1);
+}
+
+#endif

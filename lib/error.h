@@ -1,0 +1,16 @@
+/* error.h: turning a failure into a code and a sentence. Every function of the library that fails
+ * for a reason the caller can act on ends in error_set(); the sentence names the thing and the
+ * limit. Never called on the hit path.
+ */
+#ifndef LARDER_LIB_ERROR_H
+#define LARDER_LIB_ERROR_H
+
+#include "larder.h"
+
+/* Store the sentence for this thread and return code. errno is left as it was. */
+int error_set(int code, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
+
+/* The same with ": " and the text of errno (as it was on entry) behind it. */
+int error_system(int code, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
+
+#endif

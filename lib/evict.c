@@ -1,0 +1,99 @@
+/* evict.c: the hand that makes room.
+ */
+#include "evict.h"
+
+#include <stdlib.h>
+
+#include "clock.h"
+#include "error.h"
+#include "format.h"
+
+enum {
+    LOOKS_PER_EVICTION = 16, /* rows looked at for each entry that may go */
+    LOOKS_LEAST = 256,
+    RECOUNT_EVERY = 16       /* entries between two counts of pages */
+};
+
+uint64_t evict_reserve(const struct control *control)
+{
+    uint64_t largest = record_chunks(atomic_load(&control->max_value));
+    return 2 * (largest + WRITER_PATH_PAGES);
+}
+
+bool evict_fits(struct writer *writer, uint64_t need)
+{
+    struct store *store = writer->transaction.store;
+    uint64_t reserve = evict_reserve(writer->control);
+    if (store_has_fresh_pages(store, need + reserve)) {
+        return true;
+    }
+    return store_used_pages(&writer->transaction) + need + reserve <= store->max_pages;
+}
+
+/* Whether the entry of a row goes. It is removed here. */
+static bool judge(struct writer *writer, uint64_t row, const larder_bytes *form)
+{
+    struct transaction *t = &writer->transaction;
+    struct record record;
+    larder_bytes bytes;
+    struct key key;
+    void *memory = NULL;
+    bool gone = false;
+
+    int result = store_entry_get(t, form->data, form->size, &bytes);
+    if (result != LARDER_OK || !record_decode(bytes.data, bytes.size, &record) ||
+        record.header.row != row) {
+        if (result >= 0) { /* a row that nothing names: not ours to keep, nor to find again */
+            (void)store_log_delete(t, row);
+        }
+        return false;
+    }
+    if (record.header.kind == RECORD_DELETED) {
+        return false; /* the janitor's */
+    }
+    if (entry_key(form, &record, &key, &memory) != LARDER_OK) {
+        return false;
+    }
+    _Atomic uint8_t *popularity = evict_popularity(writer->control, key.hash);
+    bool expired = clock_expired(record.header.expires_at_ms);
+    if (!expired && atomic_load_explicit(popularity, memory_order_relaxed) != 0) {
+        atomic_store_explicit(popularity, 0, memory_order_relaxed);
+    } else if (entry_drop(writer, &key, &record) == LARDER_OK) {
+        stats_count(map_stats(writer->map), expired ? STATS_EXPIRATIONS : STATS_EVICTIONS);
+        gone = true;
+    }
+    free(memory);
+    return gone;
+}
+
+size_t evict_some(struct writer *writer, uint64_t need, size_t max)
+{
+    struct transaction *t = &writer->transaction;
+    size_t looks = LOOKS_LEAST + max * LOOKS_PER_EVICTION;
+    size_t gone = 0;
+    bool wrapped = false;
+    while (gone < max && looks-- > 0 && t->error == LARDER_OK) {
+        uint64_t row;
+        larder_bytes form;
+        int result = store_log_next(t, writer->ledger.hand, &row, &form);
+        if (result == LARDER_MISS) {
+            if (wrapped && gone == 0) {
+                break; /* twice round, nothing to take */
+            }
+            wrapped = true;
+            writer->ledger.hand = 0;
+            continue;
+        }
+        if (result != LARDER_OK) {
+            break;
+        }
+        writer->ledger.hand = row + 1;
+        if (judge(writer, row, &form)) {
+            gone++;
+            if (gone % RECOUNT_EVERY == 0 && evict_fits(writer, need)) {
+                break;
+            }
+        }
+    }
+    return gone;
+}

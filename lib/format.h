@@ -1,0 +1,102 @@
+/* format.h: what stands behind a key in the tree: a record. MAP_FORMAT
+ *
+ *   header (48 bytes) | extras, 8 bytes each, in the order of their bits | marks, 16 bytes each |
+ *   long key (4 bytes of size, the key) | value, or where its chunks are (16 bytes)
+ *
+ * All integers in the machine's byte order (the control segment refuses another one). Records are
+ * read by memcpy and never trusted: record_decode() checks every length against the bytes that are
+ * there. Whoever changes a field here raises CONTROL_FORMAT.
+ */
+#ifndef LARDER_LIB_FORMAT_H
+#define LARDER_LIB_FORMAT_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "key.h"
+#include "larder.h"
+
+enum record_kind { RECORD_VALUE = 1, RECORD_NEGATIVE = 2, RECORD_DELETED = 3 };
+
+enum {
+    RECORD_DIRTY = 1 << 0,   /* Redis has not acknowledged this version and kind */
+    RECORD_LOCAL = 1 << 1,   /* never travels */
+    RECORD_CHUNKED = 1 << 2, /* the value stands in the chunks database */
+    RECORD_LONG_KEY = 1 << 3,
+    RECORD_FLAGS = 0x0f,
+
+    RECORD_HAS_CREATED = 1 << 0, /* creation time, where it is not the version's */
+    RECORD_HAS_STALE = 1 << 1,   /* stale-until */
+    RECORD_HAS_SLIDING = 1 << 2, /* sliding period */
+    RECORD_EXTRAS = 0x07,
+
+    RECORD_MARKS_MAX = 17, /* a group and 16 tags */
+    RECORD_MARK_SIZE = 16,
+
+    /* A leaf node of LMDB holds two of these on a page of 4 KiB; a larger one takes a page run of its
+     * own, which is what chunks are for. (4096 - 16) / 2 rounded down to even, less the 2 bytes of its
+     * pointer and 8 of its header. */
+    RECORD_NODE_MAX = 2030, /* key form + record */
+
+    CHUNK_SIZE = 4080 /* one page less LMDB's page header */
+};
+
+struct record_header {
+    uint64_t checksum; /* XXH3 of all that follows, seeded with the key's hash */
+    uint64_t clock;    /* version */
+    uint64_t row;      /* of the log */
+    int64_t expires_at_ms;
+    uint32_t node;
+    uint32_t value_size;
+    uint8_t kind, flags, mark_count, extras;
+    uint32_t acked_s; /* when Redis acknowledged it, s since the epoch; 0: it did not, or not to us */
+};
+static_assert(sizeof(struct record_header) == 48, "MAP_FORMAT");
+static_assert(offsetof(struct record_header, kind) == 40, "MAP_FORMAT");
+
+/* A record taken apart. Pointers go into the encoded bytes. */
+struct record {
+    struct record_header header;
+    int64_t created_ms, stale_until_ms, sliding_ms;
+    const uint8_t *marks;
+    const uint8_t *long_key;
+    size_t long_key_size;
+    const uint8_t *value;     /* NULL where it is chunked */
+    uint64_t first_chunk;     /* ids first_chunk .. first_chunk + chunk_count - 1 */
+    uint64_t value_checksum;  /* of a chunked value */
+    size_t chunk_count;
+};
+
+/* Take a record apart. False: it is damaged (nothing beyond the bytes was looked at). */
+bool record_decode(const void *bytes, size_t size, struct record *record);
+
+/* Bytes that the record will take, value or chunk list included. */
+size_t record_size(const struct record *record);
+
+/* Whether the value is too large to stand beside its key. */
+bool record_needs_chunks(const struct key *key, const struct record *record);
+
+/* Write it into record_size() bytes and seal it with its checksum. */
+void record_encode(void *bytes, const struct record *record, uint64_t key_hash);
+
+/* Whether the checksum is right. */
+bool record_intact(const void *bytes, size_t size, uint64_t key_hash);
+
+uint64_t record_value_hash(const void *value, size_t size);
+
+static inline size_t record_chunks(size_t value_size)
+{
+    return (value_size + CHUNK_SIZE - 1) / CHUNK_SIZE;
+}
+
+static inline larder_version record_version(const struct record *record)
+{
+    return (larder_version){.clock = record->header.clock, .node = record->header.node};
+}
+
+/* Whether the record is of this key (always, unless two long keys share a form). */
+bool record_is_of(const struct record *record, const struct key *key);
+
+#endif

@@ -1,0 +1,71 @@
+/* map.h: what a handle stands on: one map as this process has it open. Handles on the same directory
+ * share one struct map, because LMDB allows one environment per process.
+ */
+#ifndef LARDER_LIB_MAP_H
+#define LARDER_LIB_MAP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "control.h"
+#include "larder.h"
+#include "stats.h"
+#include "store.h"
+
+#define HANDLE_MAGIC UINT32_C(0x6c617264)
+
+enum {
+    MAP_OPEN_WAIT_MS = 1000,  /* for the open gate */
+    MAP_READER_WAIT_MS = 50,  /* for the reader gate: then the read is a miss */
+    MAP_PATH_MAX = 3072
+};
+
+struct map {
+    struct map *next;
+    unsigned references;
+    dev_t device;
+    ino_t inode;
+    int directory;
+    char *path; /* absolute */
+    struct control *_Atomic control;
+    size_t control_size;
+    struct map_retired *retired; /* segments that were replaced; kept mapped until the last close */
+    struct store *_Atomic store; /* NULL until opened; the registry's lock to change it */
+    struct stats_slot *_Atomic stats;
+    _Atomic int wake_fifo; /* writing end, -1 until needed */
+    _Atomic unsigned views;
+    struct control_settings settings; /* what to make a map with */
+};
+
+struct larder {
+    uint32_t magic, flags;
+    struct map *map;
+    int64_t write_wait_ms;
+    uint64_t max_value; /* bytes: the smaller of the handle's and the map's */
+};
+
+/* Open a directory's map, counted; see larder_open(). */
+int map_acquire(const char *path, int directory, const struct control_settings *settings,
+                bool attach_only, struct map **out);
+void map_release(struct map **map);
+
+/* Bring map->store to the current generation, making one where there is none or a damaged one.
+ * The registry's lock is held. */
+int map_refresh_locked(struct map *map);
+
+/* Start generation after the current one in place of it (under the open gate and the write gate). */
+int generation_start(struct map *map, bool after_damage);
+
+static inline struct control *map_control(struct map *map)
+{
+    return atomic_load_explicit(&map->control, memory_order_acquire);
+}
+
+static inline struct stats_slot *map_stats(struct map *map)
+{
+    return atomic_load_explicit(&map->stats, memory_order_relaxed);
+}
+
+#endif

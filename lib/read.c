@@ -1,0 +1,319 @@
+/* read.c: larder_get and its kin. A hit: fork mark, hash, barriers and pending rows, snapshot, one
+ * descent, checks, copy. No lock, no system call, no allocation (but get_alloc's own).
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunks.h"
+#include "handle.h"
+#include "lookup.h"
+
+enum { VIEWS_MAX = 64 };
+
+/* Key, barriers, snapshot, record: then the caller copies and calls store_read_end(). With a result
+ * that is not OK or ABSENT the snapshot has been given back. */
+static int begin(const struct larder *handle, const void *key, size_t key_size, struct lookup *l,
+                 struct transaction **t, bool peek)
+{
+    int result = handle_enter(handle);
+    if (__builtin_expect(result == LARDER_OK, 1)) {
+        result = key_make(&l->key, key, key_size);
+    }
+    if (__builtin_expect(result != LARDER_OK, 0)) {
+        return result;
+    }
+    struct control *control = map_control(handle->map);
+    l->dead_before = removal_dead_before(control, l->key.hash); /* before the snapshot */
+    result = registry_snapshot(handle->map, t);
+    if (__builtin_expect(result != LARDER_OK, 0)) {
+        /* Whatever keeps us from looking, to the caller the cache just does not have it. */
+        stats_count(map_stats(handle->map),
+                    result == LARDER_EBUSY ? STATS_READ_BUSY : STATS_READ_CORRUPT);
+        stats_count(map_stats(handle->map), STATS_MISSES);
+        return LARDER_MISS;
+    }
+    if (__builtin_expect((*t)->store->control != control, 0)) {
+        /* the segment was replaced in between: nothing of the old one's pending rows counts */
+        l->dead_before = 0;
+    }
+    result = lookup_find(handle, *t, l, peek);
+    if (result != LARDER_OK && result != LARDER_ABSENT) {
+        store_read_end(*t);
+    }
+    return result;
+}
+
+int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
+                    size_t buffer_size, larder_info *info, const larder_read *read)
+{
+    struct lookup l;
+    struct transaction *t;
+    bool peek = false;
+    if (read != NULL) {
+        if ((read->flags & ~(uint32_t)LARDER_PEEK) != 0 || read->reserved0 != 0) {
+            return error_set(LARDER_EINVAL, "unknown members or flags of larder_read are not 0");
+        }
+        if (read->read_through_ms != 0) {
+            return error_set(LARDER_EUNSUPPORTED, "read-through: not in this version");
+        }
+        peek = (read->flags & LARDER_PEEK) != 0;
+    }
+    if (__builtin_expect(buffer == NULL && buffer_size != 0, 0)) {
+        return error_set(LARDER_EINVAL, "no buffer, but a size of %zu", buffer_size);
+    }
+    int result = begin(handle, key, key_size, &l, &t, peek);
+    if (result != LARDER_OK && result != LARDER_ABSENT) {
+        return result;
+    }
+    if (info != NULL) {
+        lookup_info(&l.record, info);
+    }
+    if (__builtin_expect(l.record.header.value_size > buffer_size, 0)) {
+        result = error_set(LARDER_ESIZE, "the value has %u bytes, the buffer %zu",
+                           l.record.header.value_size, buffer_size);
+    } else if (l.record.header.value_size > 0 &&
+               lookup_copy(t, &l.record, buffer) != LARDER_OK) {
+        stats_count(map_stats(handle->map), STATS_READ_CORRUPT);
+        result = LARDER_MISS;
+    }
+    store_read_end(t);
+    return result;
+}
+
+int larder_get(larder *handle, const void *key, size_t key_size, void *buffer, size_t buffer_size,
+               larder_info *info)
+{
+    return larder_get_with(handle, key, key_size, buffer, buffer_size, info, NULL);
+}
+
+int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **value,
+                     size_t *value_size, larder_info *info)
+{
+    struct lookup l;
+    struct transaction *t;
+    if (value == NULL || value_size == NULL) {
+        return error_set(LARDER_EINVAL, "larder_get_alloc() without a place for the value");
+    }
+    *value = NULL;
+    *value_size = 0;
+    int result = begin(handle, key, key_size, &l, &t, false);
+    if (result != LARDER_OK && result != LARDER_ABSENT) {
+        return result;
+    }
+    size_t size = l.record.header.value_size;
+    void *memory = malloc(size == 0 ? 1 : size);
+    if (memory == NULL) {
+        result = error_set(LARDER_ENOMEM, "no memory for a value of %zu bytes", size);
+    } else if (lookup_copy(t, &l.record, memory) != LARDER_OK) {
+        stats_count(map_stats(handle->map), STATS_READ_CORRUPT);
+        result = LARDER_MISS;
+    }
+    store_read_end(t);
+    if (result != LARDER_OK && result != LARDER_ABSENT) {
+        free(memory);
+        return result;
+    }
+    if (info != NULL) {
+        lookup_info(&l.record, info);
+    }
+    *value = memory;
+    *value_size = size;
+    return result;
+}
+
+void larder_free(void *memory)
+{
+    free(memory);
+}
+
+int larder_has(larder *handle, const void *key, size_t key_size)
+{
+    struct lookup l;
+    struct transaction *t;
+    int result = begin(handle, key, key_size, &l, &t, false);
+    if (result == LARDER_OK || result == LARDER_ABSENT) {
+        store_read_end(t);
+    }
+    return result;
+}
+
+/* ---- Views ------------------------------------------------------------------------------------ */
+
+struct view {
+    struct reader *reader;
+    struct iovec parts[];
+};
+
+static int fill_parts(struct transaction *t, const struct record *record, struct view *view)
+{
+    if (record->chunk_count == 0) {
+        view->parts[0] = (struct iovec){.iov_base = (void *)(uintptr_t)record->value,
+                                        .iov_len = record->header.value_size};
+        return LARDER_OK;
+    }
+    for (size_t i = 0; i < record->chunk_count; i++) {
+        larder_bytes part;
+        int result = chunks_part(t, record, i, &part);
+        if (result != LARDER_OK) {
+            return result;
+        }
+        view->parts[i] = (struct iovec){.iov_base = (void *)(uintptr_t)part.data,
+                                        .iov_len = part.size};
+    }
+    return LARDER_OK;
+}
+
+static int take_view(struct map *map)
+{
+    if (atomic_fetch_add(&map->views, 1) >= VIEWS_MAX) {
+        (void)atomic_fetch_sub(&map->views, 1);
+        return error_set(LARDER_ELIMIT, "%d views are borrowed already", VIEWS_MAX);
+    }
+    return LARDER_OK;
+}
+
+int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view *out)
+{
+    struct lookup l;
+    struct reader *reader = NULL;
+    struct view *view = NULL;
+    if (out == NULL) {
+        return error_set(LARDER_EINVAL, "larder_borrow() without a place for the view");
+    }
+    *out = (larder_view){.parts = NULL};
+    int result = handle_enter(handle);
+    if (result == LARDER_OK) {
+        result = key_make(&l.key, key, key_size);
+    }
+    if (result == LARDER_OK) {
+        result = take_view(handle->map);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    l.dead_before = removal_dead_before(map_control(handle->map), l.key.hash);
+    result = registry_view_begin(handle->map, &reader);
+    if (result != LARDER_OK) {
+        stats_count(map_stats(handle->map), STATS_READ_BUSY);
+        (void)atomic_fetch_sub(&handle->map->views, 1);
+        return result == LARDER_ENOMEM || result == LARDER_ELIMIT ? result : LARDER_MISS;
+    }
+    result = lookup_find(handle, &reader->transaction, &l, false);
+    if (result == LARDER_OK || result == LARDER_ABSENT) {
+        size_t count = l.record.chunk_count == 0 ? 1 : l.record.chunk_count;
+        view = malloc(sizeof *view + count * sizeof view->parts[0]);
+        if (view == NULL) {
+            result = error_set(LARDER_ENOMEM, "out of memory");
+        } else if (fill_parts(&reader->transaction, &l.record, view) != LARDER_OK) {
+            stats_count(map_stats(handle->map), STATS_READ_CORRUPT);
+            result = LARDER_MISS;
+        } else {
+            view->reader = reader;
+            out->parts = view->parts;
+            out->part_count = l.record.header.value_size == 0 ? 0 : count;
+            out->internal[0] = view;
+            lookup_info(&l.record, &out->info);
+            return result;
+        }
+    }
+    free(view);
+    registry_view_end(&reader);
+    (void)atomic_fetch_sub(&handle->map->views, 1);
+    return result;
+}
+
+void larder_release(larder *handle, larder_view *out)
+{
+    if (out == NULL || out->internal[0] == NULL || handle_enter(handle) != LARDER_OK) {
+        return;
+    }
+    struct view *view = out->internal[0];
+    *out = (larder_view){.parts = NULL};
+    bool own = atomic_load(&view->reader->map) != NULL; /* not a view of the parent's */
+    registry_view_end(&view->reader);
+    if (own) {
+        (void)atomic_fetch_sub(&handle->map->views, 1);
+    }
+    free(view);
+}
+
+/* ---- Many keys -------------------------------------------------------------------------------- */
+
+static int find_many(const struct larder *handle, struct transaction *t, struct lookup *lookups,
+                     larder_item *items, size_t count, size_t *bytes)
+{
+    *bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        items[i].outcome = lookup_find(handle, t, &lookups[i], false);
+        if (items[i].outcome == LARDER_OK || items[i].outcome == LARDER_ABSENT) {
+            lookup_info(&lookups[i].record, &items[i].info);
+            *bytes += lookups[i].record.header.value_size;
+        }
+    }
+    return LARDER_OK;
+}
+
+int larder_get_many(larder *handle, larder_item *items, size_t count, void **memory)
+{
+    struct lookup *lookups = NULL;
+    struct transaction *t = NULL;
+    size_t bytes = 0;
+    int result = handle_enter(handle);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    if (memory == NULL || (items == NULL && count > 0) || count > LARDER_MANY_MAX) {
+        return error_set(LARDER_EINVAL, "larder_get_many() of %zu items: at most %u, with memory",
+                         count, LARDER_MANY_MAX);
+    }
+    *memory = NULL;
+    if (count == 0) {
+        return LARDER_OK;
+    }
+    lookups = malloc(count * sizeof *lookups);
+    if (lookups == NULL) {
+        return error_set(LARDER_ENOMEM, "out of memory");
+    }
+    struct control *control = map_control(handle->map);
+    for (size_t i = 0; i < count && result == LARDER_OK; i++) {
+        items[i].value = NULL;
+        items[i].value_size = 0;
+        items[i].outcome = LARDER_MISS;
+        result = key_make(&lookups[i].key, items[i].key, items[i].key_size);
+        if (result == LARDER_OK) {
+            lookups[i].dead_before = removal_dead_before(control, lookups[i].key.hash);
+        }
+    }
+    if (result != LARDER_OK) {
+        free(lookups);
+        return result;
+    }
+    if (registry_snapshot(handle->map, &t) != LARDER_OK) {
+        stats_count(map_stats(handle->map), STATS_READ_BUSY);
+        free(lookups);
+        return LARDER_OK; /* all of them are misses */
+    }
+    (void)find_many(handle, t, lookups, items, count, &bytes);
+    uint8_t *at = malloc(bytes == 0 ? 1 : bytes);
+    *memory = at;
+    if (at == NULL) {
+        result = error_set(LARDER_ENOMEM, "no memory for values of %zu bytes", bytes);
+    }
+    for (size_t i = 0; i < count && result == LARDER_OK; i++) {
+        if (items[i].outcome != LARDER_OK && items[i].outcome != LARDER_ABSENT) {
+            continue;
+        }
+        if (lookup_copy(t, &lookups[i].record, at) != LARDER_OK) {
+            stats_count(map_stats(handle->map), STATS_READ_CORRUPT);
+            items[i].outcome = LARDER_MISS;
+            continue;
+        }
+        items[i].value = at;
+        items[i].value_size = lookups[i].record.header.value_size;
+        at += items[i].value_size;
+    }
+    store_read_end(t);
+    free(lookups);
+    return result;
+}

@@ -1,0 +1,147 @@
+/* removal.c: barriers, floors and the pending table.
+ */
+#include "removal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static void raise_to(_Atomic uint64_t *word, uint64_t clock)
+{
+    uint64_t now = atomic_load_explicit(word, memory_order_relaxed);
+    while (now < clock && !atomic_compare_exchange_weak_explicit(
+                              word, &now, clock, memory_order_release, memory_order_relaxed)) {
+    }
+}
+
+uint64_t removal_dead_before_slow(struct control *control, uint64_t hash)
+{
+    uint64_t dead = atomic_load_explicit(&control->barriers[control_bucket(hash)],
+                                         memory_order_acquire);
+    for (size_t word = 0; word < CONTROL_PENDING_WORDS; word++) {
+        uint64_t bits = atomic_load_explicit(&control->pending[word], memory_order_acquire);
+        for (; bits != 0; bits &= bits - 1) {
+            size_t index = word * 64 + (size_t)__builtin_ctzll(bits);
+            struct pending_row *row = &control->pending_rows[index];
+            /* A row that is freed and taken again under our eyes: its first owner's commit came
+             * before the snapshot that will be taken, so no mixture read here can do harm. */
+            if (atomic_load_explicit(&row->hash, memory_order_relaxed) == hash) {
+                uint64_t clock = atomic_load_explicit(&row->clock, memory_order_relaxed);
+                dead = clock > dead ? clock : dead;
+            }
+        }
+    }
+    return dead;
+}
+
+uint64_t removal_count_pending(struct control *control)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < CONTROL_PENDING_WORDS; i++) {
+        count += (uint64_t)__builtin_popcountll(atomic_load(&control->pending[i]));
+    }
+    return count;
+}
+
+void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t clock)
+{
+    raise_to(&control->floors[control_bucket(hash)], clock);
+    raise_to(&control->barriers[control_bucket(hash)], clock);
+    raise_to(&control->barrier_max, clock);
+}
+
+void removal_raise_floor(struct control *control, uint64_t hash, uint64_t clock)
+{
+    raise_to(&control->floors[control_bucket(hash)], clock);
+}
+
+uint64_t removal_floor(struct control *control, uint64_t hash)
+{
+    return atomic_load_explicit(&control->floors[control_bucket(hash)], memory_order_acquire);
+}
+
+void removal_raise_all_floors(struct control *control, uint64_t clock)
+{
+    for (size_t i = 0; i < CONTROL_BUCKETS; i++) {
+        raise_to(&control->floors[i], clock);
+    }
+}
+
+bool removal_pend(struct control *control, const struct key *key, larder_version version)
+{
+    if (key->size > CONTROL_PENDING_KEY) {
+        removal_raise_barrier(control, key->hash, version.clock);
+        return true;
+    }
+    size_t start = (size_t)(key->hash % CONTROL_PENDING_ROWS);
+    uint64_t self = (uint64_t)(uint32_t)getpid() << 32;
+    for (size_t i = 0; i < CONTROL_PENDING_ROWS; i++) {
+        size_t index = (start + i) % CONTROL_PENDING_ROWS;
+        struct pending_row *row = &control->pending_rows[index];
+        uint64_t expected = PENDING_FREE;
+        if (!atomic_compare_exchange_strong_explicit(&row->state, &expected,
+                                                     self | PENDING_CLAIMED, memory_order_acquire,
+                                                     memory_order_relaxed)) {
+            continue;
+        }
+        atomic_store_explicit(&row->hash, key->hash, memory_order_relaxed);
+        atomic_store_explicit(&row->clock, version.clock, memory_order_relaxed);
+        row->node = version.node;
+        row->key_size = (uint32_t)key->size;
+        memcpy(row->key, key->data, key->size);
+        atomic_store_explicit(&row->state, self | PENDING_READY, memory_order_release);
+        /* seq_cst: before anything the caller tells others after this call has returned */
+        (void)atomic_fetch_or(&control->pending[index / 64], UINT64_C(1) << (index % 64));
+        return false;
+    }
+    removal_raise_barrier(control, key->hash, version.clock);
+    return true;
+}
+
+bool removal_next_pending(struct control *control, size_t *index, struct removal_pending *out)
+{
+    for (size_t i = *index; i < CONTROL_PENDING_ROWS; i++) {
+        struct pending_row *row = &control->pending_rows[i];
+        uint64_t state = atomic_load_explicit(&row->state, memory_order_acquire);
+        pid_t claimer = (pid_t)(state >> 32);
+        switch ((uint32_t)state) {
+        case PENDING_FREE:
+            /* A claimer that was stopped just before it set its bit may set it after the row was
+             * freed: take the row like any claimer, so that no other's bit is cleared. */
+            if ((atomic_load(&control->pending[i / 64]) >> (i % 64) & 1) == 0 ||
+                !atomic_compare_exchange_strong(&row->state, &state,
+                                                (uint64_t)(uint32_t)getpid() << 32 |
+                                                    PENDING_CLAIMED)) {
+                continue;
+            }
+            break;
+        case PENDING_READY:
+            if (row->key_size > 0 && row->key_size <= CONTROL_PENDING_KEY) {
+                out->index = i;
+                out->version = (larder_version){
+                    .clock = atomic_load_explicit(&row->clock, memory_order_relaxed),
+                    .node = row->node};
+                out->key_size = row->key_size;
+                memcpy(out->key, row->key, row->key_size);
+                *index = i + 1;
+                return true;
+            }
+            break;
+        default: /* being filled, or its claimer died doing so: then its call never returned */
+            if (claimer > 0 && (kill(claimer, 0) == 0 || errno != ESRCH)) {
+                continue;
+            }
+        }
+        removal_free_pending(control, i);
+    }
+    *index = CONTROL_PENDING_ROWS;
+    return false;
+}
+
+void removal_free_pending(struct control *control, size_t index)
+{
+    /* the bit first: a row that is free is never announced */
+    (void)atomic_fetch_and(&control->pending[index / 64], ~(UINT64_C(1) << (index % 64)));
+    atomic_store_explicit(&control->pending_rows[index].state, PENDING_FREE, memory_order_release);
+}

@@ -1,0 +1,71 @@
+/* removal.h: what keeps removed things removed when no record in the tree says so: barriers (nothing
+ * of a bucket of key hashes this old is alive), floors (nothing this old may come in), and the
+ * pending table: invalidations whose writer found the gate busy. All in the control segment, all
+ * wait-free; the next holder of the gate makes pending rows durable.
+ *
+ * Invariant: once removal_pend() has returned, removal_dead_before() of that key is at least its
+ * version until a commit has removed the key from the tree. Wider, never stale.
+ */
+#ifndef LARDER_LIB_REMOVAL_H
+#define LARDER_LIB_REMOVAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "control.h"
+#include "key.h"
+#include "larder.h"
+
+uint64_t removal_dead_before_slow(struct control *control, uint64_t hash);
+
+/* The clock at and below which an entry of that key is dead whatever its record says; 0: none. To be
+ * asked *before* the snapshot is taken: a pending row goes only after the commit that replaces it. */
+static inline uint64_t removal_dead_before(struct control *control, uint64_t hash)
+{
+    /* acquire: pairs with the stores in removal_pend() and removal_raise_barrier() */
+    uint64_t any = atomic_load_explicit(&control->barrier_max, memory_order_acquire);
+    for (size_t i = 0; i < CONTROL_PENDING_WORDS; i++) {
+        any |= atomic_load_explicit(&control->pending[i], memory_order_acquire);
+    }
+    return __builtin_expect(any == 0, 1) ? 0 : removal_dead_before_slow(control, hash);
+}
+
+static inline bool removal_any_pending(struct control *control)
+{
+    uint64_t any = 0;
+    for (size_t i = 0; i < CONTROL_PENDING_WORDS; i++) {
+        any |= atomic_load_explicit(&control->pending[i], memory_order_acquire);
+    }
+    return any != 0;
+}
+
+/* Rows that wait to be made durable. */
+uint64_t removal_count_pending(struct control *control);
+
+/* Remember that the key was invalidated at that version. Falls back to the barrier of its bucket when
+ * the table is full or the key too long; then true is returned. */
+bool removal_pend(struct control *control, const struct key *key, larder_version version);
+
+void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t clock);
+
+/* Floors; inside the write gate. */
+void removal_raise_floor(struct control *control, uint64_t hash, uint64_t clock);
+uint64_t removal_floor(struct control *control, uint64_t hash);
+void removal_raise_all_floors(struct control *control, uint64_t clock);
+
+/* One pending row, copied; inside the write gate. */
+struct removal_pending {
+    size_t index;
+    larder_version version;
+    size_t key_size;
+    uint8_t key[CONTROL_PENDING_KEY];
+};
+
+/* The next ready row at or after *index; frees rows of dead claimers on the way. False: no more. */
+bool removal_next_pending(struct control *control, size_t *index, struct removal_pending *out);
+
+/* Free a row; after the commit that made it durable. */
+void removal_free_pending(struct control *control, size_t index);
+
+#endif

@@ -1,0 +1,517 @@
+/* replica.c: the replicator's port: reading the outbox, acknowledging, applying what came in.
+ */
+#include "replica.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "format.h"
+#include "handle.h"
+#include "lookup.h"
+#include "removal.h"
+#include "wake.h"
+#include "writer.h"
+
+enum { OUTBOX_LOOKS_MAX = 8192, ACKS_MAX = 4096, EVENTS_MAX = 1024, DAEMON_WAIT_MS = 1000 };
+
+#define LOCK_NAME "larderd.lock"
+
+uint64_t replica_value_hash(const void *value, size_t size)
+{
+    return size == 0 ? 0 : record_value_hash(value, size);
+}
+
+int replica_compare(const replica_record *a, const replica_record *b)
+{
+    int order = clock_compare(a->version, b->version);
+    if (order != 0) {
+        return order;
+    }
+    if (a->kind != b->kind) {
+        return a->kind < b->kind ? -1 : 1;
+    }
+    return a->value_hash == b->value_hash ? 0 : a->value_hash < b->value_hash ? -1 : 1;
+}
+
+/* ---- Being the daemon ------------------------------------------------------------------------- */
+
+int replica_claim(larder *handle, bool replicates, uint64_t *fence, int *other_pid)
+{
+    int result = handle_enter_write(handle);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    struct map *map = handle->map;
+    struct control *control = map_control(map);
+    *other_pid = 0;
+    /* The descriptor is never closed: the lock is the process's until it ends, however it ends. */
+    int file = openat(map->directory, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
+                      control->mode);
+    if (file < 0) {
+        return error_system(LARDER_EACCESS, "%s/" LOCK_NAME, map->path);
+    }
+    if (flock(file, LOCK_EX | LOCK_NB) != 0) {
+        *other_pid = atomic_load(&control->daemon_pid);
+        (void)close(file);
+        return LARDER_EXISTS;
+    }
+    if (mkfifoat(map->directory, WAKE_NAME, control->mode) != 0 && errno != EEXIST) {
+        result = error_system(LARDER_EACCESS, "%s/" WAKE_NAME, map->path);
+        (void)close(file);
+        return result;
+    }
+    (void)!fchmodat(map->directory, WAKE_NAME, control->mode, 0); /* the umask took bits away */
+    *fence = atomic_fetch_add(&control->fence, 1) + 1;
+    atomic_store(&control->daemon_pid, (int32_t)getpid());
+    atomic_store(&control->daemon_sleeps, 0);
+    atomic_store(&control->replicates, replicates ? 1 : 0);
+    return LARDER_OK;
+}
+
+uint32_t replica_node(larder *handle)
+{
+    return handle_enter(handle) == LARDER_OK ? atomic_load(&map_control(handle->map)->node) : 0;
+}
+
+static int check_fence(const struct control *control, uint64_t fence)
+{
+    if (atomic_load(&control->fence) != fence) {
+        return error_set(REPLICA_FENCED, "another larderd has taken over this map");
+    }
+    return LARDER_OK;
+}
+
+int replica_publish_state(larder *handle, uint64_t fence, bool redis_up, int64_t heartbeat_ms)
+{
+    int result = handle_enter(handle);
+    if (result == LARDER_OK) {
+        struct control *control = map_control(handle->map);
+        result = check_fence(control, fence);
+        if (result == LARDER_OK) {
+            atomic_store(&control->redis_up, redis_up ? 1 : 0);
+            atomic_store(&control->daemon_heartbeat_ms, heartbeat_ms);
+        }
+    }
+    return result;
+}
+
+/* ---- Wake-up ---------------------------------------------------------------------------------- */
+
+int replica_wake_fd(larder *handle)
+{
+    if (handle_enter(handle) != LARDER_OK) {
+        return -1;
+    }
+    /* for writing too, so that it never reads as "all writers gone" */
+    int fifo = openat(handle->map->directory, WAKE_NAME,
+                      O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    if (fifo >= 0) {
+        int before = atomic_exchange(&handle->map->wake_fifo, fifo);
+        if (before >= 0) {
+            (void)close(before);
+        }
+    }
+    return fifo;
+}
+
+void replica_wake_arm(larder *handle)
+{
+    if (handle_enter(handle) == LARDER_OK) {
+        atomic_store(&map_control(handle->map)->daemon_sleeps, 1);
+    }
+}
+
+void replica_wake_drain(larder *handle)
+{
+    char bytes[64];
+    if (handle_enter(handle) == LARDER_OK) {
+        int fifo = atomic_load(&handle->map->wake_fifo);
+        while (fifo >= 0 && read(fifo, bytes, sizeof bytes) > 0) {
+        }
+    }
+}
+
+/* ---- Outbox ----------------------------------------------------------------------------------- */
+
+static bool grow(replica_batch *batch, size_t used, size_t more)
+{
+    if (batch->memory_size - used >= more) {
+        return true;
+    }
+    size_t size = batch->memory_size == 0 ? 65536 : batch->memory_size;
+    while (size - used < more) {
+        size *= 2;
+    }
+    void *memory = realloc(batch->memory, size);
+    if (memory == NULL) {
+        return false;
+    }
+    batch->memory = memory;
+    batch->memory_size = size;
+    return true;
+}
+
+static bool grow_records(replica_batch *batch, size_t max)
+{
+    if (batch->capacity >= max) {
+        return true;
+    }
+    replica_record *records = realloc(batch->records, max * sizeof *records);
+    if (records == NULL) {
+        return false;
+    }
+    batch->records = records;
+    batch->capacity = max;
+    return true;
+}
+
+/* Copy a record behind the bytes used so far. MISS: it is none to send. */
+static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *form,
+                    bool include_clean, replica_batch *batch, size_t *used)
+{
+    larder_bytes bytes;
+    struct record record;
+    int result = store_entry_get(t, form->data, form->size, &bytes);
+    if (result != LARDER_OK || !record_decode(bytes.data, bytes.size, &record) ||
+        record.header.row != row) {
+        return result < 0 ? result : LARDER_MISS;
+    }
+    bool dirty = (record.header.flags & RECORD_DIRTY) != 0;
+    if ((record.header.flags & RECORD_LOCAL) != 0 || (!dirty && !include_clean)) {
+        return LARDER_MISS;
+    }
+    const uint8_t *key = record.long_key != NULL ? record.long_key
+                                                 : (const uint8_t *)form->data + 1;
+    size_t key_size = record.long_key != NULL ? record.long_key_size : form->size - 1;
+    size_t value_size = record.header.value_size;
+    if (!grow(batch, *used, key_size + value_size)) {
+        return error_set(LARDER_ENOMEM, "no memory for the outbox");
+    }
+    uint8_t *at = (uint8_t *)batch->memory + *used;
+    memcpy(at, key, key_size);
+    if (value_size > 0) {
+        result = lookup_copy(t, &record, at + key_size);
+        if (result != LARDER_OK) {
+            return result;
+        }
+    }
+    batch->records[batch->count++] = (replica_record){
+        .version = record_version(&record),
+        .kind = (enum replica_kind)record.header.kind,
+        .row = row,
+        .value_hash = replica_value_hash(at + key_size, value_size),
+        .expires_at_ms = record.header.expires_at_ms,
+        .key_size = key_size,
+        .value_size = value_size,
+    };
+    *used += key_size + value_size;
+    return LARDER_OK;
+}
+
+static int fill(struct transaction *t, replica_batch *batch, size_t max_records, size_t max_bytes,
+                bool include_clean)
+{
+    size_t used = 0;
+    for (size_t looks = 0; looks < OUTBOX_LOOKS_MAX && batch->count < max_records; looks++) {
+        uint64_t row;
+        larder_bytes form;
+        int result = store_log_next(t, batch->next_row, &row, &form);
+        if (result == LARDER_MISS) {
+            batch->end = true;
+            break;
+        }
+        if (result == LARDER_OK) {
+            size_t before = used;
+            result = copy_out(t, row, &form, include_clean, batch, &used);
+            if (result == LARDER_OK && used > max_bytes && batch->count > 1) {
+                batch->count--; /* it comes first the next time */
+                used = before;
+                break;
+            }
+        }
+        if (result < 0) {
+            return result;
+        }
+        batch->next_row = row + 1;
+    }
+    const uint8_t *at = batch->memory;
+    for (size_t i = 0; i < batch->count; i++) {
+        replica_record *record = &batch->records[i];
+        record->key = at;
+        record->value = at + record->key_size;
+        at += record->key_size + record->value_size;
+    }
+    return LARDER_OK;
+}
+
+int replica_outbox(larder *handle, replica_batch *batch, uint64_t from_row, size_t max_records,
+                   size_t max_bytes, bool include_clean)
+{
+    struct transaction *t;
+    batch->count = 0;
+    batch->end = false;
+    batch->next_row = from_row;
+    int result = handle_enter(handle);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    if (!grow_records(batch, max_records) || !grow(batch, 0, 1)) {
+        return error_set(LARDER_ENOMEM, "no memory for the outbox");
+    }
+    result = registry_snapshot(handle->map, &t);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    result = fill(t, batch, max_records, max_bytes, include_clean);
+    store_read_end(t);
+    return result;
+}
+
+void replica_batch_free(replica_batch *batch)
+{
+    free(batch->records);
+    free(batch->memory);
+    *batch = (replica_batch){.records = NULL};
+}
+
+/* ---- Acknowledging ---------------------------------------------------------------------------- */
+
+static int acknowledge_one(struct writer *writer, const replica_ack *ack, uint32_t now_s,
+                           size_t *cleared)
+{
+    struct key key;
+    struct record record;
+    int result = key_make(&key, ack->key, ack->key_size);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    result = entry_find(&writer->transaction, &key, &record);
+    if (result != LARDER_OK || (record.header.flags & RECORD_DIRTY) == 0) {
+        return result < 0 ? result : LARDER_OK;
+    }
+    if (clock_compare(record_version(&record), ack->version) != 0 ||
+        record.header.kind != (uint8_t)ack->kind) {
+        /* Written again on its way out, under a row that the cursor may have passed. */
+        return entry_requeue(writer, &key, &record);
+    }
+    struct record_header header = record.header;
+    header.flags &= (uint8_t)~RECORD_DIRTY;
+    header.acked_s = now_s;
+    ++*cleared;
+    return entry_reseal(writer, &key, &record, &header);
+}
+
+int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks, size_t count,
+                        size_t *cleared)
+{
+    struct writer writer;
+    size_t done = 0;
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK && count > ACKS_MAX) {
+        result = error_set(LARDER_EINVAL, "%zu acknowledgements: at most %d", count, ACKS_MAX);
+    }
+    if (result == LARDER_OK) {
+        result = writer_begin(&writer, handle, DAEMON_WAIT_MS);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    result = check_fence(writer.control, fence);
+    uint32_t now_s = (uint32_t)(clock_wall_ms() / 1000);
+    for (size_t i = 0; i < count && result == LARDER_OK; i++) {
+        result = acknowledge_one(&writer, &acks[i], now_s, &done);
+    }
+    if (result != LARDER_OK) {
+        writer_abort(&writer);
+        return result;
+    }
+    result = writer_commit(&writer);
+    if (result == LARDER_OK && cleared != NULL) {
+        *cleared = done;
+    }
+    return result;
+}
+
+/* ---- Applying --------------------------------------------------------------------------------- */
+
+static replica_record as_replica(const struct record *record)
+{
+    replica_record r = {.version = record_version(record),
+                        .kind = (enum replica_kind)record->header.kind};
+    if (record->header.value_size > 0) {
+        /* a chunked value's checksum is the hash of the value */
+        r.value_hash = record->chunk_count > 0
+                           ? record->value_checksum
+                           : replica_value_hash(record->value, record->header.value_size);
+    }
+    return r;
+}
+
+static int store_inbound(struct writer *writer, const struct key *key, const struct record *old,
+                         replica_event *event)
+{
+    const replica_record *in = &event->record;
+    bool dead = in->kind == REPLICA_DELETED || clock_expired(in->expires_at_ms);
+    bool unusable = event->value_missing ||
+                    in->value_size > atomic_load(&writer->control->max_value);
+    event->verdict = unusable && !dead ? REPLICA_REFUSED : REPLICA_APPLIED;
+    if ((dead || unusable) && old == NULL && in->kind != REPLICA_DELETED) {
+        return LARDER_OK; /* nothing of ours to take away */
+    }
+    if (in->kind != REPLICA_DELETED && (dead || unusable)) {
+        /* Newer, and not to be had: ours goes; Redis holds the newer one, no invalidation needed. */
+        struct record clean = *old;
+        clean.header.flags &= (uint8_t)~RECORD_DIRTY;
+        clean.header.acked_s = 0;
+        int result = entry_reseal(writer, key, old, &clean.header);
+        struct record again;
+        if (result == LARDER_OK) {
+            result = entry_find(&writer->transaction, key, &again);
+        }
+        if (result == LARDER_OK) {
+            result = entry_drop(writer, key, &again);
+        }
+        removal_raise_floor(writer->control, key->hash, in->version.clock - 1);
+        return result;
+    }
+    struct record record = {
+        .header = {.clock = in->version.clock,
+                   .node = in->version.node,
+                   .kind = (uint8_t)in->kind,
+                   .value_size = in->kind == REPLICA_VALUE ? (uint32_t)in->value_size : 0,
+                   .expires_at_ms = in->kind == REPLICA_DELETED ? CLOCK_NEVER
+                                                                : in->expires_at_ms}};
+    return entry_store(writer, key, old, &record, in->value);
+}
+
+static int apply_one(struct writer *writer, replica_event *event)
+{
+    struct key key;
+    struct record old;
+    const replica_record *in = &event->record;
+    int result = key_make(&key, in->key, in->key_size);
+    if (result != LARDER_OK) {
+        event->verdict = REPLICA_REFUSED;
+        return LARDER_OK;
+    }
+    int found = entry_find(&writer->transaction, &key, &old);
+    if (found < 0) {
+        return found;
+    }
+    if (found == LARDER_OK && (old.header.flags & RECORD_LOCAL) == 0) {
+        replica_record ours = as_replica(&old);
+        int order = replica_compare(&ours, in);
+        if (event->value_missing && clock_compare(ours.version, in->version) == 0 &&
+            ours.kind == in->kind) {
+            order = 0;
+        }
+        struct record_header header = old.header;
+        if (order == 0) {
+            event->verdict = REPLICA_EQUAL;
+            if ((header.flags & RECORD_DIRTY) == 0) {
+                return LARDER_OK;
+            }
+            header.flags &= (uint8_t)~RECORD_DIRTY;
+            header.acked_s = (uint32_t)(clock_wall_ms() / 1000);
+            return entry_reseal(writer, &key, &old, &header);
+        }
+        if (order > 0) {
+            event->verdict = REPLICA_OLDER;
+            if ((header.flags & RECORD_DIRTY) != 0) {
+                return LARDER_OK;
+            }
+            header.flags |= RECORD_DIRTY;
+            result = entry_reseal(writer, &key, &old, &header);
+            if (result == LARDER_OK) {
+                result = entry_find(&writer->transaction, &key, &old);
+            }
+            return result == LARDER_OK ? entry_requeue(writer, &key, &old) : result;
+        }
+    } else if (found == LARDER_OK) {
+        event->verdict = REPLICA_REFUSED; /* a local entry stays local */
+        return LARDER_OK;
+    }
+    clock_observe(writer->control, in->version.clock);
+    if (found == LARDER_MISS && in->version.clock <= removal_floor(writer->control, key.hash)) {
+        event->verdict = REPLICA_REFUSED;
+        return LARDER_OK;
+    }
+    return store_inbound(writer, &key, found == LARDER_OK ? &old : NULL, event);
+}
+
+struct apply_request {
+    replica_event *events;
+    size_t count;
+    const replica_position *position;
+    uint64_t fence;
+};
+
+static int apply_operation(struct writer *writer, void *context)
+{
+    struct apply_request *request = context;
+    int result = check_fence(writer->control, request->fence);
+    for (size_t i = 0; i < request->count && result == LARDER_OK; i++) {
+        result = apply_one(writer, &request->events[i]);
+    }
+    if (result == LARDER_OK && request->position != NULL) {
+        const replica_position *in = request->position;
+        struct control_position *position = &writer->ledger.position;
+        *position = (struct control_position){
+            .epoch = in->epoch, .number = in->number, .nonce = in->nonce};
+        memcpy(position->run_id, in->run_id, sizeof position->run_id);
+        position->run_id[sizeof position->run_id - 1] = '\0';
+        result = store_touch(&writer->transaction);
+    }
+    return result;
+}
+
+int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t count,
+                  const replica_position *position)
+{
+    int result = handle_enter_write(handle);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    if (count > EVENTS_MAX) {
+        return error_set(LARDER_EINVAL, "%zu events: at most %d", count, EVENTS_MAX);
+    }
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        bytes += events[i].record.value_size;
+    }
+    struct apply_request request = {
+        .events = events, .count = count, .position = position, .fence = fence};
+    return writer_run(handle, bytes, apply_operation, &request);
+}
+
+int replica_position_read(larder *handle, replica_position *out)
+{
+    struct transaction *t;
+    int result = handle_enter(handle);
+    if (result == LARDER_OK) {
+        result = registry_snapshot(handle->map, &t);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    struct control *control = t->store->control;
+    struct ledger ledger = control->ledgers[t->number & 1];
+    if (ledger.transaction != t->number) {
+        ledger = control->ledgers[(t->number + 1) & 1];
+    }
+    store_read_end(t);
+    *out = (replica_position){.epoch = ledger.position.epoch,
+                              .number = ledger.position.number,
+                              .nonce = ledger.position.nonce};
+    memcpy(out->run_id, ledger.position.run_id, sizeof out->run_id);
+    out->run_id[sizeof out->run_id - 1] = '\0';
+    return LARDER_OK;
+}

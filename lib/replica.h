@@ -1,0 +1,121 @@
+/* replica.h: the replicator's port to the map. larderd reads the outbox here, acknowledges what
+ * Redis took, and applies what other hosts did. Nothing here knows Redis; nothing above it knows
+ * LMDB. All calls copy: no pointer into the map leaves this file's functions.
+ *
+ * Every write of this port carries the fencing number that replica_claim() gave and is refused
+ * (REPLICA_FENCED) once a later daemon has claimed the map.
+ */
+#ifndef LARDER_LIB_REPLICA_H
+#define LARDER_LIB_REPLICA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "larder.h"
+
+#define REPLICA_FENCED (-1100) /* a later daemon owns the map */
+
+/* What a record is; the order of the numbers is the order of precedence at equal versions. */
+enum replica_kind {
+    REPLICA_VALUE = 1,
+    REPLICA_NEGATIVE = 2, /* known absent; no value */
+    REPLICA_DELETED = 3   /* tombstone */
+};
+
+typedef struct replica_record {
+    larder_version version;
+    enum replica_kind kind;
+    uint32_t flags;                /* reserved, 0 */
+    uint64_t row;                  /* log row (outbox only) */
+    uint64_t value_hash;           /* replica_value_hash(); 0 without a value */
+    int64_t expires_at_ms;         /* INT64_MAX: never */
+    const uint8_t *key, *value;
+    size_t key_size, value_size;
+} replica_record;
+
+/* XXH3 64 bits of the value: what "equal" compares after version and kind. */
+uint64_t replica_value_hash(const void *value, size_t size);
+
+/* < 0, 0, > 0: precedence by (version clock, node, kind, value hash). */
+int replica_compare(const replica_record *a, const replica_record *b);
+
+/* Where the inbound stream was left. Stored in the map, moved in the transaction that applies. */
+typedef struct replica_position {
+    uint64_t epoch;      /* of the event stream; 0: never connected */
+    uint64_t number;     /* last number applied */
+    uint64_t nonce;      /* of the event at that number */
+    char run_id[48];     /* of the server, text, 0-terminated */
+} replica_position;
+
+/* Become the map's daemon: an exclusive lock on DIR/NAME/larderd.lock (released when the process
+ * ends), a new fencing number, and whether the map replicates from now on (only then are tombstones
+ * kept). LARDER_EXISTS: another larderd lives; *other_pid names it (0 if unknown). */
+int replica_claim(larder *handle, bool replicates, uint64_t *fence, int *other_pid);
+
+/* This map's node id (32 random bits, never 0). */
+uint32_t replica_node(larder *handle);
+
+typedef struct replica_batch {
+    replica_record *records; /* valid until replica_batch_free or the next fill */
+    size_t count;
+    uint64_t next_row;       /* where to go on: first row not looked at */
+    bool end;                /* nothing further in the log at the moment */
+    void *memory;
+    size_t memory_size;
+    size_t capacity;
+} replica_batch;
+
+/* Copy up to max_records rows from the log, beginning with row from_row (0: the first), values of
+ * max_bytes together at most (at least one record comes, whatever its size). Clean rows are passed
+ * over unless include_clean; expired values come with their expires_at_ms and may be treated as the
+ * caller sees fit. Looks at a bounded number of rows a call (next_row moves even with count 0). */
+int replica_outbox(larder *handle, replica_batch *batch, uint64_t from_row, size_t max_records,
+                   size_t max_bytes, bool include_clean);
+void replica_batch_free(replica_batch *batch);
+
+typedef struct replica_ack {
+    const uint8_t *key;
+    size_t key_size;
+    larder_version version;
+    enum replica_kind kind;
+} replica_ack;
+
+/* Clear the dirty flag of each entry whose version and kind still match. An entry that was written
+ * again meanwhile goes to the end of the log, so that a cursor need never go back for it. One
+ * transaction; for at most 4,096 acks. *cleared may be NULL. */
+int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks, size_t count,
+                        size_t *cleared);
+
+enum replica_verdict {
+    REPLICA_APPLIED,  /* it was newer and is now ours (or our older copy was dropped) */
+    REPLICA_EQUAL,    /* we have exactly this; its dirty flag, if set, is now cleared */
+    REPLICA_OLDER,    /* ours is newer: it has been marked dirty and will be pushed */
+    REPLICA_REFUSED   /* under the removal floor, too large, no space: ignored; local copy gone if
+                         it was older */
+};
+
+typedef struct replica_event {
+    replica_record record;
+    bool value_missing; /* the event names a version without its value: drop an older local copy */
+    enum replica_verdict verdict; /* out */
+} replica_event;
+
+/* Apply events in order and store the position, all in one transaction. position may be NULL
+ * (unchanged). At most 1,024 events. LARDER_EBUSY: nothing happened, try again. */
+int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t count,
+                  const replica_position *position);
+
+int replica_position_read(larder *handle, replica_position *out);
+
+/* The daemon's face in the control segment, for workers, the tool and statistics. */
+int replica_publish_state(larder *handle, uint64_t fence, bool redis_up, int64_t heartbeat_ms);
+
+/* Wake-up: a descriptor (a FIFO in the map's directory) that becomes readable when a worker wrote
+ * while the daemon slept. Arm just before sleeping, after which the outbox must be looked at once
+ * more; a worker touches the FIFO only while it is armed. */
+int replica_wake_fd(larder *handle);
+void replica_wake_arm(larder *handle);
+void replica_wake_drain(larder *handle);
+
+#endif

@@ -1,0 +1,113 @@
+/* report.c: larder_stats_read(): the counters of all processes and what stands in the map now.
+ */
+#include <string.h>
+
+#include "clock.h"
+#include "format.h"
+#include "handle.h"
+#include "removal.h"
+#include "stats.h"
+#include "store.h"
+
+enum { DIRTY_LOOKS_MAX = 4096 };
+
+/* The ledger of a snapshot. Writers may be overwriting one copy; the other one is the snapshot's or
+ * its successor's. */
+static struct ledger ledger_of(struct control *control, uint64_t transaction)
+{
+    struct ledger ledger = control->ledgers[transaction & 1];
+    atomic_thread_fence(memory_order_acquire);
+    if (ledger.transaction != transaction) {
+        ledger = control->ledgers[(transaction + 1) & 1];
+    }
+    return ledger;
+}
+
+/* Time of the oldest write that is still dirty, as far as a bounded look from the log's end shows. */
+static int64_t oldest_dirty(struct transaction *t)
+{
+    uint64_t from = 0, row;
+    larder_bytes form, bytes;
+    struct record record;
+    for (int looks = 0; looks < DIRTY_LOOKS_MAX; looks++) {
+        if (store_log_next(t, from, &row, &form) != LARDER_OK) {
+            return 0;
+        }
+        if (store_entry_get(t, form.data, form.size, &bytes) == LARDER_OK &&
+            record_decode(bytes.data, bytes.size, &record) &&
+            (record.header.flags & RECORD_DIRTY) != 0) {
+            return clock_version_ms(record.header.clock);
+        }
+        from = row + 1;
+    }
+    return 0;
+}
+
+static void from_counters(struct control *control, larder_stats *stats)
+{
+    stats->hits = stats_sum(control, STATS_HITS);
+    stats->misses = stats_sum(control, STATS_MISSES);
+    stats->expired = stats_sum(control, STATS_EXPIRED);
+    stats->absent = stats_sum(control, STATS_ABSENT);
+    stats->read_busy = stats_sum(control, STATS_READ_BUSY);
+    stats->read_corrupt = stats_sum(control, STATS_READ_CORRUPT);
+    stats->sets = stats_sum(control, STATS_SETS);
+    stats->deletes = stats_sum(control, STATS_DELETES);
+    stats->touches = stats_sum(control, STATS_TOUCHES);
+    stats->refused_busy = stats_sum(control, STATS_REFUSED_BUSY);
+    stats->refused_full = stats_sum(control, STATS_REFUSED_FULL);
+    stats->refused_size = stats_sum(control, STATS_REFUSED_SIZE);
+    stats->evictions = stats_sum(control, STATS_EVICTIONS);
+    stats->expirations = stats_sum(control, STATS_EXPIRATIONS);
+    stats->pending_overflows = stats_sum(control, STATS_PENDING_OVERFLOWS);
+    stats->gate_recoveries = stats_sum(control, STATS_GATE_RECOVERIES);
+    stats->generations = stats_sum(control, STATS_GENERATIONS);
+}
+
+static void from_snapshot(struct transaction *t, larder_stats *stats)
+{
+    struct ledger ledger = ledger_of(t->store->control, t->number);
+    stats->entries = ledger.values;
+    stats->tombstones = ledger.tombstones;
+    stats->dirty = ledger.dirty;
+    stats->log_rows = store_log_rows(t);
+    stats->used_bytes = store_used_pages(t) * t->store->control->page_size;
+    if (ledger.dirty > 0) {
+        stats->oldest_dirty_ms = oldest_dirty(t);
+    }
+}
+
+int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out)
+{
+    larder_stats stats = {0};
+    struct transaction *t;
+    int result = handle_enter(handle);
+    if (result == LARDER_OK && out == NULL) {
+        result = error_set(LARDER_EINVAL, "larder_stats_read() without a place for them");
+    }
+    if (result == LARDER_OK) {
+        result = registry_snapshot(handle->map, &t);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    from_snapshot(t, &stats);
+    result = t->error;
+    store_read_end(t);
+    struct control *control = map_control(handle->map);
+    struct stats_slot *own = map_stats(handle->map);
+    from_counters(control, &stats);
+    stats.process_hits = atomic_load(&own->counters[STATS_HITS]);
+    stats.process_misses = atomic_load(&own->counters[STATS_MISSES]);
+    stats.process_sets = atomic_load(&own->counters[STATS_SETS]);
+    stats.pending = removal_count_pending(control);
+    stats.map_size = atomic_load(&control->map_size);
+    stats.generation = GENERATION_NUMBER(atomic_load(&control->generation));
+    stats.processes = stats_processes(control);
+    stats.daemon_heartbeat_ms = atomic_load(&control->daemon_heartbeat_ms);
+    stats.replicates = atomic_load(&control->replicates);
+    stats.redis_up = atomic_load(&control->redis_up);
+    memset(out, 0, size_of_out);
+    memcpy(out, &stats, size_of_out < sizeof stats ? size_of_out : sizeof stats);
+    return result;
+}

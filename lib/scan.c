@@ -1,0 +1,178 @@
+/* scan.c: walking live entries in key order, a bounded piece and one snapshot a call.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "handle.h"
+#include "lookup.h"
+#include "stats.h"
+#include "writer.h"
+
+enum { SCAN_LOOKS_MAX = 16384, SCAN_BYTES_MAX = 64 << 20 };
+
+/* A growing block that everything a scan brings is copied to; offsets until it stops growing. */
+struct arena {
+    uint8_t *bytes;
+    size_t used, size;
+};
+
+static bool arena_room(struct arena *arena, size_t more)
+{
+    if (arena->size - arena->used >= more) {
+        return true;
+    }
+    size_t size = arena->size == 0 ? 4096 : arena->size;
+    while (size - arena->used < more) {
+        size *= 2;
+    }
+    uint8_t *bytes = realloc(arena->bytes, size);
+    if (bytes == NULL) {
+        return false;
+    }
+    arena->bytes = bytes;
+    arena->size = size;
+    return true;
+}
+
+struct scan {
+    const struct larder *handle;
+    struct transaction *t;
+    struct control *control;
+    larder_bytes prefix;
+    uint32_t flags;
+    struct arena arena;
+};
+
+static bool begins_with(const struct scan *scan, const uint8_t *key, size_t size)
+{
+    return size >= scan->prefix.size &&
+           (scan->prefix.size == 0 || memcmp(key, scan->prefix.data, scan->prefix.size) == 0);
+}
+
+/* Past the range of forms that can begin with the prefix. */
+static bool beyond(const larder_bytes *form, const uint8_t *bound, size_t bound_size)
+{
+    return form->size < bound_size || memcmp(form->data, bound, bound_size) != 0;
+}
+
+/* Copy an entry if it is live and of the prefix: OK, MISS (pass over), error. */
+static int take(struct scan *scan, const larder_bytes *form, const larder_bytes *bytes,
+                larder_item *item)
+{
+    struct record record;
+    bool expired;
+    if (!record_decode(bytes->data, bytes->size, &record)) {
+        stats_count(map_stats(scan->handle->map), STATS_READ_CORRUPT);
+        return LARDER_MISS;
+    }
+    const uint8_t *key = record.long_key != NULL ? record.long_key
+                                                 : (const uint8_t *)form->data + 1;
+    size_t key_size = record.long_key != NULL ? record.long_key_size : form->size - 1;
+    if (!begins_with(scan, key, key_size)) {
+        return LARDER_MISS;
+    }
+    uint64_t dead = removal_dead_before(scan->control, key_hash(key, key_size));
+    int outcome = lookup_judge(&record, dead, &expired);
+    if (outcome == LARDER_MISS) {
+        return LARDER_MISS;
+    }
+    bool with_value = (scan->flags & LARDER_SCAN_VALUES) != 0;
+    size_t value_size = with_value ? record.header.value_size : 0;
+    if (!arena_room(&scan->arena, key_size + value_size)) {
+        return error_set(LARDER_ENOMEM, "no memory for a scan of %zu bytes", scan->arena.used);
+    }
+    uint8_t *at = scan->arena.bytes + scan->arena.used;
+    memcpy(at, key, key_size);
+    if (value_size > 0 && lookup_copy(scan->t, &record, at + key_size) != LARDER_OK) {
+        stats_count(map_stats(scan->handle->map), STATS_READ_CORRUPT);
+        return LARDER_MISS;
+    }
+    *item = (larder_item){.key_size = key_size, .value_size = value_size, .outcome = outcome};
+    lookup_info(&record, &item->info);
+    scan->arena.used += key_size + value_size;
+    return LARDER_OK;
+}
+
+static int walk(struct scan *scan, larder_cursor *cursor, larder_item *items, size_t max,
+                size_t *found)
+{
+    uint8_t bound[KEY_FORM_MAX];
+    size_t bound_size = key_prefix_bound(bound, scan->prefix.data, scan->prefix.size);
+    uint8_t at[KEY_FORM_MAX];
+    size_t at_size = bound_size;
+    bool after = false;
+    memcpy(at, bound, bound_size);
+    if (cursor->size > 0) {
+        at_size = cursor->size;
+        memcpy(at, cursor->position, at_size);
+        after = true;
+    }
+    for (size_t looks = 0; *found < max && (looks < SCAN_LOOKS_MAX || *found == 0); looks++) {
+        larder_bytes form, bytes;
+        int result = store_entry_next(scan->t, at, at_size, after, &form, &bytes);
+        if (result == LARDER_MISS ||
+            (result == LARDER_OK && (form.size > sizeof at || beyond(&form, bound, bound_size)))) {
+            break;
+        }
+        if (result != LARDER_OK) {
+            return result;
+        }
+        memcpy(at, form.data, form.size);
+        at_size = form.size;
+        after = true;
+        result = take(scan, &form, &bytes, &items[*found]);
+        if (result < 0) {
+            return result;
+        }
+        *found += result == LARDER_OK;
+        if (scan->arena.used > SCAN_BYTES_MAX) {
+            break;
+        }
+    }
+    if (after) {
+        cursor->size = (uint32_t)at_size;
+        memcpy(cursor->position, at, at_size);
+    }
+    return LARDER_OK;
+}
+
+int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, larder_item *items,
+                size_t max, uint32_t flags, size_t *found, void **memory)
+{
+    int result = handle_enter(handle);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    if (cursor == NULL || items == NULL || found == NULL || memory == NULL ||
+        (flags & ~(uint32_t)LARDER_SCAN_VALUES) != 0 || cursor->size > KEY_FORM_MAX ||
+        cursor->reserved != 0 || max == 0 || max > LARDER_MANY_MAX ||
+        (prefix.data == NULL && prefix.size > 0) || prefix.size > LARDER_KEY_MAX) {
+        return error_set(LARDER_EINVAL,
+                         "larder_scan(): a missing place, an unknown flag, a damaged cursor, a "
+                         "prefix of %zu bytes or %zu items (1 to %u)", prefix.size, max,
+                         LARDER_MANY_MAX);
+    }
+    *found = 0;
+    *memory = NULL;
+    struct scan scan = {.handle = handle, .prefix = prefix, .flags = flags};
+    scan.control = map_control(handle->map);
+    result = registry_snapshot(handle->map, &scan.t);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    result = walk(&scan, cursor, items, max, found);
+    store_read_end(scan.t);
+    if (result != LARDER_OK) {
+        free(scan.arena.bytes);
+        *found = 0;
+        return result;
+    }
+    uint8_t *at = scan.arena.bytes;
+    for (size_t i = 0; i < *found; i++) {
+        items[i].key = at;
+        items[i].value = (flags & LARDER_SCAN_VALUES) != 0 ? at + items[i].key_size : NULL;
+        at += items[i].key_size + items[i].value_size;
+    }
+    *memory = scan.arena.bytes;
+    return LARDER_OK;
+}

@@ -1,0 +1,29 @@
+/* stats.h: counters, one slot of the control segment per process, so that counting needs no lock and
+ * shares no cache line with other processes. Readers sum all slots.
+ */
+#ifndef LARDER_LIB_STATS_H
+#define LARDER_LIB_STATS_H
+
+#include <stdint.h>
+
+#include "control.h"
+
+/* Take a slot for this process; slots of dead processes are folded into slot 0 and reused. Never
+ * fails: with all slots taken the process counts in slot 0. */
+struct stats_slot *stats_claim(struct control *control);
+void stats_release(struct control *control, struct stats_slot *slot);
+
+uint64_t stats_sum(struct control *control, enum stats_counter counter);
+uint64_t stats_processes(struct control *control);
+
+static inline void stats_add(struct stats_slot *slot, enum stats_counter counter, uint64_t count)
+{
+    (void)atomic_fetch_add_explicit(&slot->counters[counter], count, memory_order_relaxed);
+}
+
+static inline void stats_count(struct stats_slot *slot, enum stats_counter counter)
+{
+    stats_add(slot, counter, 1);
+}
+
+#endif

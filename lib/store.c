@@ -1,0 +1,726 @@
+/* store.c: the only user of lmdb.h. Environments, transactions, and the three trees.
+ *
+ * What is written for whom: LMDB 0.9.24 (Debian 12). Its locks have no deadline, so each is entered
+ * only inside a gate (gate.h); its assertions abort, so each call that can meet one runs under a
+ * guard that a failed assertion leaves by a jump, after poisoning the generation.
+ */
+#include "store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <lmdb.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "key.h"
+
+#define LOG_NAME "\x01" "log"
+#define CHUNKS_NAME "\x01" "chunks" /* two literals: \x takes every hexadecimal digit */
+#define TICK_NAME "\x01tick" /* see store_touch() */
+
+enum {
+    ENTRIES = 1, /* LMDB's fixed handle of the main tree */
+    FREE_LIST = 0,
+    DATABASES = 4,
+    RENEW_TRIES = 100,
+    META_PAGES = 2
+};
+
+/* ---- Assertions ------------------------------------------------------------------------------ */
+
+/* Where a failed assertion of this thread goes. A pointer per thread, only in this file. */
+static __thread void **guard __attribute__((tls_model("initial-exec")));
+
+static void on_assertion(MDB_env *env, const char *message)
+{
+    struct store *store = mdb_env_get_userctx(env);
+    if (store == NULL || guard == NULL) {
+        return; /* LMDB aborts: only while making a new generation, before anybody uses it */
+    }
+    atomic_store(&store->hosed, true);
+    control_poison(store->control, store->generation);
+    (void)error_set(LARDER_ECORRUPT, "LMDB's assertion failed: %s", message);
+    void **target = guard;
+    guard = NULL;
+    __builtin_longjmp(target, 1);
+}
+
+/* Run the statement under a guard; on a failed assertion run the other one. The compiler's own jump
+ * saves three words; sigsetjmp would be a fifth of a hit. */
+#define GUARDED(statement, failed)                                                                 \
+    do {                                                                                           \
+        void *here_[5];                                                                            \
+        if (__builtin_setjmp(here_) == 0) {                                                        \
+            guard = here_;                                                                         \
+            statement;                                                                             \
+            guard = NULL;                                                                          \
+        } else {                                                                                   \
+            failed;                                                                                \
+        }                                                                                          \
+    } while (0)
+
+/* ---- Errors ---------------------------------------------------------------------------------- */
+
+/* The one converter from LMDB's codes. Damage poisons the generation. */
+static int convert(struct store *store, int code, const char *what)
+{
+    switch (code) {
+    case MDB_SUCCESS:
+        return LARDER_OK;
+    case MDB_NOTFOUND:
+        return LARDER_MISS;
+    case MDB_MAP_FULL:
+    case MDB_TXN_FULL:
+        return error_set(LARDER_EFULL, "%s: the map is full", what);
+    case MDB_READERS_FULL:
+        return error_set(LARDER_ELIMIT, "%s: all %d reader slots are in use", what,
+                         CONTROL_MAX_READERS);
+    case ENOMEM:
+        return error_set(LARDER_ENOMEM, "%s: out of memory", what);
+    case ENOSPC:
+    case EDQUOT:
+        return error_set(LARDER_ENOSPACE, "%s: %s", what, mdb_strerror(code));
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return error_set(LARDER_EACCESS, "%s: %s", what, mdb_strerror(code));
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INVALID:
+    case MDB_VERSION_MISMATCH:
+    case MDB_PANIC:
+    case MDB_BAD_TXN:
+    case MDB_CURSOR_FULL:
+    case MDB_PAGE_FULL:
+    case MDB_INCOMPATIBLE:
+    case MDB_BAD_DBI:
+        if (store != NULL) {
+            control_poison(store->control, store->generation);
+        }
+        return error_set(LARDER_ECORRUPT, "%s: %s", what, mdb_strerror(code));
+    default:
+        return error_set(LARDER_ESYSTEM, "%s: %s", what, mdb_strerror(code));
+    }
+}
+
+static int fail(struct transaction *t, int code, const char *what)
+{
+    t->error = convert(t->store, code, what);
+    return t->error;
+}
+
+static int hosed(struct transaction *t)
+{
+    t->error = LARDER_ECORRUPT;
+    return t->error;
+}
+
+/* ---- Environments ---------------------------------------------------------------------------- */
+
+static int open_env(const char *path, uint64_t map_size, bool protect, mode_t mode, MDB_env **out)
+{
+    MDB_env *env = NULL;
+    int code = mdb_env_create(&env);
+    if (code != MDB_SUCCESS) {
+        return code;
+    }
+    unsigned flags = MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD | MDB_NOMEMINIT;
+    if (!protect) {
+        flags |= MDB_WRITEMAP;
+    }
+    (void)mdb_env_set_maxdbs(env, DATABASES);
+    (void)mdb_env_set_maxreaders(env, CONTROL_MAX_READERS);
+    (void)mdb_env_set_mapsize(env, (size_t)map_size);
+    (void)mdb_env_set_assert(env, on_assertion);
+    code = mdb_env_open(env, path, flags, mode);
+    if (code != MDB_SUCCESS) {
+        mdb_env_close(env);
+        return code;
+    }
+    int file = -1;
+    (void)mdb_env_get_fd(env, &file);
+    (void)fcntl(file, F_SETFD, FD_CLOEXEC); /* LMDB leaves this one to children of exec */
+    *out = env;
+    return MDB_SUCCESS;
+}
+
+static int preallocate(MDB_env *env, uint64_t map_size)
+{
+    int file = -1;
+    sigset_t all, before;
+    (void)mdb_env_get_fd(env, &file);
+    /* A signal would end the call early; on some file systems it starts over from the beginning. */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int code;
+    do {
+        code = posix_fallocate(file, 0, (off_t)map_size);
+    } while (code == EINTR);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return code;
+}
+
+int store_create(const char *path, uint64_t map_size, bool protect, mode_t mode)
+{
+    MDB_env *env = NULL;
+    MDB_txn *txn = NULL;
+    MDB_dbi database;
+    int code = open_env(path, map_size, protect, mode, &env);
+    if (code != MDB_SUCCESS) {
+        return convert(NULL, code, "making the map's files");
+    }
+    code = preallocate(env, map_size);
+    if (code != 0) {
+        mdb_env_close(env);
+        errno = code;
+        return error_system(code == ENOSPC || code == EDQUOT ? LARDER_ENOSPACE : LARDER_ESYSTEM,
+                            "map of %" PRIu64 " bytes", map_size);
+    }
+    code = mdb_txn_begin(env, NULL, 0, &txn);
+    if (code == MDB_SUCCESS) {
+        code = mdb_dbi_open(txn, LOG_NAME, MDB_CREATE | MDB_INTEGERKEY, &database);
+    }
+    if (code == MDB_SUCCESS) {
+        code = mdb_dbi_open(txn, CHUNKS_NAME, MDB_CREATE | MDB_INTEGERKEY, &database);
+    }
+    if (code == MDB_SUCCESS) {
+        code = mdb_txn_commit(txn);
+    } else if (txn != NULL) {
+        mdb_txn_abort(txn);
+    }
+    mdb_env_close(env);
+    return convert(NULL, code, "making the map's databases");
+}
+
+static int check_file(const char *path, const char *name, uint64_t least)
+{
+    char file[4200];
+    struct stat status;
+    (void)snprintf(file, sizeof file, "%s/%s", path, name);
+    if (lstat(file, &status) != 0) {
+        return error_system(errno == EACCES ? LARDER_EACCESS : LARDER_ECORRUPT, "%s", file);
+    }
+    if (!S_ISREG(status.st_mode)) {
+        return error_set(LARDER_EACCESS, "%s is not a regular file", file);
+    }
+    if ((uint64_t)status.st_size < least) {
+        return error_set(LARDER_ECORRUPT, "%s has %" PRId64 " bytes, it should have %" PRIu64, file,
+                         (int64_t)status.st_size, least);
+    }
+    return LARDER_OK;
+}
+
+static int open_databases(struct store *store)
+{
+    MDB_txn *txn = NULL;
+    MDB_dbi entries;
+    int code = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+    if (code != MDB_SUCCESS) {
+        return code;
+    }
+    code = mdb_dbi_open(txn, NULL, 0, &entries);
+    if (code == MDB_SUCCESS) {
+        code = mdb_dbi_open(txn, LOG_NAME, MDB_INTEGERKEY, &store->log);
+    }
+    if (code == MDB_SUCCESS) {
+        code = mdb_dbi_open(txn, CHUNKS_NAME, MDB_INTEGERKEY, &store->chunks);
+    }
+    if (code != MDB_SUCCESS) {
+        mdb_txn_abort(txn);
+        return code == MDB_NOTFOUND ? MDB_CORRUPTED : code;
+    }
+    return mdb_txn_commit(txn); /* keeps the handles */
+}
+
+int store_open(const char *path, struct control *control, uint64_t generation, struct store **out)
+{
+    uint64_t map_size = atomic_load(&control->map_size);
+    bool protect = (control->flags & LARDER_PROTECT) != 0;
+    int result = check_file(path, "data.mdb", map_size);
+    if (result == LARDER_OK) {
+        result = check_file(path, "lock.mdb", 1);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    struct store *store = calloc(1, sizeof *store);
+    if (store == NULL) {
+        return error_set(LARDER_ENOMEM, "out of memory");
+    }
+    store->control = control;
+    store->generation = generation;
+    store->max_pages = map_size / control->page_size;
+    int code = open_env(path, map_size, protect, (mode_t)control->mode, &store->env);
+    if (code != MDB_SUCCESS) {
+        free(store);
+        result = convert(NULL, code, "opening the map's files");
+        return result == LARDER_ESYSTEM ? LARDER_ECORRUPT : result;
+    }
+    (void)mdb_env_set_userctx(store->env, store);
+    volatile int opened = MDB_CORRUPTED;
+    GUARDED(opened = open_databases(store), opened = MDB_CORRUPTED);
+    if (opened == MDB_READERS_FULL && mdb_reader_check(store->env, NULL) == MDB_SUCCESS) {
+        GUARDED(opened = open_databases(store), opened = MDB_CORRUPTED);
+    }
+    if (opened != MDB_SUCCESS) {
+        if (!atomic_load(&store->hosed)) {
+            mdb_env_close(store->env);
+        }
+        free(store);
+        return convert(NULL, opened, "opening the map's databases");
+    }
+    *out = store;
+    return LARDER_OK;
+}
+
+void store_close(struct store **store)
+{
+    if (*store != NULL) {
+        if (!atomic_load(&(*store)->hosed)) {
+            mdb_env_close((*store)->env);
+        }
+        free(*store);
+        *store = NULL;
+    }
+}
+
+void store_forget(struct store **store)
+{
+    /* mdb_env_close() clears only slots of getpid(), which in the child are none, and the parent's
+     * file locks are the parent's: POSIX locks are not inherited and closing here drops none of its. */
+    store_close(store);
+}
+
+/* ---- Readers --------------------------------------------------------------------------------- */
+
+int store_reader_open(struct store *store, struct transaction *reader, int64_t wait_ms)
+{
+    *reader = (struct transaction){.store = store};
+    enum gate_result entered = gate_enter(&store->control->reader_gate, wait_ms);
+    if (entered < 0) {
+        return error_set(LARDER_EBUSY, "the reader table is locked by another process");
+    }
+    volatile int code = MDB_PANIC;
+    GUARDED(code = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &reader->txn), code = MDB_CORRUPTED);
+    if (code == MDB_READERS_FULL && mdb_reader_check(store->env, NULL) == MDB_SUCCESS) {
+        GUARDED(code = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &reader->txn),
+                code = MDB_CORRUPTED);
+    }
+    gate_leave(&store->control->reader_gate);
+    if (code != MDB_SUCCESS) {
+        reader->txn = NULL;
+        return convert(store, code, "taking a reader slot");
+    }
+    mdb_txn_reset(reader->txn);
+    return LARDER_OK;
+}
+
+void store_reader_close(struct transaction *reader)
+{
+    if (reader->txn != NULL && !atomic_load(&reader->store->hosed)) {
+        mdb_txn_abort(reader->txn);
+    }
+    reader->txn = NULL;
+}
+
+int store_read_begin(struct transaction *reader)
+{
+    struct control *control = reader->store->control;
+    reader->error = LARDER_OK;
+    for (int tries = 0; tries < RENEW_TRIES; tries++) {
+        int code = mdb_txn_renew(reader->txn);
+        if (__builtin_expect(code != MDB_SUCCESS, 0)) {
+            return fail(reader, code, "renewing a snapshot");
+        }
+        reader->number = mdb_txn_id(reader->txn);
+        /* LMDB publishes the slot with a plain store and copies the meta page after its last check.
+         * The fence puts the slot before the load; a writer two ahead of the snapshot may have
+         * reused its meta page meanwhile (three ahead: its pages), so that one is not trusted.
+         * Pairs with the store of announced in store_write_begin(). */
+        atomic_thread_fence(memory_order_seq_cst);
+        uint64_t announced = atomic_load_explicit(&control->announced, memory_order_acquire);
+        if (__builtin_expect(announced < reader->number + 2, 1)) {
+            return LARDER_OK;
+        }
+        mdb_txn_reset(reader->txn);
+    }
+    reader->error = error_set(LARDER_EBUSY, "no stable snapshot in %d tries", RENEW_TRIES);
+    return reader->error;
+}
+
+void store_read_end(struct transaction *reader)
+{
+    if (__builtin_expect(!atomic_load_explicit(&reader->store->hosed, memory_order_relaxed), 1)) {
+        mdb_txn_reset(reader->txn);
+    }
+}
+
+/* ---- Writers --------------------------------------------------------------------------------- */
+
+int store_write_begin(struct store *store, struct transaction *writer)
+{
+    MDB_envinfo info;
+    *writer = (struct transaction){.store = store, .write = true};
+    if (atomic_load(&store->hosed)) {
+        return hosed(writer);
+    }
+    (void)mdb_env_info(store->env, &info);
+    uint64_t next = (uint64_t)info.me_last_txnid + 1;
+    /* release, and LMDB's mutex below is a full barrier: seen before any page of this transaction is
+     * written. Pairs with store_read_begin(). */
+    atomic_store_explicit(&store->control->announced, next, memory_order_release);
+    volatile int code = MDB_PANIC;
+    GUARDED(code = mdb_txn_begin(store->env, NULL, 0, &writer->txn), return hosed(writer));
+    if (code != MDB_SUCCESS) {
+        writer->txn = NULL;
+        return fail(writer, code, "beginning a write");
+    }
+    writer->number = mdb_txn_id(writer->txn);
+    if (writer->number != next) {
+        mdb_txn_abort(writer->txn);
+        writer->txn = NULL;
+        return fail(writer, MDB_CORRUPTED, "transaction numbers");
+    }
+    return LARDER_OK;
+}
+
+int store_write_commit(struct transaction *writer)
+{
+    if (writer->txn == NULL || writer->error != LARDER_OK || !writer->changed) {
+        store_write_abort(writer);
+        return writer->error;
+    }
+    volatile int code = MDB_PANIC;
+    GUARDED(code = mdb_txn_commit(writer->txn), code = MDB_CORRUPTED);
+    writer->txn = NULL;
+    if (atomic_load(&writer->store->hosed)) {
+        return hosed(writer);
+    }
+    if (code != MDB_SUCCESS) {
+        return fail(writer, code, "committing a write");
+    }
+    atomic_store_explicit(&writer->store->control->committed, writer->number, memory_order_release);
+    return LARDER_OK;
+}
+
+void store_write_abort(struct transaction *writer)
+{
+    if (writer->txn != NULL && !atomic_load(&writer->store->hosed)) {
+        GUARDED(mdb_txn_abort(writer->txn), (void)hosed(writer));
+    }
+    writer->txn = NULL;
+}
+
+/* ---- Trees ----------------------------------------------------------------------------------- */
+
+static MDB_val value_of(const void *data, size_t size)
+{
+    return (MDB_val){.mv_size = size, .mv_data = (void *)(uintptr_t)data};
+}
+
+static larder_bytes bytes_of(const MDB_val *value)
+{
+    return (larder_bytes){.data = value->mv_data, .size = value->mv_size};
+}
+
+static int get(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *data,
+               const char *what)
+{
+    if (__builtin_expect(t->error != LARDER_OK, 0)) {
+        return t->error;
+    }
+    volatile int code = MDB_PANIC;
+    GUARDED(code = mdb_get(t->txn, database, key, data), return hosed(t));
+    if (__builtin_expect(code == MDB_SUCCESS, 1)) {
+        return LARDER_OK;
+    }
+    return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, what);
+}
+
+static int put(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *data, unsigned flags,
+               const char *what)
+{
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    t->changed = true;
+    volatile int code = MDB_PANIC;
+    GUARDED(code = mdb_put(t->txn, database, key, data, flags), return hosed(t));
+    return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, what);
+}
+
+static int delete(struct transaction *t, MDB_dbi database, MDB_val *key, const char *what)
+{
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    volatile int code = MDB_PANIC;
+    GUARDED(code = mdb_del(t->txn, database, key, NULL), return hosed(t));
+    if (code == MDB_SUCCESS) {
+        t->changed = true;
+        return LARDER_OK;
+    }
+    return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, what);
+}
+
+/* The first record at or after key. */
+static int seek(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *data, bool after,
+                const char *what)
+{
+    MDB_cursor *cursor = NULL;
+    MDB_val wanted = *key;
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    volatile int code = MDB_PANIC;
+    GUARDED(
+        {
+            code = mdb_cursor_open(t->txn, database, &cursor);
+            if (code == MDB_SUCCESS) {
+                code = mdb_cursor_get(cursor, key, data, MDB_SET_RANGE);
+                if (code == MDB_SUCCESS && after && key->mv_size == wanted.mv_size &&
+                    memcmp(key->mv_data, wanted.mv_data, wanted.mv_size) == 0) {
+                    code = mdb_cursor_get(cursor, key, data, MDB_NEXT);
+                }
+                mdb_cursor_close(cursor);
+            }
+        },
+        return hosed(t));
+    if (code == MDB_SUCCESS) {
+        return LARDER_OK;
+    }
+    return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, what);
+}
+
+int store_entry_get(struct transaction *t, const void *form, size_t size, larder_bytes *record)
+{
+    MDB_val key = value_of(form, size), data;
+    int result = get(t, ENTRIES, &key, &data, "reading an entry");
+    if (result == LARDER_OK) {
+        *record = bytes_of(&data);
+    }
+    return result;
+}
+
+int store_entry_next(struct transaction *t, const void *form, size_t size, bool after,
+                     larder_bytes *found, larder_bytes *record)
+{
+    MDB_val key = value_of(form, size), data;
+    int result = seek(t, ENTRIES, &key, &data, after, "walking the entries");
+    if (result == LARDER_OK) {
+        *found = bytes_of(&key);
+        *record = bytes_of(&data);
+        if (found->size == 0 || ((const uint8_t *)found->data)[0] != KEY_TAG) {
+            return fail(t, MDB_CORRUPTED, "walking the entries");
+        }
+    }
+    return result;
+}
+
+void *store_entry_reserve(struct transaction *t, const void *form, size_t size, size_t record_size)
+{
+    MDB_val key = value_of(form, size), data = value_of(NULL, record_size);
+    int result = put(t, ENTRIES, &key, &data, MDB_RESERVE, "writing an entry");
+    return result == LARDER_OK ? data.mv_data : NULL;
+}
+
+int store_entry_delete(struct transaction *t, const void *form, size_t size)
+{
+    MDB_val key = value_of(form, size);
+    return delete (t, ENTRIES, &key, "deleting an entry");
+}
+
+int store_touch(struct transaction *t)
+{
+    MDB_val key = value_of(TICK_NAME, sizeof TICK_NAME - 1);
+    MDB_val data = value_of(&t->number, sizeof t->number);
+    return put(t, ENTRIES, &key, &data, 0, "touching the tree");
+}
+
+int store_log_append(struct transaction *t, uint64_t row, const void *form, size_t size)
+{
+    MDB_val key = value_of(&row, sizeof row), data = value_of(form, size);
+    return put(t, t->store->log, &key, &data, MDB_APPEND, "appending to the log");
+}
+
+int store_log_delete(struct transaction *t, uint64_t row)
+{
+    MDB_val key = value_of(&row, sizeof row);
+    return delete (t, t->store->log, &key, "removing a log row");
+}
+
+static int next_number(struct transaction *t, MDB_dbi database, uint64_t from, uint64_t *number,
+                       MDB_val *data, const char *what)
+{
+    MDB_val key = value_of(&from, sizeof from);
+    int result = seek(t, database, &key, data, false, what);
+    if (result == LARDER_OK) {
+        if (key.mv_size != sizeof *number) {
+            return fail(t, MDB_CORRUPTED, what);
+        }
+        memcpy(number, key.mv_data, sizeof *number);
+    }
+    return result;
+}
+
+int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_bytes *form)
+{
+    MDB_val data;
+    int result = next_number(t, t->store->log, from, row, &data, "walking the log");
+    if (result == LARDER_OK) {
+        *form = bytes_of(&data);
+        if (form->size == 0 || form->size > KEY_FORM_MAX) {
+            return fail(t, MDB_CORRUPTED, "walking the log");
+        }
+    }
+    return result;
+}
+
+int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t size)
+{
+    MDB_val key = value_of(&id, sizeof id), value = value_of(data, size);
+    return put(t, t->store->chunks, &key, &value, MDB_APPEND, "writing a chunk");
+}
+
+int store_chunk_get(struct transaction *t, uint64_t id, larder_bytes *data)
+{
+    MDB_val key = value_of(&id, sizeof id), value;
+    int result = get(t, t->store->chunks, &key, &value, "reading a chunk");
+    if (result == LARDER_OK) {
+        *data = bytes_of(&value);
+    }
+    return result;
+}
+
+int store_chunk_delete(struct transaction *t, uint64_t id)
+{
+    MDB_val key = value_of(&id, sizeof id);
+    return delete (t, t->store->chunks, &key, "removing a chunk");
+}
+
+int store_chunk_next(struct transaction *t, uint64_t from, uint64_t *id)
+{
+    MDB_val data;
+    return next_number(t, t->store->chunks, from, id, &data, "walking the chunks");
+}
+
+/* ---- Space and readers ----------------------------------------------------------------------- */
+
+uint64_t store_used_pages(struct transaction *t)
+{
+    const MDB_dbi databases[] = {FREE_LIST, ENTRIES, t->store->log, t->store->chunks};
+    uint64_t pages = META_PAGES;
+    for (size_t i = 0; i < sizeof databases / sizeof databases[0] && t->error == LARDER_OK; i++) {
+        MDB_stat stat;
+        volatile int code = MDB_PANIC;
+        GUARDED(code = mdb_stat(t->txn, databases[i], &stat),
+                {
+                    (void)hosed(t);
+                    return pages;
+                });
+        if (code != MDB_SUCCESS) {
+            (void)fail(t, code, "counting pages");
+            break;
+        }
+        pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
+    }
+    return pages;
+}
+
+uint64_t store_log_rows(struct transaction *t)
+{
+    MDB_stat stat = {0};
+    volatile int code = MDB_PANIC;
+    if (t->error == LARDER_OK) {
+        GUARDED(code = mdb_stat(t->txn, t->store->log, &stat), return 0);
+    }
+    return code == MDB_SUCCESS ? stat.ms_entries : 0;
+}
+
+bool store_has_fresh_pages(struct store *store, uint64_t pages)
+{
+    MDB_envinfo info;
+    (void)mdb_env_info(store->env, &info);
+    return info.me_last_pgno + pages < store->max_pages;
+}
+
+uint64_t store_last_transaction(struct store *store)
+{
+    MDB_envinfo info;
+    (void)mdb_env_info(store->env, &info);
+    return info.me_last_txnid;
+}
+
+int store_clear_dead_readers(struct store *store, int *cleared)
+{
+    int count = 0;
+    int code = mdb_reader_check(store->env, &count);
+    if (cleared != NULL) {
+        *cleared = count;
+    }
+    return convert(store, code, "clearing dead readers");
+}
+
+struct reader_list {
+    inspect_reader *readers;
+    size_t max, found;
+    int oldest_pid;
+    uint64_t oldest, newest;
+};
+
+/* One line of mdb_reader_list(): "%10d %zx %zu" or "... -" without a snapshot. The thread is printed
+ * in hexadecimal. */
+static int on_reader(const char *line, void *context)
+{
+    struct reader_list *list = context;
+    int pid = 0;
+    unsigned long thread = 0;
+    char snapshot[32] = "";
+    if (sscanf(line, "%d %lx %31s", &pid, &thread, snapshot) != 3) {
+        return 0; /* the heading */
+    }
+    uint64_t transaction = UINT64_MAX;
+    if (snapshot[0] != '-') {
+        transaction = strtoull(snapshot, NULL, 10);
+        if (transaction < list->oldest) {
+            list->oldest = transaction;
+            list->oldest_pid = pid;
+        }
+    }
+    if (list->found < list->max) {
+        list->readers[list->found] = (inspect_reader){
+            .pid = pid,
+            .thread = thread,
+            .transaction = transaction,
+            .lag = transaction < list->newest ? list->newest - transaction : 0,
+            .alive = kill(pid, 0) == 0 || errno == EPERM,
+        };
+    }
+    list->found++;
+    return 0;
+}
+
+int store_list_readers(struct store *store, inspect_reader *readers, size_t max, size_t *found)
+{
+    struct reader_list list = {.readers = readers,
+                               .max = max,
+                               .oldest = UINT64_MAX,
+                               .newest = store_last_transaction(store)};
+    int code = mdb_reader_list(store->env, on_reader, &list);
+    *found = list.found;
+    return code < 0 ? convert(store, code, "listing readers") : LARDER_OK;
+}
+
+int store_oldest_reader(struct store *store)
+{
+    struct reader_list list = {.oldest = store_last_transaction(store)};
+    (void)mdb_reader_list(store->env, on_reader, &list);
+    return list.oldest_pid;
+}

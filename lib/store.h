@@ -1,0 +1,114 @@
+/* store.h: one LMDB environment of one generation, as the rest of the library sees it. store.c is the
+ * only file that knows lmdb.h.
+ *
+ *   main tree   0x02... -> record      entries (see key.h, format.h)
+ *               0x01log, 0x01chunks -> LMDB's own records of the named databases
+ *               0x01tick            -> see store_touch()
+ *   log         row (u64) -> key form  order of writes; exactly one row an entry
+ *   chunks      id (u64)  -> bytes     parts of large values, one page each
+ *
+ * The entries stand in the main tree because a read then needs no look-up of a database record, and
+ * an overwrite dirties one tree only.
+ *
+ * A transaction is sticky: after a failure further calls do nothing and its error says why. Calls
+ * that can fail return the error too.
+ */
+#ifndef LARDER_LIB_STORE_H
+#define LARDER_LIB_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "control.h"
+#include "inspect.h"
+#include "larder.h"
+
+struct MDB_env;
+struct MDB_txn;
+
+struct store {
+    struct MDB_env *env;
+    unsigned log, chunks; /* database handles */
+    struct control *control;
+    uint64_t generation;
+    uint64_t max_pages;
+    _Atomic bool hosed; /* LMDB's assertion failed here: never touch env again */
+    unsigned users;     /* the registry's count of what refers to this store */
+    struct store *next; /* the registry's list */
+};
+
+struct transaction {
+    struct store *store;
+    struct MDB_txn *txn;
+    int error;      /* sticky; LARDER_OK */
+    bool write;     /* of a writer; begins and ends inside the write gate */
+    bool changed;   /* a write did something */
+    uint64_t number; /* a writer's own; a reader's snapshot */
+};
+
+/* Make the files of a generation in an existing empty directory: preallocated, databases made.
+ * ENOSPACE, EACCESS, ESYSTEM. */
+int store_create(const char *path, uint64_t map_size, bool protect, mode_t mode);
+
+/* Open them; to be called inside the open gate. ECORRUPT: missing, cut off, or not LMDB's. */
+int store_open(const char *path, struct control *control, uint64_t generation, struct store **out);
+void store_close(struct store **store);
+
+/* In a child after fork: give up the inherited environment without touching the parent's reader
+ * slots or locks. Readers that were taken from it must be forgotten, not closed. */
+void store_forget(struct store **store);
+
+/* A thread's read transaction; taking one may wait for the reader gate, at most wait_ms. */
+int store_reader_open(struct store *store, struct transaction *reader, int64_t wait_ms);
+void store_reader_close(struct transaction *reader);
+
+/* Take and leave a snapshot. No lock, no system call. EBUSY: writers were too fast a hundred times. */
+int store_read_begin(struct transaction *reader);
+void store_read_end(struct transaction *reader);
+
+/* Begin and end a write transaction; inside the write gate. Ending without change aborts. */
+int store_write_begin(struct store *store, struct transaction *writer);
+int store_write_commit(struct transaction *writer);
+void store_write_abort(struct transaction *writer);
+
+/* LARDER_OK, LARDER_MISS or an error. Bytes are valid until the transaction's next write or end. */
+int store_entry_get(struct transaction *t, const void *form, size_t size, larder_bytes *record);
+/* The first entry at or after form (beyond it if after is true). The form lies in the map. */
+int store_entry_next(struct transaction *t, const void *form, size_t size, bool after,
+                     larder_bytes *found, larder_bytes *record);
+/* Room for a record of that size behind the key, to be written before the next call; NULL: see error. */
+void *store_entry_reserve(struct transaction *t, const void *form, size_t size, size_t record_size);
+int store_entry_delete(struct transaction *t, const void *form, size_t size);
+
+/* Change something, so that a transaction which only moves the ledger is committed as one. */
+int store_touch(struct transaction *t);
+
+int store_log_append(struct transaction *t, uint64_t row, const void *form, size_t size);
+int store_log_delete(struct transaction *t, uint64_t row);
+/* The first row >= from; LARDER_MISS at the end. */
+int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_bytes *form);
+
+int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t size);
+int store_chunk_get(struct transaction *t, uint64_t id, larder_bytes *data);
+int store_chunk_delete(struct transaction *t, uint64_t id);
+/* The first chunk >= from; LARDER_MISS at the end. */
+int store_chunk_next(struct transaction *t, uint64_t from, uint64_t *id);
+
+/* Pages that hold something in this transaction, meta pages included. */
+uint64_t store_used_pages(struct transaction *t);
+/* Whether the file still has pages that were never used: then no counting is needed. */
+bool store_has_fresh_pages(struct store *store, uint64_t pages);
+uint64_t store_log_rows(struct transaction *t);
+
+/* Number of the last committed transaction. */
+uint64_t store_last_transaction(struct store *store);
+
+/* Clear slots of dead readers; inside the reader gate. */
+int store_clear_dead_readers(struct store *store, int *cleared);
+/* Process that holds the oldest snapshot, 0 if nobody holds one older than the newest. */
+int store_oldest_reader(struct store *store);
+int store_list_readers(struct store *store, inspect_reader *readers, size_t max, size_t *found);
+
+#endif

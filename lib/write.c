@@ -1,0 +1,577 @@
+/* write.c: larder_set and its kin: what a caller may ask for, and what becomes of the key when the
+ * gate is busy or there is no room.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunks.h"
+#include "clock.h"
+#include "evict.h"
+#include "expiry.h"
+#include "handle.h"
+#include "lookup.h"
+#include "removal.h"
+#include "writer.h"
+
+enum set_condition { SET_ALWAYS, SET_IF_MISSING, SET_IF_THERE, SET_IF_VERSION };
+
+struct set_request {
+    struct key key;
+    const void *value;
+    size_t value_size;
+    int64_t expires_at_ms;
+    enum set_condition condition;
+    larder_version expected;
+    uint8_t kind, flags;
+};
+
+/* ---- Arguments -------------------------------------------------------------------------------- */
+
+static int check_policy(const larder_policy *policy, size_t value_size)
+{
+    static const uint64_t none[sizeof policy->reserved / sizeof policy->reserved[0]];
+    const uint32_t known = LARDER_NEGATIVE | LARDER_LOCAL;
+    if ((policy->flags & ~known) != 0 || policy->reserved0 != 0 ||
+        memcmp(policy->reserved, none, sizeof none) != 0) {
+        return error_set(LARDER_EINVAL, "unknown members or flags of larder_policy are not 0");
+    }
+    if (policy->stale_ms < 0 || policy->jitter_ms < 0 || policy->max_lifetime_ms < 0) {
+        return error_set(LARDER_EINVAL, "a duration of larder_policy is negative");
+    }
+    if (policy->stale_ms != 0 || policy->jitter_ms != 0 || policy->max_lifetime_ms != 0) {
+        return error_set(LARDER_EUNSUPPORTED,
+                         "stale values, jitter and longest lifetime: not in this version");
+    }
+    if (policy->group.size != 0 || policy->tag_count != 0) {
+        return error_set(LARDER_EUNSUPPORTED, "groups and tags: not in this version");
+    }
+    if ((policy->flags & LARDER_NEGATIVE) != 0 && value_size != 0) {
+        return error_set(LARDER_EINVAL, "a negative entry has no value, this one has %zu bytes",
+                         value_size);
+    }
+    return LARDER_OK;
+}
+
+static int make_request(const struct larder *handle, const void *key, size_t key_size,
+                        const void *value, size_t value_size, const larder_policy *policy,
+                        struct set_request *request)
+{
+    static const larder_policy defaults;
+    int result = key_make(&request->key, key, key_size);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    if (value == NULL && value_size != 0) {
+        return error_set(LARDER_EINVAL, "no value, but a size of %zu", value_size);
+    }
+    if (policy == NULL) {
+        policy = &defaults;
+    } else {
+        result = check_policy(policy, value_size);
+        if (result != LARDER_OK) {
+            return result;
+        }
+    }
+    bool local = ((policy->flags | handle->flags) & LARDER_LOCAL) != 0;
+    request->value = value;
+    request->value_size = value_size;
+    request->condition = SET_ALWAYS;
+    request->kind =
+        (policy->flags & LARDER_NEGATIVE) != 0 ? RECORD_NEGATIVE : RECORD_VALUE;
+    request->flags = local ? RECORD_LOCAL : RECORD_DIRTY;
+    return expiry_resolve(&policy->expiry, clock_wall_ms(), &request->expires_at_ms);
+}
+
+static int too_big(const struct larder *handle, size_t size)
+{
+    stats_count(map_stats(handle->map), STATS_REFUSED_SIZE);
+    return error_set(LARDER_ETOOBIG, "value of %zu bytes: the limit is %" PRIu64, size,
+                     handle->max_value);
+}
+
+/* ---- Refusals --------------------------------------------------------------------------------- */
+
+/* The key of a refused write must not go on showing the old value. */
+static void invalidate_later(const struct larder *handle, const struct key *key)
+{
+    struct control *control = map_control(handle->map);
+    if (removal_pend(control, key, clock_next(control))) {
+        stats_count(map_stats(handle->map), STATS_PENDING_OVERFLOWS);
+    }
+}
+
+static void count_refusal(const struct larder *handle, int result)
+{
+    if (result == LARDER_EBUSY) {
+        stats_count(map_stats(handle->map), STATS_REFUSED_BUSY);
+    } else if (result == LARDER_EFULL) {
+        stats_count(map_stats(handle->map), STATS_REFUSED_FULL);
+    }
+}
+
+/* ---- Set, add, replace, cas ------------------------------------------------------------------- */
+
+/* Whether a reader would find the record. */
+static bool alive(const struct writer *writer, const struct key *key, const struct record *record)
+{
+    bool expired;
+    uint64_t dead = removal_dead_before(writer->control, key->hash);
+    return lookup_judge(record, dead, &expired) != LARDER_MISS;
+}
+
+static int judge_condition(const struct writer *writer, const struct set_request *request,
+                           const struct record *old)
+{
+    bool there = old != NULL && alive(writer, &request->key, old);
+    switch (request->condition) {
+    case SET_IF_MISSING:
+        return there ? LARDER_EXISTS : LARDER_OK;
+    case SET_IF_THERE:
+        return there ? LARDER_OK : LARDER_MISS;
+    case SET_IF_VERSION:
+        if (!there) {
+            return LARDER_MISS;
+        }
+        return clock_compare(record_version(old), request->expected) == 0 ? LARDER_OK
+                                                                          : LARDER_CONFLICT;
+    default:
+        return LARDER_OK;
+    }
+}
+
+static int set_one(struct writer *writer, const struct set_request *request)
+{
+    struct record old;
+    int found = entry_find(&writer->transaction, &request->key, &old);
+    if (found < 0) {
+        return found;
+    }
+    const struct record *before = found == LARDER_OK ? &old : NULL;
+    int verdict = judge_condition(writer, request, before);
+    if (verdict != LARDER_OK) {
+        return verdict;
+    }
+    larder_version version = clock_next(writer->control);
+    if (clock_expired(request->expires_at_ms)) { /* written in the past: a delete */
+        return entry_delete(writer, &request->key, before, version);
+    }
+    struct record record = {.header = {.clock = version.clock,
+                                       .node = version.node,
+                                       .kind = request->kind,
+                                       .flags = request->flags,
+                                       .value_size = (uint32_t)request->value_size,
+                                       .expires_at_ms = request->expires_at_ms}};
+    int result = entry_store(writer, &request->key, before, &record, request->value);
+    if (result == LARDER_OK && before == NULL) {
+        /* a new entry has to earn its place; the byte may be another key's, long gone */
+        atomic_store_explicit(evict_popularity(writer->control, request->key.hash), 0,
+                              memory_order_relaxed);
+    }
+    return result;
+}
+
+static int set_operation(struct writer *writer, void *context)
+{
+    return set_one(writer, context);
+}
+
+static int run_set(larder *handle, struct set_request *request)
+{
+    bool conditional = request->condition != SET_ALWAYS;
+    int result;
+    if (request->value_size > handle->max_value) {
+        result = too_big(handle, request->value_size);
+    } else {
+        result = writer_run(handle, request->value_size, set_operation, request);
+        count_refusal(handle, result);
+    }
+    if (result == LARDER_OK) {
+        stats_count(map_stats(handle->map), STATS_SETS);
+    } else if (result < 0 && !conditional) {
+        invalidate_later(handle, &request->key);
+    }
+    return result;
+}
+
+int larder_set(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_policy *policy)
+{
+    struct set_request request;
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = make_request(handle, key, key_size, value, value_size, policy, &request);
+    }
+    return result == LARDER_OK ? run_set(handle, &request) : result;
+}
+
+static int set_if(larder *handle, const void *key, size_t key_size, const void *value,
+                  size_t value_size, const larder_policy *policy, enum set_condition condition,
+                  const larder_version *expected)
+{
+    struct set_request request;
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = make_request(handle, key, key_size, value, value_size, policy, &request);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    request.condition = condition;
+    if (expected != NULL) {
+        request.expected = *expected;
+    }
+    return run_set(handle, &request);
+}
+
+int larder_add(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_policy *policy)
+{
+    return set_if(handle, key, key_size, value, value_size, policy, SET_IF_MISSING, NULL);
+}
+
+int larder_replace(larder *handle, const void *key, size_t key_size, const void *value,
+                   size_t value_size, const larder_policy *policy)
+{
+    return set_if(handle, key, key_size, value, value_size, policy, SET_IF_THERE, NULL);
+}
+
+int larder_cas(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_version *expected, const larder_policy *policy)
+{
+    if (expected == NULL) {
+        return error_set(LARDER_EINVAL, "larder_cas() without an expected version");
+    }
+    return set_if(handle, key, key_size, value, value_size, policy, SET_IF_VERSION, expected);
+}
+
+/* ---- Delete ----------------------------------------------------------------------------------- */
+
+static int delete_one(struct writer *writer, const struct key *key)
+{
+    struct record old;
+    int found = entry_find(&writer->transaction, key, &old);
+    if (found < 0) {
+        return found;
+    }
+    bool there = found == LARDER_OK && alive(writer, key, &old);
+    int result = entry_delete(writer, key, found == LARDER_OK ? &old : NULL,
+                              clock_next(writer->control));
+    return result != LARDER_OK ? result : there ? LARDER_OK : LARDER_MISS;
+}
+
+static int delete_operation(struct writer *writer, void *context)
+{
+    return delete_one(writer, context);
+}
+
+int larder_delete(larder *handle, const void *key, size_t key_size)
+{
+    struct key made;
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = key_make(&made, key, key_size);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    result = writer_run(handle, 0, delete_operation, &made);
+    if (result < 0) {
+        count_refusal(handle, result);
+        invalidate_later(handle, &made); /* an invalidation is never refused */
+        result = LARDER_OK;
+    }
+    stats_count(map_stats(handle->map), STATS_DELETES);
+    return result;
+}
+
+/* ---- Touch ------------------------------------------------------------------------------------ */
+
+struct touch_request {
+    struct key key;
+    int64_t expires_at_ms;
+    void *value; /* room for a value that must be written again, made outside */
+    size_t value_room;
+};
+
+static int touch_operation(struct writer *writer, void *context)
+{
+    struct touch_request *request = context;
+    struct record old;
+    int result = entry_find(&writer->transaction, &request->key, &old);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    if (!alive(writer, &request->key, &old)) {
+        return LARDER_MISS;
+    }
+    larder_version version = clock_next(writer->control);
+    if (clock_expired(request->expires_at_ms)) {
+        return entry_delete(writer, &request->key, &old, version);
+    }
+    if (old.header.value_size > request->value_room) {
+        request->value_room = old.header.value_size;
+        return LARDER_ESIZE;
+    }
+    if (old.header.value_size > 0) {
+        result = lookup_copy(&writer->transaction, &old, request->value);
+        if (result != LARDER_OK) {
+            return result;
+        }
+    }
+    struct record record = {.header = old.header, .created_ms = old.created_ms};
+    record.header.clock = version.clock;
+    record.header.node = version.node;
+    record.header.expires_at_ms = request->expires_at_ms;
+    record.header.extras = RECORD_HAS_CREATED;
+    record.header.acked_s = 0;
+    if ((old.header.flags & RECORD_LOCAL) == 0) {
+        record.header.flags |= RECORD_DIRTY;
+    }
+    return entry_store(writer, &request->key, &old, &record, request->value);
+}
+
+int larder_touch(larder *handle, const void *key, size_t key_size, const larder_expiry *expiry)
+{
+    uint8_t small[4096];
+    struct touch_request request = {.value = small, .value_room = sizeof small};
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK && expiry == NULL) {
+        result = error_set(LARDER_EINVAL, "larder_touch() without an expiry");
+    }
+    if (result == LARDER_OK) {
+        result = key_make(&request.key, key, key_size);
+    }
+    if (result == LARDER_OK) {
+        result = expiry_resolve(expiry, clock_wall_ms(), &request.expires_at_ms);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    void *memory = NULL;
+    do {
+        result = writer_run(handle, request.value_room, touch_operation, &request);
+        if (result == LARDER_ESIZE) { /* the value is larger than the room made for it */
+            free(memory);
+            memory = malloc(request.value_room);
+            request.value = memory;
+            if (memory == NULL) {
+                return error_set(LARDER_ENOMEM, "no memory for a value of %zu bytes",
+                                 request.value_room);
+            }
+        }
+    } while (result == LARDER_ESIZE);
+    free(memory);
+    count_refusal(handle, result);
+    if (result == LARDER_OK) {
+        stats_count(map_stats(handle->map), STATS_TOUCHES);
+    }
+    return result;
+}
+
+/* ---- Increment -------------------------------------------------------------------------------- */
+
+struct incr_request {
+    struct set_request set;
+    int64_t delta, result;
+    bool keep_expiry;
+};
+
+enum { NUMBER_SIZE = 24 };
+
+/* A decimal 64-bit integer, nothing before or behind it, as Redis has it. */
+static bool parse_number(const uint8_t *text, size_t size, int64_t *number)
+{
+    char copy[NUMBER_SIZE];
+    char *end = NULL;
+    if (size == 0 || size >= sizeof copy) {
+        return false;
+    }
+    memcpy(copy, text, size);
+    copy[size] = '\0';
+    size_t first = copy[0] == '-' ? 1 : 0;
+    if (copy[first] < '0' || copy[first] > '9' || (copy[first] == '0' && size > 1)) {
+        return false;
+    }
+    errno = 0;
+    *number = strtoll(copy, &end, 10);
+    return errno == 0 && *end == '\0' && (size_t)(end - copy) == size;
+}
+
+static int incr_operation(struct writer *writer, void *context)
+{
+    struct incr_request *request = context;
+    struct set_request set = request->set;
+    struct record old;
+    int64_t before = 0;
+    char text[NUMBER_SIZE];
+    int found = entry_find(&writer->transaction, &set.key, &old);
+    if (found < 0) {
+        return found;
+    }
+    if (found == LARDER_OK && alive(writer, &set.key, &old) &&
+        old.header.kind == RECORD_VALUE) {
+        if (old.value == NULL || !parse_number(old.value, old.header.value_size, &before)) {
+            return error_set(LARDER_ENUMBER, "the value is not a decimal 64-bit integer");
+        }
+        if (request->keep_expiry) {
+            set.expires_at_ms = old.header.expires_at_ms;
+        }
+    }
+    if (__builtin_add_overflow(before, request->delta, &request->result)) {
+        return error_set(LARDER_EOVERFLOW, "%" PRId64 " and %" PRId64 " do not fit 64 bits",
+                         before, request->delta);
+    }
+    int length = snprintf(text, sizeof text, "%" PRId64, request->result);
+    set.value = text;
+    set.value_size = (size_t)length;
+    return set_one(writer, &set);
+}
+
+int larder_incr(larder *handle, const void *key, size_t key_size, int64_t delta, int64_t *result,
+                const larder_policy *policy)
+{
+    struct incr_request request = {.delta = delta};
+    int outcome = handle_enter_write(handle);
+    if (outcome == LARDER_OK) {
+        outcome = make_request(handle, key, key_size, NULL, 0, policy, &request.set);
+    }
+    if (outcome == LARDER_OK && request.set.kind != RECORD_VALUE) {
+        outcome = error_set(LARDER_EINVAL, "a counter cannot be negative knowledge");
+    }
+    if (outcome != LARDER_OK) {
+        return outcome;
+    }
+    request.keep_expiry = policy == NULL || policy->expiry.kind == LARDER_EXPIRY_DEFAULT;
+    outcome = writer_run(handle, NUMBER_SIZE, incr_operation, &request);
+    count_refusal(handle, outcome);
+    if (outcome == LARDER_OK) {
+        stats_count(map_stats(handle->map), STATS_SETS);
+        if (result != NULL) {
+            *result = request.result;
+        }
+    }
+    return outcome;
+}
+
+/* ---- Many keys -------------------------------------------------------------------------------- */
+
+struct many_request {
+    struct set_request *requests;
+    larder_item *items;
+    size_t count;
+};
+
+static int check_many(const larder_item *items, size_t count)
+{
+    if ((items == NULL && count > 0) || count > LARDER_MANY_MAX) {
+        return error_set(LARDER_EINVAL, "%zu items in one call: at most %u", count,
+                         LARDER_MANY_MAX);
+    }
+    return LARDER_OK;
+}
+
+static int set_many_operation(struct writer *writer, void *context)
+{
+    struct many_request *many = context;
+    for (size_t i = 0; i < many->count; i++) {
+        int result = set_one(writer, &many->requests[i]);
+        if (result < 0) {
+            return result;
+        }
+        many->items[i].outcome = result;
+    }
+    return LARDER_OK;
+}
+
+int larder_set_many(larder *handle, larder_item *items, size_t count, const larder_policy *policy)
+{
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = check_many(items, count);
+    }
+    if (result != LARDER_OK || count == 0) {
+        return result;
+    }
+    struct many_request many = {.items = items, .count = count};
+    many.requests = malloc(count * sizeof *many.requests);
+    if (many.requests == NULL) {
+        return error_set(LARDER_ENOMEM, "out of memory");
+    }
+    size_t bytes = 0;
+    for (size_t i = 0; i < count && result == LARDER_OK; i++) {
+        result = make_request(handle, items[i].key, items[i].key_size, items[i].value,
+                              items[i].value_size, policy, &many.requests[i]);
+        bytes += items[i].value_size;
+    }
+    if (result != LARDER_OK) { /* an argument is wrong: nothing happened */
+        free(many.requests);
+        return result;
+    }
+    if (bytes > handle->max_value) {
+        result = too_big(handle, bytes);
+    } else {
+        result = writer_run(handle, bytes, set_many_operation, &many);
+        count_refusal(handle, result);
+    }
+    for (size_t i = 0; i < count && result < 0; i++) {
+        invalidate_later(handle, &many.requests[i].key);
+        items[i].outcome = result;
+    }
+    if (result == LARDER_OK) {
+        stats_add(map_stats(handle->map), STATS_SETS, count);
+    }
+    free(many.requests);
+    return result;
+}
+
+static int delete_many_operation(struct writer *writer, void *context)
+{
+    struct many_request *many = context;
+    for (size_t i = 0; i < many->count; i++) {
+        int result = delete_one(writer, &many->requests[i].key);
+        if (result < 0) {
+            return result;
+        }
+        many->items[i].outcome = result;
+    }
+    return LARDER_OK;
+}
+
+int larder_delete_many(larder *handle, larder_item *items, size_t count)
+{
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = check_many(items, count);
+    }
+    if (result != LARDER_OK || count == 0) {
+        return result;
+    }
+    struct many_request many = {.items = items, .count = count};
+    many.requests = malloc(count * sizeof *many.requests);
+    if (many.requests == NULL) {
+        return error_set(LARDER_ENOMEM, "out of memory");
+    }
+    for (size_t i = 0; i < count && result == LARDER_OK; i++) {
+        result = key_make(&many.requests[i].key, items[i].key, items[i].key_size);
+    }
+    if (result != LARDER_OK) {
+        free(many.requests);
+        return result;
+    }
+    result = writer_run(handle, 0, delete_many_operation, &many);
+    if (result < 0) {
+        count_refusal(handle, result);
+        for (size_t i = 0; i < count; i++) {
+            invalidate_later(handle, &many.requests[i].key);
+            items[i].outcome = LARDER_OK;
+        }
+        result = LARDER_OK;
+    }
+    stats_add(map_stats(handle->map), STATS_DELETES, count);
+    free(many.requests);
+    return result;
+}

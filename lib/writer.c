@@ -1,0 +1,238 @@
+/* writer.c: entering the write gate, beginning, committing, leaving; making room and trying again.
+ */
+#include "writer.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "error.h"
+#include "evict.h"
+#include "registry.h"
+#include "removal.h"
+#include "wake.h"
+
+enum { GENERATION_TRIES = 3, ROOM_ROUNDS = 4, EVICT_BATCH = 512 };
+
+/* ---- Begin and end ---------------------------------------------------------------------------- */
+
+static void leave(struct writer *writer)
+{
+    gate_leave(&writer->control->write_gate);
+    (void)pthread_sigmask(SIG_SETMASK, &writer->signals, NULL);
+}
+
+static int enter_gate(struct writer *writer, int64_t wait_ms)
+{
+    sigset_t all;
+    (void)sigfillset(&all);
+    /* A handler that ran in here could leave by longjmp, and nobody would ever get in again. */
+    (void)pthread_sigmask(SIG_SETMASK, &all, &writer->signals);
+    enum gate_result entered = gate_enter(&writer->control->write_gate, wait_ms);
+    if (entered == GATE_RECOVERED) {
+        stats_count(map_stats(writer->map), STATS_GATE_RECOVERIES);
+    }
+    if (entered >= 0) {
+        return LARDER_OK;
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &writer->signals, NULL);
+    if (entered == GATE_BUSY) {
+        return error_set(LARDER_EBUSY, "the write gate was held by another process for %" PRId64
+                         " ms", wait_ms);
+    }
+    return error_set(LARDER_ECORRUPT, "the write gate is damaged");
+}
+
+/* Make invalidations durable that were refused before. They were promised: so they come first. */
+static int apply_pending(struct writer *writer)
+{
+    struct removal_pending pending;
+    size_t index = 0;
+    while (writer->applied_count < WRITER_PENDING_MAX &&
+           removal_next_pending(writer->control, &index, &pending)) {
+        struct key key;
+        struct record record;
+        int result = key_make(&key, pending.key, pending.key_size);
+        if (result == LARDER_OK) {
+            result = entry_find(&writer->transaction, &key, &record);
+        }
+        if (result == LARDER_MISS) {
+            result = entry_delete(writer, &key, NULL, pending.version);
+        } else if (result == LARDER_OK &&
+                   clock_compare(record_version(&record), pending.version) < 0) {
+            result = entry_delete(writer, &key, &record, pending.version);
+        }
+        if (result < 0) {
+            return result;
+        }
+        writer->applied[writer->applied_count++] = (uint16_t)pending.index;
+    }
+    return LARDER_OK;
+}
+
+static int begin_inside(struct writer *writer, struct store *store, bool pending_first)
+{
+    int result = store_write_begin(store, &writer->transaction);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    uint64_t last = writer->transaction.number - 1;
+    writer->ledger = writer->control->ledgers[last & 1];
+    if (writer->ledger.transaction != last) {
+        control_poison(writer->control, store->generation);
+        return error_set(LARDER_ECORRUPT,
+                         "the ledger is of transaction %" PRIu64 ", the data of %" PRIu64,
+                         writer->ledger.transaction, last);
+    }
+    writer->replicates = atomic_load(&writer->control->replicates) != 0;
+    if (pending_first && removal_any_pending(writer->control)) {
+        return apply_pending(writer);
+    }
+    return LARDER_OK;
+}
+
+static int begin(struct writer *writer, const struct larder *handle, int64_t wait_ms,
+                 bool pending_first)
+{
+    struct map *map = handle->map;
+    writer->handle = handle;
+    writer->map = map;
+    writer->applied_count = 0;
+    for (int tries = 0; tries < GENERATION_TRIES; tries++) {
+        struct transaction *reader;
+        int result = registry_reader(map, &reader);
+        if (result != LARDER_OK) {
+            return result;
+        }
+        struct store *store = reader->store;
+        writer->control = store->control;
+        result = enter_gate(writer, wait_ms);
+        if (result != LARDER_OK) {
+            return result;
+        }
+        if (atomic_load_explicit(&writer->control->generation, memory_order_acquire) !=
+            store->generation) {
+            leave(writer); /* it changed while we waited */
+            continue;
+        }
+        result = begin_inside(writer, store, pending_first);
+        if (result != LARDER_OK) {
+            writer_abort(writer);
+        }
+        return result;
+    }
+    return error_set(LARDER_EBUSY, "the map's generation keeps changing");
+}
+
+int writer_begin(struct writer *writer, const struct larder *handle, int64_t wait_ms)
+{
+    return begin(writer, handle, wait_ms, true);
+}
+
+int writer_commit(struct writer *writer)
+{
+    struct transaction *t = &writer->transaction;
+    bool changed = t->changed;
+    if (changed && t->error == LARDER_OK) {
+        writer->ledger.transaction = t->number;
+        writer->control->ledgers[t->number & 1] = writer->ledger;
+        /* the ledger before the commit, also for whoever looks after this thread was killed */
+        atomic_signal_fence(memory_order_seq_cst);
+    }
+    int result = store_write_commit(t);
+    if (result == LARDER_OK) {
+        for (size_t i = 0; i < writer->applied_count; i++) {
+            removal_free_pending(writer->control, writer->applied[i]);
+        }
+    }
+    gate_leave(&writer->control->write_gate);
+    if (result == LARDER_OK && changed && writer->replicates) {
+        wake_daemon(writer->map);
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &writer->signals, NULL);
+    return result;
+}
+
+void writer_abort(struct writer *writer)
+{
+    store_write_abort(&writer->transaction);
+    leave(writer);
+}
+
+/* ---- Room ------------------------------------------------------------------------------------- */
+
+static int full_because_of_reader(struct store *store)
+{
+    int pid = store_oldest_reader(store);
+    if (pid == 0) {
+        return error_set(LARDER_EFULL, "the map is full and nothing can be evicted");
+    }
+    return error_set(LARDER_EFULL,
+                     "the map is full: an old snapshot of process %d pins the freed pages", pid);
+}
+
+/* The map was full: evict in transactions of their own. Two, because what one frees the second
+ * after it can use. */
+static int make_room(const struct larder *handle, uint64_t need)
+{
+    struct writer writer;
+    int result = LARDER_OK;
+    for (int round = 0; round < 2 && result == LARDER_OK; round++) {
+        /* Pending invalidations need room themselves: not here. */
+        result = begin(&writer, handle, handle->write_wait_ms, false);
+        if (result != LARDER_OK) {
+            return result;
+        }
+        struct store *store = writer.transaction.store;
+        bool fits = evict_fits(&writer, need);
+        if (fits && store_oldest_reader(store) != 0) {
+            /* Enough is free, but not to be had: evicting more would only empty the map. */
+            result = full_because_of_reader(store);
+            writer_abort(&writer);
+            return result;
+        }
+        size_t gone = evict_some(&writer, need, EVICT_BATCH);
+        if (gone == 0 && !fits && writer.transaction.error == LARDER_OK) {
+            result = full_because_of_reader(store);
+            writer_abort(&writer);
+            return result;
+        }
+        result = writer_commit(&writer);
+    }
+    return result;
+}
+
+int writer_run(const struct larder *handle, size_t need, writer_operation *operation,
+               void *context)
+{
+    uint64_t pages = record_chunks(need) + WRITER_PATH_PAGES / 4;
+    struct writer writer;
+    int result = LARDER_EFULL;
+    for (int round = 0; round < ROOM_ROUNDS; round++) {
+        result = writer_begin(&writer, handle, handle->write_wait_ms);
+        if (result == LARDER_OK) {
+            if (!evict_fits(&writer, pages)) {
+                (void)evict_some(&writer, pages, EVICT_BATCH);
+            }
+            result = operation(&writer, context);
+            if (result < 0 || writer.transaction.error != LARDER_OK) {
+                result = result < 0 ? result : writer.transaction.error;
+                writer_abort(&writer);
+            } else {
+                int committed = writer_commit(&writer);
+                result = committed == LARDER_OK ? result : committed;
+            }
+        }
+        if (result != LARDER_EFULL) {
+            return result;
+        }
+        int room = make_room(handle, pages);
+        if (room != LARDER_OK) {
+            return room;
+        }
+    }
+    return error_set(LARDER_EFULL, "the map is full: no room for %zu bytes in %d rounds", need,
+                     ROOM_ROUNDS);
+}

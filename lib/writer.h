@@ -1,0 +1,80 @@
+/* writer.h: one write: the gate, LMDB's transaction inside it, the ledger that goes with it.
+ *
+ *   writer_begin -> entry_* -> writer_commit | writer_abort
+ *
+ * Between begin and commit signals are blocked and nothing of the host program is called. Whatever
+ * dies in between leaves the last committed transaction and its ledger.
+ */
+#ifndef LARDER_LIB_WRITER_H
+#define LARDER_LIB_WRITER_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format.h"
+#include "map.h"
+#include "store.h"
+
+enum {
+    WRITER_PENDING_MAX = 64,         /* pending invalidations made durable by one write */
+    WRITER_ACKED_RECENTLY_S = 30,    /* a failover may still forget what Redis acknowledged */
+    WRITER_PATH_PAGES = 64           /* pages that one small write may dirty in all trees */
+};
+
+struct writer {
+    const struct larder *handle;
+    struct map *map;
+    struct control *control;
+    struct transaction transaction;
+    struct ledger ledger;
+    sigset_t signals;
+    bool replicates;
+    size_t applied_count;
+    uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
+};
+
+/* Enter the gate within wait_ms and begin. EBUSY, ECORRUPT, or what opening a generation can give. */
+int writer_begin(struct writer *writer, const struct larder *handle, int64_t wait_ms);
+int writer_commit(struct writer *writer);
+void writer_abort(struct writer *writer);
+
+/* An operation of one transaction, repeated with room made where the map is full. The operation
+ * returns an outcome (committed) or an error (aborted). need is what its values take, in bytes. */
+typedef int writer_operation(struct writer *writer, void *context);
+int writer_run(const struct larder *handle, size_t need, writer_operation *operation,
+               void *context);
+
+/* ---- Entries, inside a write ------------------------------------------------------------------ */
+
+/* The key's record as it stands: LARDER_OK, LARDER_MISS, error. Its pointers end with the next
+ * write of this transaction; its header stays. */
+int entry_find(struct transaction *t, const struct key *key, struct record *record);
+
+/* Store a record (version, kind, expiry, flags and value set by the caller) in place of old (NULL:
+ * there is none). Chooses chunks and the log row, keeps the ledger. */
+int entry_store(struct writer *writer, const struct key *key, const struct record *old,
+                struct record *record, const void *value);
+
+/* Remove because somebody asked: leaves a tombstone of that version where the map replicates. old may
+ * be NULL: then only the tombstone is written. */
+int entry_delete(struct writer *writer, const struct key *key, const struct record *old,
+                 larder_version version);
+
+/* Remove for space or because it expired: leaves an invalidation where Redis may hold, or a failover
+ * bring back, something older. */
+int entry_drop(struct writer *writer, const struct key *key, const struct record *old);
+
+/* Seal the header again (flags, row or times changed; the value did not). */
+int entry_reseal(struct writer *writer, const struct key *key, const struct record *old,
+                 const struct record_header *header);
+
+/* Put an entry's row at the end of the log, as if it had just been written. */
+int entry_requeue(struct writer *writer, const struct key *key, const struct record *old);
+
+/* The key of a record that was found by its form. memory keeps a long key's bytes (free it). */
+int entry_key(const larder_bytes *form, const struct record *record, struct key *key,
+              void **memory);
+
+#endif
