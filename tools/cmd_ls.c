@@ -83,7 +83,7 @@ int cmd_ls(struct tool *tool)
         began = true;
         int64_t now_ms = tool_now_ms();
         bool built = true;
-        for (size_t i = 0; i < found && built && !more && !ferror(stdout); i++) {
+        for (size_t i = 0; i < found && built && !more && !output_failed(); i++) {
             more = printed == limit;
             if (!more) {
                 built = print_item(tool, &items[i], printed == 0, now_ms);
@@ -91,7 +91,7 @@ int cmd_ls(struct tool *tool)
             }
         }
         larder_free(memory);
-        if (!built || ferror(stdout)) { /* output_end() says what went wrong with the writing */
+        if (!built || output_failed()) { /* output_end() says what went wrong with the writing */
             return TOOL_FAILED;
         }
         if (found == 0 || more) {

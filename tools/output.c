@@ -1,5 +1,6 @@
-/* output.c: see output.h. Standard output is written through stdio and looked at once, at the end
- * (output_end), except where a command produces much and asks ferror(stdout) on the way.
+/* output.c: see output.h. Standard output is written through stdio and looked at at the end
+ * (output_end); where much is written, directly behind it too (output_failed), while errno still
+ * says why.
  */
 #include "tools/output.h"
 
@@ -18,6 +19,7 @@
 #include "tools/escape.h"
 
 static bool to_terminal;
+static int write_error; /* errno of the first write that failed; 0 while none did */
 static bool ascii_only; /* a terminal that does not take UTF-8 */
 
 void output_begin(void)
@@ -33,28 +35,26 @@ void output_begin(void)
     ascii_only = to_terminal && strcmp(nl_langinfo(CODESET), "UTF-8") != 0;
 }
 
-bool output_end(void)
+bool output_failed(void)
 {
-    errno = 0;
-    bool failed = ferror(stdout) != 0;
-    if (fflush(stdout) != 0) {
-        failed = true;
+    if (ferror(stdout) && write_error == 0) {
+        write_error = errno != 0 ? errno : EIO;
     }
-    int reason = errno; /* 0: an earlier write failed, and its reason is gone */
-    if (fclose(stdout) != 0 && !failed) {
-        failed = true;
-        reason = errno;
-    }
-    if (failed) {
-        output_error("cannot write to standard output: %s",
-                     reason != 0 ? strerror(reason) : "the output is incomplete");
-    }
-    return !failed;
+    return write_error != 0;
 }
 
-bool output_is_terminal(void)
+bool output_end(void)
 {
-    return to_terminal;
+    (void)fflush(stdout);
+    bool failed = output_failed();
+    if (fclose(stdout) != 0 && !failed) {
+        failed = true;
+        write_error = errno;
+    }
+    if (failed) {
+        output_error("cannot write to standard output: %s", strerror(write_error));
+    }
+    return !failed;
 }
 
 void output_error(const char *format, ...)
@@ -84,9 +84,11 @@ void output_value(const void *value, size_t size)
 {
     if (!to_terminal) {
         (void)fwrite(value, 1, size, stdout);
+        (void)output_failed();
         return;
     }
     escape_write(stdout, value, size, ESCAPE_VALUE, ascii_only);
+    (void)output_failed();
     if (size == 0 || ((const char *)value)[size - 1] != '\n') {
         (void)putchar('\n');
     }
@@ -221,7 +223,7 @@ static bool write_document(struct document *finished, size_t flags, bool line)
     bool built = !finished->failed;
     /* A failed write stays in the stream, for output_end(); anything else is our own doing. */
     if (built && json_dumpf(finished->root, stdout, flags | JSON_ENSURE_ASCII) != 0 &&
-        !ferror(stdout)) {
+        !output_failed()) {
         built = false;
     }
     if (!built) {

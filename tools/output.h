@@ -19,7 +19,8 @@ void output_begin(void);
 /* Flush and close standard output. False after a message where something could not be written. */
 bool output_end(void);
 
-bool output_is_terminal(void);
+/* Whether something could not be written so far; keeps the reason. Ask directly behind writing. */
+bool output_failed(void);
 
 /* "larder: " and the sentence, escaped, as one line on standard error. */
 void output_error(const char *format, ...) __attribute__((format(printf, 1, 2), cold));

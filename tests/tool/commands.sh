@@ -10,9 +10,12 @@ mentions "version names the library" "liblarder 0."
 run "--version" 0 --version
 run "version as JSON" 0 --json version
 says_json "the library's version" library "$(larder version | sed 's/.*liblarder //; s/)//')"
+commands="get set rm ls stat check readers create version help"
 run "help" 0 help
-for command in get set rm ls stat check readers create version help; do
+for command in $commands; do
     mentions "help lists $command" "  $command "
+done
+for command in $commands; do
     run "help $command" 0 help "$command"
     mentions "help $command has its usage" "usage: larder [-d DIR] [-m NAME] [--json] [--hex] $command"
     run "$command --help" 0 "$command" --help
