@@ -42,7 +42,7 @@ typedef struct comparison {
     redisContext *redis;
     name *names; /* of all live entries that have a value */
     size_t name_count, name_capacity;
-    uint64_t equal, absent, expired, missing, different, extra;
+    uint64_t equal, absent, passed_over, missing, different, extra;
     char first[768]; /* the first difference, in words */
 } comparison;
 
@@ -196,8 +196,9 @@ static void item_compare(comparison *self, const larder_item *item, const redisR
     bool there = self->records_only ? value->type == REDIS_REPLY_INTEGER && value->integer == 1
                                     : value->type == REDIS_REPLY_STRING;
     int64_t expires_at = item->info.expires_ms == INT64_MAX ? -1 : item->info.expires_ms;
-    if (item->info.expires_ms <= clock_ms(CLOCK_REALTIME)) { /* it expired while we looked */
-        self->expired++;
+    if ((item->info.flags & LARDER_LOCAL) != 0 ||
+        item->info.expires_ms <= clock_ms(CLOCK_REALTIME)) {
+        self->passed_over++; /* it does not travel, or expired while we looked */
     } else if (!record_matches(record, &item->info.version, negative ? '2' : '1')) {
         uint64_t *counter = record->type == REDIS_REPLY_NIL ? &self->missing : &self->different;
         differ(
@@ -251,7 +252,7 @@ static bool batch_compare(comparison *self, const larder_item *items, size_t cou
         good = record.text != NULL && command(self, self->records_only ? "EXISTS" : "GET", &key) &&
                command(self, "PEXPIRETIME", &key) && command(self, "GET", &record);
         free(record.text);
-        if (item_negative(&items[i]))
+        if (item_negative(&items[i]) || (items[i].info.flags & LARDER_LOCAL) != 0)
             free(key.text);
         else if (key.text == NULL || !names_add(self, key))
             good = false;
@@ -343,7 +344,7 @@ static void names_clear(comparison *self)
 /* One look at all. 1: they agree, 0: they do not, -1: one of the two cannot be read. */
 static int look(comparison *self)
 {
-    self->equal = self->absent = self->expired = 0;
+    self->equal = self->absent = self->passed_over = 0;
     self->missing = self->different = self->extra = 0;
     self->first[0] = '\0';
     names_clear(self);
