@@ -1,0 +1,421 @@
+/* inbound.c: from Redis to the map: events of the channel by their dense numbers, gaps closed from
+ * the stream, winners and large values, all collected into applies of bounded size. What does not
+ * fit is not queued: it becomes a gap, and the stream itself is the queue.
+ */
+#include "daemon/sync/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool inbound_create(struct sync *self)
+{
+    struct inbound *in = &self->in;
+    in->collecting = calloc(1, sizeof *in->collecting);
+    in->applying = calloc(1, sizeof *in->applying);
+    in->fetches = calloc(FETCHES_MAX, sizeof *in->fetches);
+    in->apply_at = SYNC_NEVER;
+    return in->collecting != NULL && in->applying != NULL && in->fetches != NULL;
+}
+
+static void empty_set(struct change_set *set)
+{
+    for (size_t i = 0; i < set->count; i++)
+        free((void *)(uintptr_t)set->events[i].record.key);
+    set->count = 0;
+    set->bytes = 0;
+    set->with_position = false;
+}
+
+void inbound_destroy(struct sync *self)
+{
+    struct inbound *in = &self->in;
+    if (in->collecting != NULL)
+        empty_set(in->collecting);
+    if (in->applying != NULL)
+        empty_set(in->applying);
+    for (size_t i = 0; in->fetches != NULL && i < FETCHES_MAX; i++)
+        free((void *)(uintptr_t)in->fetches[i].wanted.key);
+    free(in->collecting);
+    free(in->applying);
+    free(in->fetches);
+}
+
+bool inbound_empty(const struct sync *self)
+{
+    return self->in.collecting->count == 0 && !self->in.apply_wanted;
+}
+
+static bool has_room(const struct change_set *set, size_t bytes)
+{
+    return set->count < SYNC_APPLY_MAX &&
+           (set->count == 0 || set->bytes + bytes <= SYNC_APPLY_BYTES);
+}
+
+bool inbound_take(struct sync *self, const sync_change *change, bool from_stream)
+{
+    struct change_set *set = self->in.collecting;
+    const replica_record *record = &change->record;
+    size_t value_size = change->value_missing ? 0 : record->value_size;
+    size_t bytes = record->key_size + value_size;
+    if (!has_room(set, bytes))
+        return false;
+    uint8_t *memory = malloc(bytes + 1);
+    if (memory == NULL)
+        return false;
+    memcpy(memory, record->key, record->key_size);
+    if (value_size != 0)
+        memcpy(memory + record->key_size, record->value, value_size);
+    replica_event *event = &set->events[set->count];
+    memset(event, 0, sizeof *event);
+    event->record = *record;
+    event->record.key = memory;
+    event->record.value = memory + record->key_size;
+    event->record.value_size = value_size;
+    event->value_missing = change->value_missing;
+    set->full_size[set->count] = change->full_size;
+    set->from_stream[set->count] = from_stream;
+    set->count++;
+    set->bytes += bytes;
+    return true;
+}
+
+/* ---- The channel and the stream --------------------------------------------------------------- */
+
+static void begin_catching_up(struct sync *self)
+{
+    if (!self->in.catching_up)
+        self->counters.gaps++;
+    self->in.catching_up = true;
+}
+
+/* The event at cursor + 1. false: no room; the cursor has not moved. */
+static bool accept(struct sync *self, const sync_change *change)
+{
+    bool own = change->emitter == self->emitter;
+    if (!change->begin && !change->malformed && !own && !inbound_take(self, change, true)) {
+        self->counters.overflows++;
+        return false;
+    }
+    self->counters.events++;
+    if (own && !change->begin)
+        self->counters.echoes++;
+    if (change->malformed)
+        self->counters.malformed++;
+    self->cursor.number = change->number;
+    self->cursor.nonce = change->nonce;
+    return true;
+}
+
+static void note_seen(struct inbound *in, const sync_change *change)
+{
+    if (change->epoch != in->seen_epoch) {
+        in->seen_epoch = change->epoch;
+        in->seen_number = change->number;
+    } else if (change->number > in->seen_number) {
+        in->seen_number = change->number;
+    }
+}
+
+void inbound_stream(struct sync *self, const sync_change *change)
+{
+    struct inbound *in = &self->in;
+    if (!change->numbered) {
+        /* A removal told outside the numbers, by a host whose Redis has no memory: it is a hint,
+         * and comes again with a number once its record could be stored. */
+        if (!change->malformed && !change->begin && change->emitter != self->emitter)
+            (void)inbound_take(self, change, true);
+        return;
+    }
+    note_seen(in, change);
+    if (!self->joined)
+        return; /* compared with the cursor when the join is answered */
+    if (change->epoch != self->cursor.epoch) {
+        if (change->epoch > self->cursor.epoch)
+            sync_rejoin(self, false);
+        return;
+    }
+    if (change->number <= self->cursor.number) {
+        self->counters.duplicates++;
+        return;
+    }
+    if (in->catching_up)
+        return;
+    if (change->number != self->cursor.number + 1 || !accept(self, change))
+        begin_catching_up(self);
+}
+
+void inbound_joined(struct sync *self, uint64_t last_number)
+{
+    struct inbound *in = &self->in;
+    if (in->seen_epoch == self->cursor.epoch && in->seen_number > self->cursor.number)
+        begin_catching_up(self);
+    if (last_number > self->cursor.number &&
+        (in->heartbeat_number == 0 || in->heartbeat_number > self->cursor.number)) {
+        /* The first join of a session; or events of a whole heartbeat ago have not come: the end
+         * of the channel was lost without a later event that would show the gap. */
+        if (in->seen_epoch != self->cursor.epoch || in->seen_number < last_number) {
+            in->seen_epoch = self->cursor.epoch;
+            in->seen_number = last_number;
+        }
+        begin_catching_up(self);
+    }
+    in->heartbeat_number = last_number;
+}
+
+void inbound_range(struct sync *self, const sync_change *changes, size_t count)
+{
+    struct inbound *in = &self->in;
+    if (!in->range_out)
+        return;
+    in->range_out = false;
+    if (!in->catching_up)
+        return;
+    bool full = false;
+    for (size_t i = 0; i < count && !full; i++) {
+        if (changes[i].epoch == self->cursor.epoch && changes[i].number <= self->cursor.number)
+            continue;
+        if (changes[i].epoch != self->cursor.epoch ||
+            changes[i].number != self->cursor.number + 1) {
+            /* trimmed away under us, or another epoch began: the stream cannot tell what we missed */
+            sync_rejoin(self, true);
+            in->catching_up = false;
+            return;
+        }
+        full = !accept(self, &changes[i]);
+    }
+    bool more = in->seen_epoch == self->cursor.epoch && in->seen_number > self->cursor.number;
+    if (full || count == SYNC_PAGE)
+        return; /* the next page, when there is room */
+    if (!more)
+        in->catching_up = false;
+    else if (count == 0) {
+        in->catching_up = false;
+        sync_rejoin(self, true); /* what was announced is not in the stream */
+    }
+}
+
+void inbound_disconnected(struct sync *self)
+{
+    struct inbound *in = &self->in;
+    in->catching_up = in->range_out = false;
+    in->seen_epoch = in->seen_number = 0;
+    in->heartbeat_number = 0;
+    for (size_t i = 0; i < FETCHES_MAX; i++)
+        if (in->fetches[i].state == FETCH_OUT)
+            in->fetches[i].state = FETCH_QUEUED;
+    in->fetch_out = 0;
+    in->fetch_bytes_out = 0;
+}
+
+/* ---- Large values ----------------------------------------------------------------------------- */
+
+static void free_fetch(struct inbound *in, struct fetch *fetch)
+{
+    if (fetch->state == FETCH_OUT) {
+        in->fetch_out--;
+        in->fetch_bytes_out -= fetch->size;
+    }
+    free((void *)(uintptr_t)fetch->wanted.key);
+    memset(fetch, 0, sizeof *fetch);
+    in->fetch_count--;
+}
+
+/* The local copy is gone: get the new value if that is worth it. Dropping the wish is safe. */
+static void want_value(struct sync *self, const replica_record *record, uint64_t size)
+{
+    struct inbound *in = &self->in;
+    if (size > self->settings.max_value)
+        return;
+    struct fetch *fetch = NULL;
+    for (size_t i = 0; i < FETCHES_MAX && fetch == NULL; i++)
+        if (in->fetches[(in->fetch_id + i) % FETCHES_MAX].state == FETCH_FREE)
+            fetch = &in->fetches[(in->fetch_id + i) % FETCHES_MAX];
+    uint8_t *key = fetch == NULL ? NULL : malloc(record->key_size);
+    if (key == NULL) {
+        self->counters.fetches_dropped++;
+        return;
+    }
+    memcpy(key, record->key, record->key_size);
+    fetch->state = FETCH_QUEUED;
+    fetch->id = ++in->fetch_id;
+    fetch->size = size;
+    fetch->wanted = *record;
+    fetch->wanted.key = key;
+    fetch->wanted.value = NULL;
+    fetch->wanted.value_size = 0;
+    in->fetch_count++;
+}
+
+static void ask_for_values(struct sync *self)
+{
+    struct inbound *in = &self->in;
+    if (in->fetch_count == in->fetch_out || in->apply_wanted)
+        return;
+    for (size_t i = 0; i < FETCHES_MAX && in->fetch_out < FETCHES_OUT; i++) {
+        struct fetch *fetch = &in->fetches[i];
+        if (fetch->state != FETCH_QUEUED)
+            continue;
+        if (in->fetch_out != 0 && in->fetch_bytes_out + fetch->size > FETCH_BYTES_OUT)
+            continue;
+        if (sync_room(self) < 8)
+            return;
+        sync_action *action = sync_act(self, SYNC_ACT_FETCH);
+        action->fetch.id = fetch->id;
+        action->fetch.key = fetch->wanted.key;
+        action->fetch.key_size = fetch->wanted.key_size;
+        fetch->state = FETCH_OUT;
+        in->fetch_out++;
+        in->fetch_bytes_out += fetch->size;
+        self->counters.fetches++;
+    }
+}
+
+void inbound_fetched(struct sync *self, uint64_t id, const sync_change *change)
+{
+    struct inbound *in = &self->in;
+    for (size_t i = 0; i < FETCHES_MAX; i++) {
+        struct fetch *fetch = &in->fetches[i];
+        if (fetch->state != FETCH_OUT || fetch->id != id)
+            continue;
+        if (change != NULL && sync_order(&change->record, &fetch->wanted) >= 0) {
+            sync_change found = *change;
+            found.record.key = fetch->wanted.key;
+            found.record.key_size = fetch->wanted.key_size;
+            found.value_missing = false;
+            if (!inbound_take(self, &found, false)) {
+                fetch->state = FETCH_QUEUED; /* no room now: ask again */
+                in->fetch_out--;
+                in->fetch_bytes_out -= fetch->size;
+                return;
+            }
+        }
+        free_fetch(in, fetch);
+        return;
+    }
+}
+
+/* ---- Applying --------------------------------------------------------------------------------- */
+
+static void count_verdicts(struct sync *self, const struct change_set *set)
+{
+    int64_t oldest = INT64_MAX;
+    for (size_t i = 0; i < set->count; i++) {
+        const replica_event *event = &set->events[i];
+        int64_t written = (int64_t)(event->record.version.clock >> 16);
+        switch (event->verdict) {
+        case REPLICA_APPLIED:
+            self->counters.applied++;
+            if (event->value_missing && event->record.kind == REPLICA_VALUE)
+                want_value(self, &event->record, set->full_size[i]);
+            break;
+        case REPLICA_EQUAL:
+            self->counters.echoes++;
+            break;
+        case REPLICA_OLDER:
+            self->counters.ours_newer++;
+            outbound_wake(self); /* the map has marked ours dirty */
+            break;
+        case REPLICA_REFUSED:
+            self->counters.not_stored++;
+            break;
+        }
+        if (set->from_stream[i] && written < oldest)
+            oldest = written;
+    }
+    if (oldest != INT64_MAX) {
+        int64_t lag = self->wall_ms + self->offset_ms - oldest;
+        self->lag_ms = lag < 0 ? 0 : lag;
+    }
+}
+
+void inbound_applied(struct sync *self, int status)
+{
+    struct inbound *in = &self->in;
+    if (!in->apply_out)
+        return;
+    in->apply_out = false;
+    if (status < 0) {
+        self->counters.map_busy++;
+        in->apply_at = self->now_ms + (status == LARDER_EBUSY ? MAP_BUSY_MS : MAP_ERROR_MS);
+        return;
+    }
+    count_verdicts(self, in->applying);
+    if (in->applying->with_position) {
+        self->stored = in->applying->position;
+        in->position_at = self->now_ms;
+    }
+    empty_set(in->applying);
+    in->apply_wanted = false;
+}
+
+static bool position_moved(const struct sync *self)
+{
+    return self->cursor.epoch != 0 && self->out.resync == RESYNC_NONE &&
+           (self->cursor.epoch != self->stored.epoch ||
+            self->cursor.number != self->stored.number ||
+            strcmp(self->cursor.run_id, self->stored.run_id) != 0);
+}
+
+/* Echoes alone move the place in the stream without work for the map: it is stored now and then. */
+static bool position_due(const struct sync *self)
+{
+    return position_moved(self) &&
+           (self->now_ms >= self->in.position_at + POSITION_EVERY_MS ||
+            self->cursor.epoch != self->stored.epoch ||
+            strcmp(self->cursor.run_id, self->stored.run_id) != 0);
+}
+
+static void apply(struct sync *self)
+{
+    struct inbound *in = &self->in;
+    struct change_set *set = in->applying;
+    if (!in->apply_wanted || in->apply_out || self->now_ms < in->apply_at)
+        return;
+    sync_action *action = sync_act(self, SYNC_ACT_APPLY);
+    if (action == NULL)
+        return;
+    action->apply.events = set->events;
+    action->apply.count = set->count;
+    action->apply.position = set->with_position ? &set->position : NULL;
+    in->apply_out = true;
+    in->apply_at = SYNC_NEVER;
+}
+
+void inbound_advance(struct sync *self, bool flush)
+{
+    struct inbound *in = &self->in;
+    bool full = !has_room(in->collecting, 4096) || in->collecting->count >= SYNC_APPLY_MAX / 2;
+    if (!in->apply_wanted && (((flush || full) && in->collecting->count != 0) ||
+                              (flush && position_due(self)))) {
+        struct change_set *set = in->collecting;
+        in->collecting = in->applying;
+        in->applying = set;
+        set->with_position = position_moved(self);
+        set->position = self->cursor;
+        in->apply_wanted = true;
+        in->apply_at = self->now_ms;
+    }
+    apply(self);
+    if (!self->joined)
+        return;
+    if (in->catching_up && !in->range_out && !self->join_out && in->collecting->count == 0) {
+        sync_action *action = sync_act(self, SYNC_ACT_RANGE);
+        if (action != NULL) {
+            action->cursor.epoch = self->cursor.epoch;
+            action->cursor.number = self->cursor.number;
+            in->range_out = true;
+        }
+    }
+    ask_for_values(self);
+}
+
+int64_t inbound_deadline(const struct sync *self)
+{
+    const struct inbound *in = &self->in;
+    int64_t due = SYNC_NEVER;
+    if (in->apply_wanted && !in->apply_out)
+        due = in->apply_at;
+    else if (!in->apply_wanted && position_moved(self))
+        due = in->position_at + POSITION_EVERY_MS;
+    return due;
+}

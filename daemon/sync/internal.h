@@ -1,0 +1,183 @@
+/* internal.h: the machine's inside, shared by session.c (states, joining, the one step function),
+ * outbound.c (from the map to Redis) and inbound.c (from Redis to the map). Nobody else includes it.
+ */
+#ifndef LARDER_DAEMON_SYNC_INTERNAL_H
+#define LARDER_DAEMON_SYNC_INTERNAL_H
+
+#include "daemon/sync/sync.h"
+
+#define RANGES_MAX 256u         /* runs of rows to look at again */
+#define RANGE_JOIN 64u          /* rows this close become one run */
+#define READS_AT_A_TIME 32u     /* reads that find nothing before the loop gets its turn */
+#define FETCHES_MAX 1024u       /* large values waiting to be fetched */
+#define FETCHES_OUT 16u         /* of these, asked for */
+#define FETCH_BYTES_OUT (8u * 1024u * 1024u)
+#define POSITION_EVERY_MS 1000  /* the place in the stream is stored at least this often */
+#define MAP_BUSY_MS 5           /* pause before a refused map call is repeated */
+#define MAP_ERROR_MS 500        /* the same, after an error that is not "busy" */
+#define SESSION_WORKED_MS 1000  /* a session that lasted this long was a success */
+#define RECHECK_MAX_MS 60000
+
+enum source { /* why a row was read */
+    FROM_LOG,
+    FROM_RANGE,
+    FROM_RETRY,
+    FROM_RESYNC
+};
+
+enum log_scan {
+    LOG_ACTIVE,  /* there may be rows: read now */
+    LOG_COOLING, /* the end was reached: look again after the linger */
+    LOG_ARMED    /* asleep until a worker writes */
+};
+
+enum resync_phase { RESYNC_NONE, RESYNC_TOMBSTONES, RESYNC_ENTRIES, RESYNC_DRAINING };
+
+struct sync_batch {
+    struct sync_batch *next;
+    enum source source;
+    uint32_t generation; /* of the resync it belongs to */
+    bool clean;          /* clean entries may be in it */
+    bool remove;
+    bool acking;         /* ACKNOWLEDGE is out */
+    bool answered_all;
+    int64_t ack_at;      /* not before */
+    uint16_t attempts;   /* of the retried row */
+    size_t count, answered, ack_count, bytes;
+    sync_item *items;
+    replica_ack *acks;
+    uint8_t *keys;
+};
+
+struct retry {
+    uint64_t row;
+    int64_t due_ms;
+    uint16_t attempts;
+    uint8_t reason; /* enum sync_outcome */
+    bool clean, remove, out;
+};
+
+struct range {
+    uint64_t low, high;
+};
+
+struct outbound {
+    enum log_scan scan;
+    uint64_t scan_row;
+    int64_t scan_at; /* COOLING: until */
+    struct range ranges[RANGES_MAX];
+    size_t range_count;
+    int64_t ranges_at;
+    struct retry *retries; /* sorted by row */
+    size_t retry_count;
+    int64_t retry_at; /* earliest due */
+    struct sync_batch *first, **last;
+    size_t batches, in_flight_bytes, in_flight_items;
+    bool reading;
+    enum source read_source;
+    uint64_t read_row;
+    uint32_t idle_reads;
+    int64_t read_at; /* not before: the map was busy, or the loop needs its turn */
+    bool need_scripts, loading;
+    enum resync_phase resync;
+    uint32_t resync_generation;
+    uint64_t resync_row;
+    int64_t recheck_at, recheck_pause_ms;
+    const replica_record *selected[SYNC_BATCH_MAX];
+};
+
+struct change_set { /* what one apply carries */
+    replica_event events[SYNC_APPLY_MAX];
+    uint64_t full_size[SYNC_APPLY_MAX];
+    bool from_stream[SYNC_APPLY_MAX];
+    size_t count, bytes;
+    replica_position position;
+    bool with_position;
+};
+
+enum fetch_state { FETCH_FREE, FETCH_QUEUED, FETCH_OUT };
+
+struct fetch {
+    enum fetch_state state;
+    uint64_t id, size;
+    replica_record wanted; /* key points to memory of its own */
+};
+
+struct inbound {
+    struct change_set *collecting, *applying;
+    bool apply_wanted, apply_out; /* applying holds work; the call is out */
+    int64_t apply_at;
+    bool catching_up, range_out;
+    uint64_t seen_epoch, seen_number; /* highest seen on the channel, whether taken or not */
+    uint64_t heartbeat_number;        /* last number at the previous heartbeat */
+    int64_t position_at;              /* when the position was last stored */
+    struct fetch *fetches;
+    size_t fetch_count, fetch_out;
+    uint64_t fetch_bytes_out, fetch_id;
+};
+
+struct sync {
+    sync_settings settings;
+    sync_backoff backoff;
+    enum sync_state state;
+    int64_t now_ms, wall_ms, offset_ms, lag_ms;
+    bool started, joined, join_out, rejoin, lost;
+    int64_t attempt_at, heartbeat_at, session_ms;
+    bool session_counted;
+    uint64_t emitter, random;
+    char run_id[sizeof((replica_position *)0)->run_id];
+    replica_position stored; /* what the map holds */
+    replica_position cursor; /* the last event taken */
+    replica_position asked;  /* the cursor that the join under way asks about */
+    struct outbound out;
+    struct inbound in;
+    sync_counters counters;
+    sync_action_list *actions; /* of the step under way */
+};
+
+/* The next free action, or NULL when the list is full (the rest waits for the next step). */
+sync_action *sync_act(struct sync *self, enum sync_action_kind kind);
+size_t sync_room(const struct sync *self);
+/* Look at the stream before anything else is pushed; lost: it is known that history is. */
+void sync_rejoin(struct sync *self, bool lost);
+void sync_end_session(struct sync *self, enum sync_cause cause);
+
+bool outbound_create(struct sync *self);
+void outbound_destroy(struct sync *self);
+void outbound_disconnected(struct sync *self);
+void outbound_resync(struct sync *self);
+void outbound_rows(struct sync *self, const sync_event *event);
+void outbound_reply(struct sync *self, const sync_event *event);
+void outbound_acknowledged(struct sync *self, const sync_event *event);
+void outbound_wake(struct sync *self);
+void outbound_recheck(struct sync *self);
+void outbound_advance(struct sync *self);
+int64_t outbound_deadline(const struct sync *self);
+bool outbound_drained(const struct sync *self);
+
+/* Look at this row again soon. */
+void pending_again(struct sync *self, uint64_t row);
+/* Push this item's row again: its batch came to nothing for it. */
+void pending_put_back(struct sync *self, const struct sync_batch *batch, const sync_item *item);
+struct retry *pending_find(struct outbound *out, uint64_t row);
+void pending_forget(struct outbound *out, uint64_t row);
+void pending_refuse(struct sync *self, const struct sync_batch *batch, const sync_item *item,
+                    enum sync_outcome reason);
+void pending_hurry(struct sync *self);
+struct retry *pending_due(struct sync *self);
+
+bool inbound_create(struct sync *self);
+void inbound_destroy(struct sync *self);
+void inbound_disconnected(struct sync *self);
+void inbound_joined(struct sync *self, uint64_t last_number);
+void inbound_stream(struct sync *self, const sync_change *change);
+void inbound_range(struct sync *self, const sync_change *changes, size_t count);
+void inbound_fetched(struct sync *self, uint64_t id, const sync_change *change);
+void inbound_applied(struct sync *self, int status);
+/* Take a winner or a fetched value; false: no room. */
+bool inbound_take(struct sync *self, const sync_change *change, bool from_stream);
+void inbound_advance(struct sync *self, bool flush);
+int64_t inbound_deadline(const struct sync *self);
+bool inbound_empty(const struct sync *self);
+
+#endif

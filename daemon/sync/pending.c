@@ -1,0 +1,163 @@
+/* pending.c: rows that must be read again: runs of rows whose push came to nothing or whose entry was
+ * overwritten in flight, and the bounded set of rows that Redis refuses for their own sake or for
+ * want of memory. Called by outbound.c; it never reads or sends anything.
+ */
+#include "daemon/sync/internal.h"
+
+#include <string.h>
+
+/* ---- Rows to look at again -------------------------------------------------------------------- */
+
+void pending_again(struct sync *self, uint64_t row)
+{
+    struct outbound *out = &self->out;
+    size_t at = 0;
+    if (out->range_count == 0)
+        out->ranges_at = self->now_ms + self->settings.linger_ms;
+    while (at < out->range_count && out->ranges[at].high + RANGE_JOIN < row)
+        at++;
+    if (at < out->range_count && row + RANGE_JOIN >= out->ranges[at].low) {
+        struct range *range = &out->ranges[at];
+        if (row < range->low)
+            range->low = row;
+        if (row > range->high)
+            range->high = row;
+        return;
+    }
+    if (out->range_count == RANGES_MAX) {
+        /* no room for another run: stretch a neighbour; passing over clean rows is only slower */
+        if (at == out->range_count)
+            at--;
+        if (row < out->ranges[at].low)
+            out->ranges[at].low = row;
+        if (row > out->ranges[at].high)
+            out->ranges[at].high = row;
+        return;
+    }
+    memmove(&out->ranges[at + 1], &out->ranges[at], (out->range_count - at) * sizeof *out->ranges);
+    out->ranges[at].low = out->ranges[at].high = row;
+    out->range_count++;
+}
+
+/* Push this item's row again: its batch came to nothing for it. */
+void pending_put_back(struct sync *self, const struct sync_batch *batch, const sync_item *item)
+{
+    struct outbound *out = &self->out;
+    if (batch->source != FROM_RESYNC)
+        pending_again(self, item->row);
+    else if (batch->generation == out->resync_generation && out->resync != RESYNC_NONE) {
+        if (out->resync == RESYNC_DRAINING)
+            out->resync = RESYNC_ENTRIES;
+        if (item->row < out->resync_row)
+            out->resync_row = item->row;
+    }
+}
+
+/* ---- Refused rows ----------------------------------------------------------------------------- */
+
+static size_t place(const struct outbound *out, uint64_t row)
+{
+    size_t low = 0, high = out->retry_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (out->retries[middle].row < row)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct retry *pending_find(struct outbound *out, uint64_t row)
+{
+    size_t at = place(out, row);
+    return at < out->retry_count && out->retries[at].row == row ? &out->retries[at] : NULL;
+}
+
+void pending_forget(struct outbound *out, uint64_t row)
+{
+    struct retry *found = pending_find(out, row);
+    if (found == NULL)
+        return;
+    size_t at = (size_t)(found - out->retries);
+    out->retry_count--;
+    memmove(found, found + 1, (out->retry_count - at) * sizeof *found);
+}
+
+static int64_t pause_before(struct sync *self, unsigned attempts, enum sync_outcome reason)
+{
+    int64_t pause = self->settings.backoff_min_ms;
+    int64_t most = reason == SYNC_REFUSED_KEY ? self->settings.retry_max_ms
+                                              : self->settings.backoff_max_ms;
+    for (unsigned i = 0; i < attempts && pause < most; i++)
+        pause *= 2;
+    if (pause > most)
+        pause = most;
+    return pause / 2 + (int64_t)(sync_random(&self->random) % (uint64_t)(pause / 2 + 1));
+}
+
+void pending_refuse(struct sync *self, const struct sync_batch *batch, const sync_item *item,
+                   enum sync_outcome reason)
+{
+    struct outbound *out = &self->out;
+    struct retry *entry = pending_find(out, item->row);
+    if (reason != SYNC_REMOVED)
+        self->counters.refused++;
+    if (entry == NULL) {
+        if (out->retry_count == self->settings.retry_entries) {
+            pending_put_back(self, batch, item); /* full: reading stands still until there is room */
+            return;
+        }
+        size_t at = place(out, item->row);
+        memmove(&out->retries[at + 1], &out->retries[at],
+                (out->retry_count - at) * sizeof *out->retries);
+        entry = &out->retries[at];
+        memset(entry, 0, sizeof *entry);
+        entry->row = item->row;
+        entry->clean = batch->clean;
+        out->retry_count++;
+    }
+    /* A deletion that found no memory at least takes the old value away, at once. */
+    entry->remove = reason == SYNC_NO_MEMORY && item->kind == REPLICA_DELETED && !batch->remove;
+    entry->reason = (uint8_t)reason;
+    entry->out = false;
+    entry->due_ms = entry->remove ? self->now_ms
+                                  : self->now_ms + pause_before(self, entry->attempts, reason);
+    if (entry->attempts < UINT16_MAX && !entry->remove)
+        entry->attempts++;
+    if (entry->due_ms < out->retry_at)
+        out->retry_at = entry->due_ms;
+}
+
+/* Memory is there again: what was refused for want of it need not wait longer. */
+void pending_hurry(struct sync *self)
+{
+    struct outbound *out = &self->out;
+    for (size_t i = 0; i < out->retry_count; i++) {
+        struct retry *entry = &out->retries[i];
+        if (entry->reason == SYNC_REFUSED_KEY || entry->out)
+            continue;
+        entry->due_ms = self->now_ms;
+        entry->attempts = 0;
+        out->retry_at = self->now_ms;
+    }
+}
+
+struct retry *pending_due(struct sync *self)
+{
+    struct outbound *out = &self->out;
+    struct retry *due = NULL;
+    if (out->retry_at > self->now_ms)
+        return NULL;
+    out->retry_at = SYNC_NEVER;
+    for (size_t i = 0; i < out->retry_count; i++) {
+        struct retry *entry = &out->retries[i];
+        if (entry->out)
+            continue;
+        if (due == NULL && entry->due_ms <= self->now_ms)
+            due = entry;
+        if (entry->due_ms < out->retry_at)
+            out->retry_at = entry->due_ms;
+    }
+    return due;
+}
