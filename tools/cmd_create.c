@@ -19,7 +19,7 @@ int cmd_create(struct tool *tool)
 {
     bool there = is_there(tool);
     if (!there) {
-        int result = tool_open(tool, true); /* says why, where it cannot */
+        int result = tool_open(tool, ACCESS_CREATE); /* says why, where it cannot */
         if (result != TOOL_OK) {
             return result;
         }

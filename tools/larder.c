@@ -16,20 +16,20 @@
 /* clang-format off */
 const struct command tool_commands[] = {
     {"get", "KEY [--meta]", "write a value to standard output",
-     1, 1, OPTION_META, ACCESS_ATTACH, cmd_get},
+     1, 1, OPTION_META, ACCESS_EXAMINE, cmd_get},
     {"set", "KEY VALUE|- [--ttl DURATION | --at TIME | --every DURATION]",
      "store a value; \"-\" reads it from standard input",
      2, 2, OPTIONS_EXPIRY | OPTION_GROUP | OPTION_TAG, ACCESS_CREATE, cmd_set},
     {"rm", "KEY...", "delete keys",
      1, -1, 0, ACCESS_ATTACH, cmd_rm},
     {"ls", "[PREFIX] [--long] [--limit N]", "list keys in byte order",
-     0, 1, OPTION_LONG | OPTION_LIMIT, ACCESS_ATTACH, cmd_ls},
+     0, 1, OPTION_LONG | OPTION_LIMIT, ACCESS_EXAMINE, cmd_ls},
     {"stat", "", "show the map's statistics",
-     0, 0, 0, ACCESS_ATTACH, cmd_stat},
+     0, 0, 0, ACCESS_EXAMINE, cmd_stat},
     {"check", "", "walk the whole map and name the first damage",
-     0, 0, 0, ACCESS_ATTACH, cmd_check},
+     0, 0, 0, ACCESS_EXAMINE, cmd_check},
     {"readers", "", "show who reads the map",
-     0, 0, 0, ACCESS_ATTACH, cmd_readers},
+     0, 0, 0, ACCESS_EXAMINE, cmd_readers},
     {"create", "[--size SIZE] [--max-value SIZE]", "make the map if it is not there",
      0, 0, OPTION_SIZE | OPTION_MAX_VALUE, ACCESS_NONE, cmd_create},
     {"version", "", "name the versions of tool and library",
@@ -101,13 +101,15 @@ int tool_fail(const struct tool *tool, int code, const larder_bytes *key)
     return tool_exit_of(code);
 }
 
-int tool_open(struct tool *tool, bool create)
+int tool_open(struct tool *tool, enum tool_access access)
 {
     larder_options options = {
         .dir = tool->dir,
         .map_size = tool->size,
         .max_value = tool->max_value,
-        .flags = create ? 0 : LARDER_ATTACH,
+        .flags = access == ACCESS_CREATE    ? 0
+                 : access == ACCESS_EXAMINE ? LARDER_READ_ONLY
+                                            : LARDER_ATTACH,
     };
     int code = larder_open(tool->map, &options, &tool->handle);
     if (code >= 0) {
@@ -205,7 +207,7 @@ static int run(struct tool *tool, int argc, char **argv)
         return TOOL_USAGE;
     }
     if (tool->command->access != ACCESS_NONE) {
-        int opened = tool_open(tool, tool->command->access == ACCESS_CREATE);
+        int opened = tool_open(tool, tool->command->access);
         if (opened != TOOL_OK) {
             return opened;
         }

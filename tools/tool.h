@@ -22,9 +22,10 @@ enum tool_exit {
 };
 
 enum tool_access {
-    ACCESS_NONE,   /* the command needs no map, or opens it itself */
-    ACCESS_ATTACH, /* the map must exist */
-    ACCESS_CREATE  /* the map is made where it is missing */
+    ACCESS_NONE,    /* the command needs no map, or opens it itself */
+    ACCESS_EXAMINE, /* the map must exist; nothing is changed, damage stays as it is found */
+    ACCESS_ATTACH,  /* the map must exist */
+    ACCESS_CREATE   /* the map is made where it is missing */
 };
 
 struct tool {
@@ -98,9 +99,8 @@ void options_print(unsigned mask);
 
 /* ---- larder.c */
 
-/* Open the map as tool's options say, without creating it (create = false) or creating it where it
- * is missing. TOOL_OK, or an exit code after a message. */
-int tool_open(struct tool *tool, bool create);
+/* Open the map as tool's options say. TOOL_OK, or an exit code after a message. */
+int tool_open(struct tool *tool, enum tool_access access);
 
 /* The key that an argument means: its bytes, or what its hexadecimal digits stand for with --hex
  * (in place: the argument is overwritten). TOOL_OK, or TOOL_USAGE after a message. */

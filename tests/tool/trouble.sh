@@ -51,6 +51,35 @@ flip "$data" "$place"
 run "check of a flipped bit in a chunk" 4 -m chunk check
 complains "the key of the chunk is named" "marked"
 
+# ---- damage that keeps the files from being opened: check leaves it as it is, the next to open the
+# map for more than reading begins anew, and so does create
+for kind in cut pages gone lock; do
+    fill "$kind"
+    data=$(data_of "$kind")
+    case $kind in
+    cut) truncate -s 100000 "$data" ;;
+    pages) head -c 8192 /dev/urandom | dd of="$data" conv=notrunc status=none ;;
+    gone) rm "$data" ;;
+    lock) rm "$(dirname "$data")/lock.mdb" ;;
+    esac
+    for round in first second; do
+        run "$round check of a map with $kind damaged" 4 -m "$kind" check
+        complains "$round check of a map with $kind damaged says why" "open map \"$kind\": "
+    done
+    for command in readers stat ls "get small:1"; do
+        # shellcheck disable=SC2086
+        run "$command with $kind damaged" 4 -m "$kind" $command
+    done
+    [ "$(data_of "$kind")" = "$data" ] || [ "$kind" = gone ]
+    report $? "the generation is still there"
+    run "rm with $kind damaged begins a generation" 1 -m "$kind" rm small:1
+    run "set after $kind was damaged" 0 -m "$kind" set fresh value
+    run "get after $kind was damaged" 0 -m "$kind" get fresh
+    run "check after $kind was damaged" 0 -m "$kind" check
+    run "stat after $kind was damaged" 0 -m "$kind" --json stat
+    says_json "a new generation" space.generation 2
+done
+
 # ---- foreign and broken control files
 for kind in foreign empty short; do
     fill "$kind"
