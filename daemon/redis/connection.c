@@ -175,7 +175,7 @@ static void on_event(struct bufferevent *socket, short what, void *context)
         self->callbacks.up(self->context);
     } else if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) {
         int error = EVUTIL_SOCKET_ERROR(), dns = bufferevent_socket_get_dns_error(socket);
-        char why[256];
+        char why[512];
         if (what & BEV_EVENT_EOF)
             snprintf(why, sizeof why, "Redis closed the connection");
         else if (dns != 0)

@@ -1,0 +1,418 @@
+/* link.c: sessions: both connections, greeting, subscription, liveness. See link.h. */
+#include "daemon/redis/link_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <event2/dns.h>
+
+#define REDIS_MAJOR_NEEDED 7 /* XADD <epoch>-*, script flags */
+
+static void on_ping(evutil_socket_t fd, short what, void *context);
+static void on_broken(evutil_socket_t fd, short what, void *context);
+
+struct link *link_create(const link_settings *settings, const link_callbacks *callbacks,
+                         void *context)
+{
+    struct link *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return NULL;
+    self->settings = *settings;
+    self->callbacks = *callbacks;
+    self->context = context;
+    self->random = settings->random_seed;
+    self->average_event = 256;
+    names_fleet(settings->prefix, "events", self->stream, sizeof self->stream);
+    names_fleet(settings->prefix, "channel", self->channel_name, sizeof self->channel_name);
+    self->ping = event_new(settings->base, -1, EV_PERSIST, on_ping, self);
+    self->broken = evtimer_new(settings->base, on_broken, self);
+    if (self->ping == NULL || self->broken == NULL) {
+        link_destroy(&self);
+        return NULL;
+    }
+    return self;
+}
+
+void link_disconnect(struct link *self)
+{
+    if (self->commands != NULL) {
+        self->bytes_sent += connection_bytes_out(self->commands);
+        self->bytes_received += connection_bytes_in(self->commands);
+    }
+    if (self->channel != NULL) {
+        self->bytes_sent += connection_bytes_out(self->channel);
+        self->bytes_received += connection_bytes_in(self->channel);
+    }
+    connection_close(&self->commands);
+    connection_close(&self->channel);
+    if (self->ping != NULL)
+        event_del(self->ping);
+    if (self->broken != NULL)
+        event_del(self->broken);
+    self->commands_ready = self->channel_ready = self->told_connected = false;
+    self->scripts_loading = 0;
+    self->load_wanted = self->join_repeated = false;
+}
+
+void link_destroy(struct link **self)
+{
+    if (self == NULL || *self == NULL)
+        return;
+    link_disconnect(*self);
+    if ((*self)->dns != NULL)
+        evdns_base_free((*self)->dns, 0);
+    if ((*self)->ping != NULL)
+        event_free((*self)->ping);
+    if ((*self)->broken != NULL)
+        event_free((*self)->broken);
+    names_free(&(*self)->names);
+    free((*self)->event);
+    free(*self);
+    *self = NULL;
+}
+
+void link_fail(struct link *self, enum sync_cause cause, const char *why, bool timed_out,
+               bool protocol)
+{
+    char copy[512]; /* why may live in what is closed now */
+    if (self->commands == NULL && self->channel == NULL)
+        return;
+    snprintf(copy, sizeof copy, "%s", why);
+    link_disconnect(self);
+    self->callbacks.disconnected(self->context, cause, copy, timed_out, protocol);
+}
+
+bool link_session_error(const reply *error, enum sync_cause *cause)
+{
+    static const char *const later[] = {"LOADING",  "READONLY",    "BUSY",    "MASTERDOWN",
+                                        "TRYAGAIN", "CLUSTERDOWN", "MISCONF", "NOREPLICAS"};
+    static const char *const parked[] = {"NOAUTH", "WRONGPASS", "MOVED", "ASK", "CROSSSLOT"};
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        if (reply_error_is(error, later[i])) {
+            *cause = SYNC_NOT_READY;
+            return true;
+        }
+    }
+    for (size_t i = 0; i < sizeof parked / sizeof *parked; i++) {
+        if (reply_error_is(error, parked[i])) {
+            *cause = SYNC_NO_PERMISSION;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool link_send(struct link *self, connection *to, enum request_kind kind, uint32_t index,
+               uint64_t id, void *pointer, int count, const char *const *arguments,
+               const size_t *sizes)
+{
+    size_t lengths[8];
+    connection_tag tag = {.kind = kind, .index = index, .id = id, .pointer = pointer};
+    (void)self;
+    if (sizes == NULL) {
+        for (int i = 0; i < count && i < 8; i++)
+            lengths[i] = strlen(arguments[i]);
+        sizes = lengths;
+    }
+    return to != NULL && connection_send(to, &tag, count, arguments, sizes);
+}
+
+/* ---- Greeting --------------------------------------------------------------------------------- */
+
+static bool send_scripts(struct link *self)
+{
+    for (uint32_t i = 0; i < SCRIPT_COUNT; i++) {
+        const char *words[] = {"SCRIPT", "LOAD", script_text((enum script_id)i)};
+        if (!link_send(self, self->commands, REQUEST_SCRIPT, i, 0, NULL, 3, words, NULL))
+            return false;
+        self->scripts_loading++;
+    }
+    return true;
+}
+
+bool link_load(struct link *self)
+{
+    self->load_wanted = true;
+    return send_scripts(self);
+}
+
+static bool greet(struct link *self, connection *to)
+{
+    char database[16];
+    const char *name[] = {"CLIENT", "SETNAME", self->settings.client_name};
+    const char *select[] = {"SELECT", database};
+    if (self->settings.password != NULL || self->settings.user != NULL) {
+        const char *user = self->settings.user, *password = self->settings.password;
+        if (password == NULL)
+            password = ""; /* a user without a password */
+        const char *words[] = {"AUTH", user != NULL ? user : password, password};
+        if (!link_send(self, to, REQUEST_AUTH, 0, 0, NULL, user != NULL ? 3 : 2, words, NULL))
+            return false;
+    }
+    snprintf(database, sizeof database, "%u", self->settings.url.database);
+    if (self->settings.url.database != 0 &&
+        !link_send(self, to, REQUEST_SELECT, 0, 0, NULL, 2, select, NULL))
+        return false;
+    return link_send(self, to, REQUEST_NAME, 0, 0, NULL, 3, name, NULL);
+}
+
+static void on_commands_up(void *context)
+{
+    struct link *self = context;
+    const char *info[] = {"INFO", "server"};
+    if (!greet(self, self->commands) || !send_scripts(self) ||
+        !link_send(self, self->commands, REQUEST_SERVER, 0, 0, NULL, 2, info, NULL))
+        link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
+}
+
+static void on_channel_up(void *context)
+{
+    struct link *self = context;
+    const char *words[] = {"SUBSCRIBE", self->channel_name};
+    if (!greet(self, self->channel) ||
+        !link_send(self, self->channel, REQUEST_SUBSCRIBE, 0, 0, NULL, 2, words, NULL))
+        link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
+}
+
+static void tell_connected(struct link *self)
+{
+    if (self->told_connected || !self->commands_ready || !self->channel_ready)
+        return;
+    struct timeval every = {.tv_sec = self->settings.ping_ms / 1000,
+                            .tv_usec = self->settings.ping_ms % 1000 * 1000};
+    event_add(self->ping, &every);
+    self->told_connected = true;
+    self->callbacks.connected(self->context, self->run_id, self->redis_version);
+}
+
+/* The value of "name:" in INFO's text. */
+static void info_field(const reply *got, const char *name, char *out, size_t out_size)
+{
+    const char *at = strstr(got->text, name);
+    out[0] = 0;
+    if (at == NULL)
+        return;
+    at += strlen(name);
+    size_t size = strcspn(at, "\r\n");
+    if (size < out_size) {
+        memcpy(out, at, size);
+        out[size] = 0;
+    }
+}
+
+static void got_server(struct link *self, const reply *got)
+{
+    self->run_id[0] = self->redis_version[0] = 0;
+    if (got->kind == REPLY_STRING) { /* where INFO is not permitted, the two are unknown */
+        info_field(got, "run_id:", self->run_id, sizeof self->run_id);
+        info_field(got, "redis_version:", self->redis_version, sizeof self->redis_version);
+    }
+    if (self->redis_version[0] != 0 &&
+        strtol(self->redis_version, NULL, 10) < REDIS_MAJOR_NEEDED) {
+        char why[128];
+        snprintf(why, sizeof why, "Redis %s is too old: %d.0 is needed", self->redis_version,
+                 REDIS_MAJOR_NEEDED);
+        link_fail(self, SYNC_NO_PERMISSION, why, false, false);
+        return;
+    }
+    self->commands_ready = true;
+    tell_connected(self);
+}
+
+static void got_script(struct link *self, uint32_t index, const reply *got)
+{
+    if (got->kind != REPLY_STRING || got->size != 40 || index >= SCRIPT_COUNT) {
+        link_fail(self, SYNC_LOST_CONNECTION, "SCRIPT LOAD was answered with something else", false,
+                  true);
+        return;
+    }
+    memcpy(self->sha[index], got->text, 41);
+    self->scripts_loaded++;
+    if (--self->scripts_loading == 0 && self->load_wanted) {
+        self->load_wanted = false;
+        self->callbacks.scripts(self->context);
+    }
+}
+
+/* An error that ends the session: any, for what the session cannot do without. */
+static bool greeting_failed(struct link *self, const connection_tag *tag, const reply *got)
+{
+    enum sync_cause cause = SYNC_NO_PERMISSION;
+    char why[300];
+    if (got->kind != REPLY_ERROR)
+        return false;
+    bool session = link_session_error(got, &cause);
+    if (!session && (tag->kind == REQUEST_NAME || tag->kind == REQUEST_SERVER ||
+                     tag->kind >= REQUEST_JOIN))
+        return false;
+    if (!session && tag->kind == REQUEST_PING)
+        cause = SYNC_LOST_CONNECTION;
+    snprintf(why, sizeof why, "%s%.250s",
+             tag->kind == REQUEST_AUTH     ? "AUTH: "
+             : tag->kind == REQUEST_SELECT ? "SELECT: "
+                                           : "",
+             got->text);
+    link_fail(self, cause, why, false, false);
+    return true;
+}
+
+static void on_commands_answer(void *context, const connection_tag *tag, const reply *got,
+                               int64_t sent_us)
+{
+    struct link *self = context;
+    int64_t took = connection_now_us() - sent_us;
+    self->round_trip_us = self->round_trip_us == 0 ? took
+                                                   : (self->round_trip_us * 7 + took) / 8;
+    if (greeting_failed(self, tag, got))
+        return;
+    switch ((enum request_kind)tag->kind) {
+    case REQUEST_SCRIPT:
+        got_script(self, tag->index, got);
+        break;
+    case REQUEST_SERVER:
+        got_server(self, got);
+        break;
+    case REQUEST_JOIN:
+        link_got_join(self, got);
+        break;
+    case REQUEST_PUSH:
+        link_got_push(self, tag, got);
+        break;
+    case REQUEST_RANGE:
+        link_got_range(self, got);
+        break;
+    case REQUEST_FETCH:
+        link_got_fetch(self, tag->id, got);
+        break;
+    case REQUEST_AUTH:
+    case REQUEST_SELECT:
+    case REQUEST_NAME:
+    case REQUEST_SUBSCRIBE:
+    case REQUEST_PING:
+        break;
+    }
+}
+
+static void on_channel_answer(void *context, const connection_tag *tag, const reply *got,
+                              int64_t sent_us)
+{
+    struct link *self = context;
+    (void)sent_us;
+    if (greeting_failed(self, tag, got))
+        return;
+    if (tag->kind == REQUEST_SUBSCRIBE) {
+        if (got->kind != REPLY_ARRAY || got->count != 3 ||
+            !reply_text_is(got->elements[0], "subscribe")) {
+            link_fail(self, SYNC_LOST_CONNECTION, "SUBSCRIBE was answered with something else",
+                      false, true);
+            return;
+        }
+        self->channel_ready = true;
+        tell_connected(self);
+    }
+}
+
+static void on_message(void *context, const char *text, size_t size)
+{
+    link_got_message(context, text, size);
+}
+
+static void on_commands_message(void *context, const char *text, size_t size)
+{
+    (void)text;
+    (void)size;
+    link_fail(context, SYNC_LOST_CONNECTION, "a message came on the command connection", false,
+              true);
+}
+
+static void on_idle(void *context)
+{
+    struct link *self = context;
+    if (self->told_connected)
+        self->callbacks.idle(self->context);
+}
+
+static void on_down(void *context, const char *why, bool timed_out, bool protocol)
+{
+    link_fail(context, SYNC_LOST_CONNECTION, why, timed_out, protocol);
+}
+
+static void on_ping(evutil_socket_t fd, short what, void *context)
+{
+    struct link *self = context;
+    const char *words[] = {"PING"};
+    (void)fd;
+    (void)what;
+    if (self->channel == NULL || connection_waiting(self->channel) != 0)
+        return; /* the deadline of the one before decides */
+    if (!link_send(self, self->channel, REQUEST_PING, 0, 0, NULL, 1, words, NULL))
+        link_fail(self, SYNC_LOST_CONNECTION, "no memory for a request", false, false);
+}
+
+/* ---- Connecting ------------------------------------------------------------------------------- */
+
+/* A fresh resolver for every attempt, so that changes of resolv.conf are seen. */
+static void renew_resolver(struct link *self)
+{
+    if (self->dns != NULL)
+        evdns_base_free(self->dns, 0);
+    self->dns = NULL;
+    if (!connection_needs_lookup(&self->settings.url))
+        return;
+    self->dns = evdns_base_new(self->settings.base, EVDNS_BASE_INITIALIZE_NAMESERVERS |
+                                                        EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+    if (self->dns == NULL) { /* no resolv.conf: the hosts file alone */
+        self->dns = evdns_base_new(self->settings.base, EVDNS_BASE_DISABLE_WHEN_INACTIVE);
+        if (self->dns != NULL)
+            (void)evdns_base_load_hosts(self->dns, "/etc/hosts");
+    }
+}
+
+static void on_broken(evutil_socket_t fd, short what, void *context)
+{
+    struct link *self = context;
+    (void)fd;
+    (void)what;
+    link_disconnect(self);
+    self->callbacks.disconnected(self->context, SYNC_LOST_CONNECTION, "no memory for a connection",
+                                 false, false);
+}
+
+void link_connect(struct link *self)
+{
+    static const connection_callbacks commands = {on_commands_up, on_commands_answer,
+                                                  on_commands_message, on_idle, on_down};
+    static const connection_callbacks channel = {on_channel_up, on_channel_answer, on_message,
+                                                 on_idle, on_down};
+    link_disconnect(self);
+    renew_resolver(self);
+    connection_settings settings = {.base = self->settings.base,
+                                    .dns = self->dns,
+                                    .url = self->settings.url,
+                                    .limits = self->settings.limits,
+                                    .connect_timeout_ms = self->settings.connect_timeout_ms,
+                                    .reply_timeout_ms = self->settings.reply_timeout_ms};
+    self->commands = connection_open(&settings, &commands, self);
+    self->channel = connection_open(&settings, &channel, self);
+    if (self->commands == NULL || self->channel == NULL) {
+        struct timeval soon = {0, 10000};
+        evtimer_add(self->broken, &soon);
+    }
+}
+
+void link_read_figures(const struct link *self, link_figures *out)
+{
+    out->bytes_sent = self->bytes_sent;
+    out->bytes_received = self->bytes_received;
+    if (self->commands != NULL) {
+        out->bytes_sent += connection_bytes_out(self->commands);
+        out->bytes_received += connection_bytes_in(self->commands);
+    }
+    if (self->channel != NULL) {
+        out->bytes_sent += connection_bytes_out(self->channel);
+        out->bytes_received += connection_bytes_in(self->channel);
+    }
+    out->scripts_loaded = self->scripts_loaded;
+    out->round_trip_us = self->round_trip_us;
+}

@@ -1,0 +1,65 @@
+/* link.h: a session with Redis in the protocol's own terms: one connection for commands, one for the
+ * channel, greeted, authenticated and subscribed. Turns the machine's actions into commands and the
+ * replies into what the machine wants to know. The replicator is the only caller. Nothing in here
+ * decides anything: that is daemon/sync.
+ */
+#ifndef LARDER_DAEMON_REDIS_LINK_H
+#define LARDER_DAEMON_REDIS_LINK_H
+
+#include <event2/event.h>
+
+#include "daemon/redis/codec.h"
+#include "daemon/redis/url.h"
+#include "daemon/sync/sync.h"
+
+typedef struct link_callbacks { /* none is called from within a link_ function */
+    void (*connected)(void *context, const char *run_id, const char *redis_version);
+    void (*disconnected)(void *context, enum sync_cause cause, const char *why, bool timed_out,
+                         bool protocol);
+    void (*joined)(void *context, const sync_joined *joined);
+    /* trouble: Redis's words where a push was refused, else NULL */
+    void (*replied)(void *context, struct sync_batch *batch, size_t index,
+                    enum sync_outcome outcome, const sync_change *winner, const char *trouble);
+    void (*scripts)(void *context);
+    void (*streamed)(void *context, const sync_change *change);
+    void (*ranged)(void *context, const sync_change *changes, size_t count);
+    void (*fetched)(void *context, uint64_t id, const sync_change *change);
+    void (*idle)(void *context);
+} link_callbacks;
+
+typedef struct link_settings { /* texts must live as long as the link */
+    struct event_base *base;
+    redis_url url;
+    const char *user, *password, *prefix, *client_name;
+    codec_limits limits;
+    int64_t connect_timeout_ms, reply_timeout_ms, ping_ms, tombstone_ms;
+    uint32_t inline_value;
+    uint64_t stream_bytes, random_seed;
+} link_settings;
+
+typedef struct link_figures {
+    uint64_t bytes_sent, bytes_received, scripts_loaded;
+    int64_t round_trip_us;
+} link_figures;
+
+struct link;
+
+struct link *link_create(const link_settings *settings, const link_callbacks *callbacks,
+                         void *context); /* NULL: no memory */
+void link_destroy(struct link **self);
+
+/* Begin a session: connected() or disconnected() follows. */
+void link_connect(struct link *self);
+/* End it; nothing of it is called back any more. */
+void link_disconnect(struct link *self);
+
+/* false: the request could not be sent; the session is of no more use. */
+bool link_join(struct link *self, uint64_t epoch, uint64_t number);
+bool link_push(struct link *self, const sync_action *push);
+bool link_load(struct link *self);
+bool link_range(struct link *self, uint64_t epoch, uint64_t number);
+bool link_fetch(struct link *self, uint64_t id, const uint8_t *key, size_t key_size);
+
+void link_read_figures(const struct link *self, link_figures *out);
+
+#endif

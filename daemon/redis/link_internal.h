@@ -1,0 +1,64 @@
+/* link_internal.h: what link.c (the session) and link_requests.c (commands and replies) share. */
+#ifndef LARDER_DAEMON_REDIS_LINK_INTERNAL_H
+#define LARDER_DAEMON_REDIS_LINK_INTERNAL_H
+
+#include "daemon/redis/connection.h"
+#include "daemon/redis/link.h"
+#include "daemon/redis/names.h"
+#include "daemon/redis/script.h"
+
+enum request_kind {
+    REQUEST_AUTH = 1,
+    REQUEST_SELECT,
+    REQUEST_NAME,
+    REQUEST_SCRIPT, /* index: enum script_id */
+    REQUEST_SERVER, /* INFO server */
+    REQUEST_SUBSCRIBE,
+    REQUEST_PING,
+    REQUEST_JOIN,
+    REQUEST_PUSH,  /* pointer: batch, index */
+    REQUEST_RANGE,
+    REQUEST_FETCH  /* id */
+};
+
+struct link {
+    link_settings settings;
+    link_callbacks callbacks;
+    void *context;
+    struct evdns_base *dns;
+    connection *commands, *channel;
+    struct event *ping, *broken;
+    bool commands_ready, channel_ready, told_connected;
+    uint32_t scripts_loading;
+    bool load_wanted; /* scripts() is owed */
+    char sha[SCRIPT_COUNT][41];
+    char run_id[48], redis_version[32];
+    char stream[NAMES_FLEET_MAX], channel_name[NAMES_FLEET_MAX];
+    names_pair names;
+    uint8_t *event;
+    size_t event_size; /* room of event */
+    uint64_t random;
+    uint64_t join_epoch, join_number;
+    bool join_repeated;
+    uint64_t average_event; /* bytes, smoothed */
+    uint64_t bytes_sent, bytes_received, scripts_loaded;
+    int64_t round_trip_us;
+    sync_change changes[SYNC_PAGE];
+};
+
+/* The session is over; disconnected() is called once, by the loop. */
+void link_fail(struct link *self, enum sync_cause cause, const char *why, bool timed_out,
+               bool protocol);
+/* What an error reply says about the session, if anything. false: it concerns the one request. */
+bool link_session_error(const reply *error, enum sync_cause *cause);
+bool link_send(struct link *self, connection *to, enum request_kind kind, uint32_t index,
+               uint64_t id, void *pointer, int count, const char *const *arguments,
+               const size_t *sizes);
+
+void link_got_join(struct link *self, const reply *got);
+void link_got_push(struct link *self, const connection_tag *tag, const reply *got);
+void link_got_range(struct link *self, const reply *got);
+void link_got_fetch(struct link *self, uint64_t id, const reply *got);
+void link_got_message(struct link *self, const char *text, size_t size);
+
+#endif

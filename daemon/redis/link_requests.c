@@ -1,0 +1,390 @@
+/* link_requests.c: the protocol's commands and what is read from their replies. See link.h. Replies
+ * are not trusted: what has another form than the request allows ends the session.
+ */
+#include "daemon/redis/link_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/redis/wire.h"
+
+#define EVENT_OVERHEAD 48u     /* what an entry costs in a stream beside its text, about */
+#define STREAM_LENGTH_MIN 1000u
+#define PUSH_KEYS 3
+#define PUSH_WORDS (3 + PUSH_KEYS + PUSH_ARGUMENTS)
+
+static void out_of_step(struct link *self, const char *what)
+{
+    char why[96];
+    snprintf(why, sizeof why, "%s was answered with something else", what);
+    link_fail(self, SYNC_LOST_CONNECTION, why, false, true);
+}
+
+/* ---- Join ------------------------------------------------------------------------------------- */
+
+bool link_join(struct link *self, uint64_t epoch, uint64_t number)
+{
+    char id[48] = "", begin[WIRE_EVENT_HEAD_MAX];
+    self->join_epoch = epoch;
+    self->join_number = number;
+    if (epoch != 0)
+        wire_id(epoch, number, id);
+    wire_begin(sync_random(&self->random), sync_random(&self->random), begin);
+    const char *words[] = {"EVALSHA", self->sha[SCRIPT_JOIN], "1", self->stream,
+                           id,        begin,                  self->channel_name};
+    return link_send(self, self->commands, REQUEST_JOIN, 0, 0, NULL, 7, words, NULL);
+}
+
+static bool read_joined(const reply *got, sync_joined *joined)
+{
+    memset(joined, 0, sizeof *joined);
+    if (got->kind != REPLY_ARRAY || got->count != 4)
+        return false;
+    for (size_t i = 0; i < 4; i++)
+        if (got->elements[i]->kind != REPLY_STRING)
+            return false;
+    const reply *const *e = (const reply *const *)got->elements;
+    sync_change last, at;
+    memset(&last, 0, sizeof last);
+    memset(&at, 0, sizeof at);
+    if (!wire_id_read(e[0]->text, e[0]->size, &joined->epoch, &joined->last_number) ||
+        joined->epoch == 0)
+        return false;
+    wire_event_read(e[1]->text, e[1]->size, &last);
+    joined->last_nonce = last.nonce;
+    if (e[2]->size != 0) {
+        wire_event_read(e[2]->text, e[2]->size, &at);
+        joined->cursor_found = true;
+        joined->cursor_nonce = at.nonce;
+    }
+    char *end;
+    joined->redis_ms = strtoll(e[3]->text, &end, 10);
+    return *end == 0 && joined->redis_ms > 0;
+}
+
+void link_got_join(struct link *self, const reply *got)
+{
+    sync_joined joined;
+    if (got->kind == REPLY_ERROR) {
+        if (reply_error_is(got, "NOSCRIPT") && !self->join_repeated) {
+            self->join_repeated = true;
+            if (link_load(self) && link_join(self, self->join_epoch, self->join_number))
+                return;
+        }
+        bool wait = reply_error_is(got, "OOM") || reply_error_is(got, "NOSCRIPT");
+        link_fail(self, wait ? SYNC_NOT_READY : SYNC_NO_PERMISSION, got->text, false, false);
+        return;
+    }
+    if (!read_joined(got, &joined)) {
+        out_of_step(self, "the join script");
+        return;
+    }
+    self->join_repeated = false;
+    self->callbacks.joined(self->context, &joined);
+}
+
+/* ---- Push ------------------------------------------------------------------------------------- */
+
+static bool room_for_event(struct link *self, size_t size)
+{
+    if (self->event_size >= size)
+        return true;
+    uint8_t *grown = realloc(self->event, size + size / 2);
+    if (grown == NULL)
+        return false;
+    self->event = grown;
+    self->event_size = size + size / 2;
+    return true;
+}
+
+/* The record outlives its value by T; one without an end has none either. */
+static void record_expiry(const struct link *self, const replica_record *record, int64_t redis_ms,
+                          char *out, size_t out_size)
+{
+    int64_t until = redis_ms;
+    out[0] = 0;
+    if (record->kind != REPLICA_DELETED) {
+        if (record->expires_at_ms >= INT64_MAX - self->settings.tombstone_ms)
+            return;
+        if (record->expires_at_ms > until)
+            until = record->expires_at_ms;
+    }
+    snprintf(out, out_size, "%" PRId64, until + self->settings.tombstone_ms);
+}
+
+struct push_text { /* the short arguments of one push */
+    char record[WIRE_RECORD_MAX], value_at[16], expiry[24], record_expiry[24], length[24];
+    size_t record_size, event_size;
+    bool in_event, set;
+};
+
+static bool write_event(struct link *self, const replica_record *record, uint64_t emitter,
+                        uint64_t nonce, struct push_text *text)
+{
+    char head[WIRE_EVENT_HEAD_MAX];
+    text->in_event = text->set && record->value_size <= self->settings.inline_value;
+    text->record_size = wire_record(record, text->record);
+    size_t head_size = wire_event_head(text->record, text->record_size, record->key_size,
+                                       text->in_event, emitter, nonce, head);
+    size_t size = head_size + record->key_size + (text->in_event ? record->value_size : 0);
+    if (!room_for_event(self, size + 1))
+        return false;
+    memcpy(self->event, head, head_size);
+    memcpy(self->event + head_size, record->key, record->key_size);
+    if (text->in_event && record->value_size != 0)
+        memcpy(self->event + head_size + record->key_size, record->value, record->value_size);
+    text->event_size = size;
+    snprintf(text->value_at, sizeof text->value_at, "%zu",
+             text->in_event ? head_size + record->key_size + 1 : 0);
+    self->average_event = (self->average_event * 63 + size + EVENT_OVERHEAD) / 64;
+    return true;
+}
+
+static bool send_remove(struct link *self, struct sync_batch *batch, uint32_t index,
+                        const replica_record *record, const struct push_text *text)
+{
+    char limit[16];
+    snprintf(limit, sizeof limit, "%u", self->settings.inline_value);
+    const char *words[] = {"EVALSHA",
+                           self->sha[SCRIPT_REMOVE],
+                           "2",
+                           (const char *)self->names.key,
+                           (const char *)self->names.record,
+                           text->record,
+                           (const char *)self->event,
+                           self->channel_name,
+                           limit};
+    size_t sizes[] = {7,
+                      40,
+                      1,
+                      self->names.key_size,
+                      self->names.record_size,
+                      text->record_size,
+                      text->event_size,
+                      strlen(self->channel_name),
+                      strlen(limit)};
+    (void)record;
+    return link_send(self, self->commands, REQUEST_PUSH, index, 0, batch, 9, words, sizes);
+}
+
+static bool send_push(struct link *self, const sync_action *push, uint32_t index,
+                      const replica_record *record, const struct push_text *text)
+{
+    char epoch[32], limit[16];
+    snprintf(epoch, sizeof epoch, "%" PRIu64 "-*", push->push.epoch);
+    snprintf(limit, sizeof limit, "%u", self->settings.inline_value);
+    const char *words[PUSH_WORDS] = {"EVALSHA", self->sha[SCRIPT_PUSH], "3",
+                                     (const char *)self->names.key,
+                                     (const char *)self->names.record, self->stream};
+    const char **argv = words + 3 + PUSH_KEYS - 1; /* argv[PUSH_...] counts from 1, as in Lua */
+    size_t sizes[PUSH_WORDS];
+    bool value_apart = text->set && !text->in_event;
+    argv[PUSH_RECORD] = text->record;
+    argv[PUSH_EVENT] = (const char *)self->event;
+    argv[PUSH_VALUE_AT] = text->value_at;
+    argv[PUSH_OPERATION] = text->set ? "s" : "u";
+    argv[PUSH_EXPIRY] = text->expiry;
+    argv[PUSH_RECORD_EXPIRY] = text->record_expiry;
+    argv[PUSH_EPOCH] = epoch;
+    argv[PUSH_LENGTH] = text->length;
+    argv[PUSH_CHANNEL] = self->channel_name;
+    argv[PUSH_QUIET] = push->push.quiet ? "q" : "";
+    argv[PUSH_INLINE] = limit;
+    argv[PUSH_VALUE] = value_apart ? (const char *)record->value : "";
+    for (size_t i = 0; i < PUSH_WORDS; i++) {
+        bool binary = i == 3 || i == 4 || i == 5 + PUSH_EVENT || i == 5 + PUSH_VALUE;
+        sizes[i] = binary ? 0 : strlen(words[i]);
+    }
+    sizes[3] = self->names.key_size;
+    sizes[4] = self->names.record_size;
+    sizes[5 + PUSH_EVENT] = text->event_size;
+    sizes[5 + PUSH_VALUE] = value_apart ? record->value_size : 0;
+    return link_send(self, self->commands, REQUEST_PUSH, index, 0, push->push.batch, PUSH_WORDS,
+                     words, sizes);
+}
+
+/* A name that cannot be used in Redis: a request whose answer says so keeps the order of replies. */
+static bool send_unnamed(struct link *self, struct sync_batch *batch, uint32_t index)
+{
+    static const char *const words[] = {"EVAL",
+                                        "return redis.error_reply('NAME the key begins like one of"
+                                        " larder\\'s own and is not stored in Redis')",
+                                        "0"};
+    return link_send(self, self->commands, REQUEST_PUSH, index, 0, batch, 3, words, NULL);
+}
+
+bool link_push(struct link *self, const sync_action *push)
+{
+    uint64_t nonces = push->push.nonce_seed;
+    for (size_t i = 0; i < push->push.count; i++) {
+        const replica_record *record = push->push.records[i];
+        struct push_text text = {.set = record->kind == REPLICA_VALUE &&
+                                        record->expires_at_ms > push->push.redis_ms};
+        int named = names_of(&self->names, self->settings.prefix, record->key, record->key_size);
+        if (named == -2) {
+            if (!send_unnamed(self, push->push.batch, (uint32_t)i))
+                return false;
+            continue;
+        }
+        if (named != 0 ||
+            !write_event(self, record, push->push.emitter, sync_random(&nonces), &text))
+            return false;
+        if (text.set && record->expires_at_ms != INT64_MAX)
+            snprintf(text.expiry, sizeof text.expiry, "%" PRId64, record->expires_at_ms);
+        record_expiry(self, record, push->push.redis_ms, text.record_expiry,
+                      sizeof text.record_expiry);
+        uint64_t length = self->settings.stream_bytes / self->average_event;
+        snprintf(text.length, sizeof text.length, "%" PRIu64,
+                 length < STREAM_LENGTH_MIN ? STREAM_LENGTH_MIN : length);
+        bool sent = push->push.remove
+                        ? send_remove(self, push->push.batch, (uint32_t)i, record, &text)
+                        : send_push(self, push, (uint32_t)i, record, &text);
+        if (!sent)
+            return false;
+    }
+    return true;
+}
+
+/* A value counts only if it is the one that its record names: others write to Redis too. */
+static void check_value(sync_change *change)
+{
+    const replica_record *record = &change->record;
+    if (record->kind != REPLICA_VALUE || change->value_missing)
+        return;
+    if (record->value_size != change->full_size ||
+        replica_value_hash(record->value, record->value_size) != record->value_hash)
+        change->value_missing = true;
+}
+
+static bool read_winner(const reply *record, const reply *value, sync_change *out)
+{
+    memset(out, 0, sizeof *out);
+    if (record->kind != REPLY_STRING || !wire_record_read(record->text, record->size, out))
+        return false;
+    out->value_missing = out->record.kind == REPLICA_VALUE && value == NULL;
+    if (value != NULL && out->record.kind == REPLICA_VALUE) {
+        out->record.value = (const uint8_t *)value->text;
+        out->record.value_size = value->size;
+    }
+    check_value(out);
+    return true;
+}
+
+void link_got_push(struct link *self, const connection_tag *tag, const reply *got)
+{
+    struct sync_batch *batch = tag->pointer;
+    sync_change winner;
+    enum sync_outcome outcome = SYNC_REFUSED_KEY;
+    const sync_change *found = NULL;
+    const char *trouble = NULL;
+    if (got->kind == REPLY_INTEGER && got->integer >= PUSH_REPLY_STORED &&
+        got->integer <= PUSH_REPLY_NO_STREAM) {
+        static const enum sync_outcome outcomes[] = {SYNC_STORED, SYNC_SAME, SYNC_REMOVED,
+                                                     SYNC_NO_STREAM};
+        outcome = outcomes[got->integer - PUSH_REPLY_STORED];
+    } else if (got->kind == REPLY_ARRAY && (got->count == 1 || got->count == 2)) {
+        const reply *value = got->count == 2 ? got->elements[1] : NULL;
+        if (value != NULL && value->kind != REPLY_STRING)
+            value = NULL;
+        outcome = SYNC_OLD;
+        if (read_winner(got->elements[0], value, &winner))
+            found = &winner;
+        else
+            trouble = "its record in Redis cannot be read";
+    } else if (got->kind == REPLY_ERROR) {
+        trouble = got->text;
+        if (reply_error_is(got, "OOM"))
+            outcome = SYNC_NO_MEMORY;
+        else if (reply_error_is(got, "NOSCRIPT"))
+            outcome = SYNC_NO_SCRIPT;
+    } else {
+        out_of_step(self, "a push");
+        return;
+    }
+    self->callbacks.replied(self->context, batch, tag->index, outcome, found, trouble);
+}
+
+/* ---- Stream and channel ----------------------------------------------------------------------- */
+
+bool link_range(struct link *self, uint64_t epoch, uint64_t number)
+{
+    char id[48], after[49], count[16];
+    wire_id(epoch, number, id);
+    snprintf(after, sizeof after, "(%s", id);
+    snprintf(count, sizeof count, "%u", SYNC_PAGE);
+    const char *words[] = {"XRANGE", self->stream, after, "+", "COUNT", count};
+    return link_send(self, self->commands, REQUEST_RANGE, 0, 0, NULL, 6, words, NULL);
+}
+
+static bool read_entry(const reply *got, sync_change *out)
+{
+    memset(out, 0, sizeof *out);
+    out->numbered = true;
+    if (got->kind != REPLY_ARRAY || got->count != 2 || got->elements[0]->kind != REPLY_STRING ||
+        !wire_id_read(got->elements[0]->text, got->elements[0]->size, &out->epoch, &out->number))
+        return false;
+    const reply *fields = got->elements[1];
+    if (fields->kind == REPLY_ARRAY && fields->count >= 2 &&
+        fields->elements[1]->kind == REPLY_STRING) {
+        wire_event_read(fields->elements[1]->text, fields->elements[1]->size, out);
+        check_value(out);
+    } else {
+        out->malformed = true;
+    }
+    return true;
+}
+
+void link_got_range(struct link *self, const reply *got)
+{
+    if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE) {
+        out_of_step(self, "XRANGE");
+        return;
+    }
+    for (size_t i = 0; i < got->count; i++) {
+        if (!read_entry(got->elements[i], &self->changes[i])) {
+            out_of_step(self, "XRANGE");
+            return;
+        }
+    }
+    self->callbacks.ranged(self->context, self->changes, got->count);
+}
+
+void link_got_message(struct link *self, const char *text, size_t size)
+{
+    sync_change change;
+    if (!wire_message_read(text, size, &change))
+        return; /* somebody else's words on our channel; a lost event of ours shows as a gap */
+    check_value(&change);
+    self->callbacks.streamed(self->context, &change);
+}
+
+/* ---- Values ----------------------------------------------------------------------------------- */
+
+bool link_fetch(struct link *self, uint64_t id, const uint8_t *key, size_t key_size)
+{
+    if (names_of(&self->names, self->settings.prefix, key, key_size) != 0)
+        return false;
+    const char *words[] = {"MGET", (const char *)self->names.record,
+                           (const char *)self->names.key};
+    size_t sizes[] = {4, self->names.record_size, self->names.key_size};
+    return link_send(self, self->commands, REQUEST_FETCH, 0, id, NULL, 3, words, sizes);
+}
+
+void link_got_fetch(struct link *self, uint64_t id, const reply *got)
+{
+    sync_change found;
+    if (got->kind == REPLY_ERROR) { /* no permission for this key, say: then it stays a miss */
+        self->callbacks.fetched(self->context, id, NULL);
+        return;
+    }
+    if (got->kind != REPLY_ARRAY || got->count != 2) {
+        out_of_step(self, "MGET");
+        return;
+    }
+    bool usable = got->elements[1]->kind == REPLY_STRING &&
+                  read_winner(got->elements[0], got->elements[1], &found) &&
+                  found.record.kind == REPLICA_VALUE && !found.value_missing;
+    self->callbacks.fetched(self->context, id, usable ? &found : NULL);
+}
