@@ -181,11 +181,14 @@ static bool serve_cached(exchange *self)
     larder_info info = {0};
     int found = larder_get_alloc(self->worker->settings->cache, self->key, self->key_size, &value,
                                  &size, &info);
-    if (found == LARDER_OK)
+    if (found == LARDER_OK) {
         answer_page(self, "HIT", info.expires_ms, value, size, body_release);
-    else if (found == LARDER_ABSENT)
+        return true;
+    }
+    larder_free(value); /* "known absent" may come with an empty value */
+    if (found == LARDER_ABSENT)
         answer_status(self, 404, "HIT", info.expires_ms);
-    return found == LARDER_OK || found == LARDER_ABSENT;
+    return found == LARDER_ABSENT;
 }
 
 /* Store until the next 5-minute mark. A refusal costs nothing but another visit to the origin. */
