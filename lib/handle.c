@@ -242,7 +242,8 @@ static int open_map(const char *name, const larder_options *options, bool attach
     }
     if (result == LARDER_OK) {
         choose_settings(options, directory, &settings);
-        result = map_acquire(path, directory, &settings, attach_only, map);
+        bool read_only = (options->flags & LARDER_READ_ONLY) != 0;
+        result = map_acquire(path, directory, &settings, attach_only, read_only, map);
     }
     if (directory >= 0) {
         (void)close(directory);

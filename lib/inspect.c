@@ -175,7 +175,9 @@ static void check_log(struct transaction *t, const struct ledger *ledger, inspec
 static void check_chunks(struct transaction *t, const struct ledger *ledger,
                          inspect_report *report, struct ranges *ranges)
 {
-    qsort(ranges->list, ranges->used, sizeof *ranges->list, by_first);
+    if (ranges->used > 0) { /* the list of none is NULL, which qsort() may not be given */
+        qsort(ranges->list, ranges->used, sizeof *ranges->list, by_first);
+    }
     size_t range = 0;
     uint64_t id = 0;
     int result;
@@ -349,6 +351,10 @@ int inspect_check(larder *handle, inspect_report *report)
         damage(report, "walking the trees ended in %s: a page of the map is damaged",
                strsignal(WTERMSIG(status)));
         return error_set(LARDER_ECORRUPT, "%s", report->damage);
+    }
+    if (WIFEXITED(status)) {
+        return error_set(LARDER_ESYSTEM, "the process that checked ended with status %d",
+                         WEXITSTATUS(status));
     }
     return error_set(LARDER_EBUSY, "the check did not end within %d s", CHECK_SECONDS);
 }

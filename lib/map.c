@@ -143,7 +143,14 @@ static int open_generation(struct map *map, struct store **store)
         if ((word & GENERATION_RETIRED) != 0) {
             return LARDER_EFORMAT;
         }
-        if (GENERATION_NUMBER(word) == 0 || (word & GENERATION_POISONED) != 0) {
+        bool damaged = (word & GENERATION_POISONED) != 0;
+        if (damaged && map->read_only) {
+            return error_set(LARDER_ECORRUPT,
+                             "generation %" PRIu64 " of %s was found damaged: the next to open the "
+                             "map for writing starts another",
+                             GENERATION_NUMBER(word), map->path);
+        }
+        if (GENERATION_NUMBER(word) == 0 || damaged) {
             result = start_generation(map, GENERATION_NUMBER(word) != 0);
             if (result != LARDER_OK) {
                 return result;
@@ -153,7 +160,7 @@ static int open_generation(struct map *map, struct store **store)
         char path[MAP_PATH_MAX + 64];
         (void)snprintf(path, sizeof path, "%s/g%" PRIu64, map->path, GENERATION_NUMBER(word));
         result = store_open(path, control, GENERATION_NUMBER(word), store);
-        if (result != LARDER_ECORRUPT) {
+        if (result != LARDER_ECORRUPT || map->read_only) {
             return result;
         }
         control_poison(control, word);
@@ -225,7 +232,7 @@ static void free_map(struct map *map)
 }
 
 static int new_map(const char *path, int directory, const struct control_settings *settings,
-                   bool attach_only, struct map **out)
+                   bool attach_only, bool read_only, struct map **out)
 {
     struct stat status;
     struct control *control = NULL;
@@ -236,6 +243,7 @@ static int new_map(const char *path, int directory, const struct control_setting
     }
     map->directory = fcntl(directory, F_DUPFD_CLOEXEC, 0);
     map->settings = *settings;
+    map->read_only = read_only;
     atomic_store(&map->wake_fifo, -1);
     if (map->directory < 0 || fstat(directory, &status) != 0) {
         int result = error_system(LARDER_ESYSTEM, "%s", path);
@@ -267,7 +275,7 @@ static int new_map(const char *path, int directory, const struct control_setting
 }
 
 int map_acquire(const char *path, int directory, const struct control_settings *settings,
-                bool attach_only, struct map **out)
+                bool attach_only, bool read_only, struct map **out)
 {
     struct stat status;
     if (fstat(directory, &status) != 0) {
@@ -277,13 +285,14 @@ int map_acquire(const char *path, int directory, const struct control_settings *
     int result = LARDER_OK;
     struct map *map = registry_find_locked(status.st_dev, status.st_ino);
     if (map == NULL) {
-        result = new_map(path, directory, settings, attach_only, &map);
+        result = new_map(path, directory, settings, attach_only, read_only, &map);
         if (result == LARDER_OK) {
             registry_add_locked(map);
         }
     }
     if (result == LARDER_OK) {
         map->references++;
+        map->read_only &= read_only;
         *out = map;
     }
     registry_unlock();

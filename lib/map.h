@@ -37,6 +37,7 @@ struct map {
     _Atomic int wake_fifo; /* writing end, -1 until needed */
     _Atomic unsigned views;
     struct control_settings settings; /* what to make a map with */
+    bool read_only; /* every handle is: a damaged generation is left for others to replace */
 };
 
 struct larder {
@@ -48,7 +49,7 @@ struct larder {
 
 /* Open a directory's map, counted; see larder_open(). */
 int map_acquire(const char *path, int directory, const struct control_settings *settings,
-                bool attach_only, struct map **out);
+                bool attach_only, bool read_only, struct map **out);
 void map_release(struct map **map);
 
 /* Bring map->store to the current generation, making one where there is none or a damaged one.
