@@ -4,53 +4,66 @@
  * where the path leads nowhere, 2 where the input is not one valid document.
  */
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-int main(int argc, char **argv)
+/* Standard input; NULL where it is not ASCII. */
+static char *read_input(size_t *size)
 {
-    json_error_t error;
     char *input = NULL;
-    size_t size = 0;
-    FILE *memory = open_memstream(&input, &size);
+    FILE *memory = open_memstream(&input, size);
     int byte;
-    if (argc != 2 || memory == NULL) {
-        return 2;
+    if (memory == NULL) {
+        return NULL;
     }
-    while ((byte = getchar()) != EOF) {
-        if (byte >= 0x80) {
-            (void)fprintf(stderr, "json_get: byte 0x%02x is not ASCII\n", (unsigned)byte);
-            return 2;
-        }
+    while ((byte = getchar()) != EOF && byte < 0x80) {
         (void)putc(byte, memory);
     }
-    if (fclose(memory) != 0) {
-        return 2;
+    if (fclose(memory) != 0 || byte != EOF) {
+        (void)fprintf(stderr, "json_get: no ASCII\n");
+        free(input);
+        return NULL;
     }
-    json_t *root = json_loadb(input, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-    if (root == NULL) {
-        (void)fprintf(stderr, "json_get: line %d: %s\n", error.line, error.text);
-        return 2;
-    }
-    const json_t *at = root;
-    for (char *part = strtok(argv[1], "."); part != NULL && at != NULL; part = strtok(NULL, ".")) {
+    return input;
+}
+
+/* Print what stands at the path. False where it leads nowhere. */
+static bool print_at(const json_t *at, char *path)
+{
+    for (char *part = strtok(path, "."); part != NULL && at != NULL; part = strtok(NULL, ".")) {
         if (json_is_array(at) && strcmp(part, "#") == 0) {
             (void)printf("%zu", json_array_size(at));
-            return 0;
+            return true;
         }
         at = json_is_array(at) ? json_array_get(at, strtoul(part, NULL, 10))
                                : json_object_get(at, part);
     }
-    if (at == NULL) {
-        return 1;
-    }
     if (json_is_string(at)) {
         (void)fwrite(json_string_value(at), 1, json_string_length(at), stdout);
-    } else {
+    } else if (at != NULL) {
         (void)json_dumpf(at, stdout, JSON_ENCODE_ANY | JSON_COMPACT);
+    }
+    return at != NULL;
+}
+
+int main(int argc, char **argv)
+{
+    json_error_t error = {.line = 0};
+    size_t size = 0;
+    char *input = argc == 2 ? read_input(&size) : NULL;
+    if (input == NULL) {
+        return 2;
+    }
+    int result = 2;
+    json_t *root = json_loadb(input, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    if (root == NULL) {
+        (void)fprintf(stderr, "json_get: line %d: %s\n", error.line, error.text);
+    } else {
+        result = print_at(root, argv[1]) ? 0 : 1;
     }
     json_decref(root);
     free(input);
-    return fflush(stdout) == 0 ? 0 : 2;
+    return fflush(stdout) == 0 ? result : 2;
 }
