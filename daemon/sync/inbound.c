@@ -224,7 +224,8 @@ static void free_fetch(struct inbound *in, struct fetch *fetch)
 static void want_value(struct sync *self, const replica_record *record, uint64_t size)
 {
     struct inbound *in = &self->in;
-    if (size > self->settings.max_value)
+    if (size > self->settings.max_value ||
+        record->expires_at_ms <= self->wall_ms + self->offset_ms)
         return;
     struct fetch *fetch = NULL;
     for (size_t i = 0; i < FETCHES_MAX && fetch == NULL; i++)
@@ -302,11 +303,17 @@ static void count_verdicts(struct sync *self, const struct change_set *set)
     for (size_t i = 0; i < set->count; i++) {
         const replica_event *event = &set->events[i];
         int64_t written = (int64_t)(event->record.version.clock >> 16);
+        if (set->from_stream[i] && written < oldest)
+            oldest = written;
+        if (event->value_missing && event->record.kind == REPLICA_VALUE &&
+            (event->verdict == REPLICA_APPLIED || event->verdict == REPLICA_REFUSED)) {
+            self->counters.applied++; /* what was older is gone; the value comes by itself */
+            want_value(self, &event->record, set->full_size[i]);
+            continue;
+        }
         switch (event->verdict) {
         case REPLICA_APPLIED:
             self->counters.applied++;
-            if (event->value_missing && event->record.kind == REPLICA_VALUE)
-                want_value(self, &event->record, set->full_size[i]);
             break;
         case REPLICA_EQUAL:
             self->counters.echoes++;
@@ -319,8 +326,6 @@ static void count_verdicts(struct sync *self, const struct change_set *set)
             self->counters.not_stored++;
             break;
         }
-        if (set->from_stream[i] && written < oldest)
-            oldest = written;
     }
     if (oldest != INT64_MAX) {
         int64_t lag = self->wall_ms + self->offset_ms - oldest;

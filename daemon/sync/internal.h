@@ -13,7 +13,7 @@
 #define FETCHES_OUT 16u         /* of these, asked for */
 #define FETCH_BYTES_OUT (8u * 1024u * 1024u)
 #define POSITION_EVERY_MS 1000  /* the place in the stream is stored at least this often */
-#define MAP_BUSY_MS 5           /* pause before a refused map call is repeated */
+#define MAP_BUSY_MS 50          /* pause before a refused map call is repeated */
 #define MAP_ERROR_MS 500        /* the same, after an error that is not "busy" */
 #define SESSION_WORKED_MS 1000  /* a session that lasted this long was a success */
 #define RECHECK_MAX_MS 60000

@@ -510,10 +510,12 @@ void outbound_acknowledged(struct sync *self, const sync_event *event)
         return;
     }
     self->counters.acknowledged += event->acknowledged.cleared;
-    if (event->acknowledged.cleared < batch->ack_count && !batch->clean)
-        for (size_t i = 0; i < batch->count; i++) /* overwritten meanwhile: their rows still wait */
-            if (batch->items[i].outcome == SYNC_STORED || batch->items[i].outcome == SYNC_SAME)
-                pending_again(self, batch->items[i].row);
+    if (event->acknowledged.cleared < batch->ack_count && out->scan == LOG_ARMED) {
+        /* Overwritten on their way out: the map has given them new rows and wakes nobody. Not at
+         * once, so that a key that is written all the time goes once a linger. */
+        out->scan = LOG_COOLING;
+        out->scan_at = self->now_ms + self->settings.linger_ms;
+    }
     unlink_batch(out, batch);
 }
 

@@ -1,0 +1,342 @@
+/* replicator.c: the glue of replication: feeds the protocol machine (daemon/sync) with what the map
+ * (lib/replica.h), Redis (daemon/redis/link.h) and the clock say, and carries out its actions. One
+ * event is worked off at a time; what an action brings about at once waits in a short queue, so that
+ * nothing is ever entered twice. See replicator.h for the contract.
+ */
+#include "daemon/replicator.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <syslog.h>
+#include <time.h>
+
+#include "daemon/redis/link.h"
+#include "daemon/redis/names.h"
+#include "daemon/replicator_internal.h"
+
+/* ---- Logging ---------------------------------------------------------------------------------- */
+
+void replicator_say(replicator *self, int priority, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    if (self->settings.log == NULL)
+        return;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    self->settings.log(self->settings.log_context, priority, text);
+}
+
+void replicator_trouble(replicator *self, const char *why)
+{
+    int64_t now = replicator_wall_ms();
+    bool repeated = strcmp(self->error, why) == 0 && now - self->error_logged_ms < 60000;
+    snprintf(self->error, sizeof self->error, "%s", why);
+    self->error_ms = now;
+    if (repeated)
+        return;
+    self->error_logged_ms = now;
+    replicator_say(self, LOG_WARNING, "redis: %s", why);
+}
+
+/* ---- Time ------------------------------------------------------------------------------------- */
+
+static int64_t clock_ms(clockid_t id)
+{
+    struct timespec now;
+    clock_gettime(id, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t replicator_wall_ms(void)
+{
+    return clock_ms(CLOCK_REALTIME);
+}
+
+int64_t replicator_now_ms(void)
+{
+    return clock_ms(CLOCK_MONOTONIC);
+}
+
+static void set_timer(replicator *self)
+{
+    int64_t due = sync_deadline(self->machine);
+    if (due == self->timer_ms)
+        return;
+    self->timer_ms = due;
+    if (due == SYNC_NEVER) {
+        evtimer_del(self->timer);
+        return;
+    }
+    int64_t left = due - replicator_now_ms();
+    if (left < 0)
+        left = 0;
+    struct timeval time = {.tv_sec = left / 1000, .tv_usec = left % 1000 * 1000};
+    evtimer_add(self->timer, &time);
+}
+
+/* ---- The map ---------------------------------------------------------------------------------- */
+
+/* A status of the port: another larderd that took over ends us. */
+static int checked(replicator *self, int status, const char *what)
+{
+    if (status == REPLICA_FENCED && !self->fenced) {
+        self->fenced = true;
+        event_active(self->ended, EV_TIMEOUT, 0);
+    } else if (status < 0 && status != LARDER_EBUSY && status != REPLICA_FENCED) {
+        int64_t now = replicator_now_ms();
+        if (now - self->map_logged_ms > 60000 || self->map_logged_ms == 0) {
+            self->map_logged_ms = now;
+            replicator_say(self, LOG_ERR, "map: %s: %s (%s)", what, larder_strerror(status),
+                           larder_last_error());
+        }
+    }
+    return status;
+}
+
+static void post(replicator *self, const sync_event *event)
+{
+    if (self->queued == REPLICATOR_QUEUE) { /* cannot be: an action answers at most once */
+        replicator_say(self, LOG_CRIT, "too many events in one step");
+        abort();
+    }
+    self->queue[(self->queue_first + self->queued++) % REPLICATOR_QUEUE] = *event;
+}
+
+static void do_read(replicator *self, const sync_action *action)
+{
+    sync_event answer = {.kind = SYNC_EV_ROWS, .rows = &self->rows};
+    answer.status = checked(self,
+                            replica_outbox(self->map, &self->rows, action->read.from_row,
+                                           action->read.max_records, action->read.max_bytes,
+                                           action->read.include_clean),
+                            "reading the log");
+    post(self, &answer);
+}
+
+static void do_apply(replicator *self, const sync_action *action)
+{
+    sync_event answer = {.kind = SYNC_EV_APPLIED};
+    answer.status = checked(self,
+                            replica_apply(self->map, self->fence, action->apply.events,
+                                          action->apply.count, action->apply.position),
+                            "applying events");
+    post(self, &answer);
+}
+
+static void do_acknowledge(replicator *self, const sync_action *action)
+{
+    sync_event answer = {.kind = SYNC_EV_ACKNOWLEDGED};
+    size_t cleared = 0;
+    answer.status = checked(self,
+                            replica_acknowledge(self->map, self->fence, action->acknowledge.acks,
+                                                action->acknowledge.count, &cleared),
+                            "acknowledging");
+    answer.acknowledged.batch = action->acknowledge.batch;
+    answer.acknowledged.cleared = cleared;
+    post(self, &answer);
+}
+
+/* ---- Actions ---------------------------------------------------------------------------------- */
+
+static void unsent(replicator *self)
+{
+    sync_event event = {.kind = SYNC_EV_DISCONNECTED, .cause = SYNC_LOST_CONNECTION};
+    link_disconnect(self->link);
+    replicator_trouble(self, "a request could not be sent");
+    post(self, &event);
+}
+
+static void carry_out(replicator *self, const sync_action *action)
+{
+    bool sent = true;
+    switch (action->kind) {
+    case SYNC_ACT_CONNECT:
+        link_connect(self->link);
+        break;
+    case SYNC_ACT_DISCONNECT:
+        link_disconnect(self->link);
+        break;
+    case SYNC_ACT_JOIN:
+        sent = link_join(self->link, action->cursor.epoch, action->cursor.number);
+        break;
+    case SYNC_ACT_READ:
+        do_read(self, action);
+        break;
+    case SYNC_ACT_PUSH:
+        sent = link_push(self->link, action);
+        break;
+    case SYNC_ACT_LOAD:
+        sent = link_load(self->link);
+        break;
+    case SYNC_ACT_RANGE:
+        sent = link_range(self->link, action->cursor.epoch, action->cursor.number);
+        break;
+    case SYNC_ACT_FETCH:
+        sent = link_fetch(self->link, action->fetch.id, action->fetch.key, action->fetch.key_size);
+        break;
+    case SYNC_ACT_APPLY:
+        do_apply(self, action);
+        break;
+    case SYNC_ACT_ACKNOWLEDGE:
+        do_acknowledge(self, action);
+        break;
+    case SYNC_ACT_ARM:
+        replica_wake_arm(self->map);
+        break;
+    }
+    if (!sent)
+        unsent(self);
+}
+
+static void step(replicator *self, sync_event *event)
+{
+    sync_action_list actions;
+    event->now_ms = replicator_now_ms();
+    event->wall_ms = replicator_wall_ms();
+    sync_step(self->machine, event, &actions);
+    for (size_t i = 0; i < actions.count && !self->fenced; i++)
+        carry_out(self, &actions.items[i]);
+}
+
+/* Everything that happens comes through here. */
+void replicator_feed(replicator *self, const sync_event *event)
+{
+    if (self->fenced || self->finished)
+        return;
+    if (self->running) {
+        post(self, event);
+        return;
+    }
+    self->running = true;
+    sync_event now = *event;
+    step(self, &now);
+    while (self->queued != 0 && !self->fenced) {
+        now = self->queue[self->queue_first];
+        self->queue_first = (self->queue_first + 1) % REPLICATOR_QUEUE;
+        self->queued--;
+        step(self, &now);
+    }
+    self->running = false;
+    replicator_noticed(self);
+    set_timer(self);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *context)
+{
+    replicator *self = context;
+    sync_event event = {.kind = SYNC_EV_TICK};
+    (void)fd;
+    (void)what;
+    self->timer_ms = SYNC_NEVER;
+    replicator_feed(self, &event);
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *context)
+{
+    replicator *self = context;
+    sync_event event = {.kind = SYNC_EV_WAKE};
+    (void)fd;
+    (void)what;
+    replica_wake_drain(self->map);
+    replicator_feed(self, &event);
+}
+
+/* ---- What the link says ----------------------------------------------------------------------- */
+
+static void on_connected(void *context, const char *run_id, const char *redis_version)
+{
+    replicator *self = context;
+    sync_event event = {.kind = SYNC_EV_CONNECTED, .run_id = run_id};
+    snprintf(self->run_id, sizeof self->run_id, "%s", run_id);
+    snprintf(self->redis_version, sizeof self->redis_version, "%s", redis_version);
+    replicator_feed(self, &event);
+}
+
+static void on_disconnected(void *context, enum sync_cause cause, const char *why, bool timed_out,
+                            bool protocol)
+{
+    replicator *self = context;
+    sync_event event = {.kind = SYNC_EV_DISCONNECTED, .cause = cause};
+    self->timeouts += timed_out;
+    self->protocol_errors += protocol;
+    replicator_trouble(self, why);
+    replicator_feed(self, &event);
+}
+
+static void on_joined(void *context, const sync_joined *joined)
+{
+    sync_event event = {.kind = SYNC_EV_JOINED, .joined = *joined};
+    replicator_feed(context, &event);
+}
+
+static void on_replied(void *context, struct sync_batch *batch, size_t index,
+                       enum sync_outcome outcome, const sync_change *winner, const char *trouble)
+{
+    replicator *self = context;
+    sync_event event = {.kind = SYNC_EV_REPLY};
+    event.reply.batch = batch;
+    event.reply.index = index;
+    event.reply.outcome = outcome;
+    event.reply.winner = winner;
+    if (trouble != NULL && outcome != SYNC_NO_SCRIPT) {
+        char why[256];
+        snprintf(why, sizeof why, "a key was refused: %.200s", trouble);
+        replicator_trouble(self, why);
+    }
+    replicator_feed(self, &event);
+}
+
+static void on_scripts(void *context)
+{
+    sync_event event = {.kind = SYNC_EV_SCRIPTS};
+    replicator_feed(context, &event);
+}
+
+static void on_streamed(void *context, const sync_change *change)
+{
+    sync_event event = {.kind = SYNC_EV_STREAM, .change = change};
+    replicator_feed(context, &event);
+}
+
+static void on_ranged(void *context, const sync_change *changes, size_t count)
+{
+    sync_event event = {.kind = SYNC_EV_RANGE};
+    event.range.changes = changes;
+    event.range.count = count;
+    replicator_feed(context, &event);
+}
+
+static void on_fetched(void *context, uint64_t id, const sync_change *change)
+{
+    sync_event event = {.kind = SYNC_EV_FETCHED};
+    event.fetched.id = id;
+    event.fetched.change = change;
+    replicator_feed(context, &event);
+}
+
+static void on_idle(void *context)
+{
+    sync_event event = {.kind = SYNC_EV_IDLE};
+    replicator_feed(context, &event);
+}
+
+const link_callbacks replicator_link_callbacks = {on_connected, on_disconnected, on_joined,
+                                                  on_replied,   on_scripts,      on_streamed,
+                                                  on_ranged,    on_fetched,      on_idle};
+
+bool replicator_make_events(replicator *self)
+{
+    self->timer_ms = SYNC_NEVER;
+    self->timer = evtimer_new(self->base, on_timer, self);
+    int fifo = replica_wake_fd(self->map);
+    if (self->timer == NULL || fifo < 0)
+        return false;
+    self->wake = event_new(self->base, fifo, EV_READ | EV_PERSIST, on_wake, self);
+    return self->wake != NULL && event_add(self->wake, NULL) == 0;
+}

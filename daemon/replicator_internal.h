@@ -1,0 +1,51 @@
+/* replicator_internal.h: what replicator.c (events and actions) and replicator_life.c (settings,
+ * start, stop, state, status) share.
+ */
+#ifndef LARDER_DAEMON_REPLICATOR_INTERNAL_H
+#define LARDER_DAEMON_REPLICATOR_INTERNAL_H
+
+#include "daemon/redis/link.h"
+#include "daemon/replicator.h"
+#include "daemon/sync/sync.h"
+
+#define REPLICATOR_QUEUE 256u
+
+struct replicator {
+    replicator_settings settings; /* texts are our own copies */
+    char *texts[4];
+    char client_name[128];
+    redis_url url;
+    struct event_base *base;
+    larder *map;
+    uint64_t fence;
+    struct sync *machine;
+    struct link *link;
+    struct event *timer, *wake, *beat, *drain, *ended;
+    int64_t timer_ms; /* what the timer is set to */
+    replica_batch rows;
+    sync_event queue[REPLICATOR_QUEUE];
+    size_t queue_first, queued;
+    bool running, fenced, stopping, finished, told;
+    void (*stopped)(void *context);
+    void *stopped_context;
+    void (*on_fenced)(void *context);
+    void *fenced_context;
+
+    enum sync_state state;
+    int64_t since_ms, error_ms, error_logged_ms, map_logged_ms;
+    char error[256], run_id[48], redis_version[32];
+    uint64_t timeouts, protocol_errors;
+};
+
+int64_t replicator_wall_ms(void);
+int64_t replicator_now_ms(void);
+void replicator_say(replicator *self, int priority, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void replicator_trouble(replicator *self, const char *why);
+void replicator_feed(replicator *self, const sync_event *event);
+/* After every round: has the state changed, is the drain over? */
+void replicator_noticed(replicator *self);
+bool replicator_make_events(replicator *self);
+extern const link_callbacks replicator_link_callbacks;
+
+#endif
