@@ -13,6 +13,15 @@
 #include "removal.h"
 #include "writer.h"
 
+static int damaged(struct transaction *t, const struct key *key)
+{
+    char text[128];
+    control_poison(t->store->control, t->store->generation);
+    t->error = error_set(LARDER_ECORRUPT, "the record of \"%s\" is damaged",
+                         key_printable(text, sizeof text, key->data, key->size));
+    return t->error;
+}
+
 int entry_find(struct transaction *t, const struct key *key, struct record *record)
 {
     larder_bytes bytes;
@@ -21,10 +30,7 @@ int entry_find(struct transaction *t, const struct key *key, struct record *reco
         return result;
     }
     if (!record_decode(bytes.data, bytes.size, record)) {
-        char text[128];
-        control_poison(t->store->control, t->store->generation);
-        return error_set(LARDER_ECORRUPT, "the record of \"%s\" is damaged",
-                         key_printable(text, sizeof text, key->data, key->size));
+        return damaged(t, key);
     }
     return record_is_of(record, key) ? LARDER_OK : LARDER_MISS;
 }
@@ -82,49 +88,126 @@ static int strip(struct writer *writer, const struct record *old, bool keep_row)
     return t->error;
 }
 
-int entry_store(struct writer *writer, const struct key *key, const struct record *old,
-                struct record *record, const void *value)
+/* Bytes of a record while it is put together: on the stack, but for long keys. */
+struct encoded {
+    uint8_t *bytes;
+    size_t size;
+    void *memory;
+    uint8_t room[RECORD_NODE_MAX];
+};
+
+static int encode(struct transaction *t, const struct record *record, uint64_t key_hash,
+                  struct encoded *encoded)
 {
-    struct transaction *t = &writer->transaction;
-    struct record_header *header = &record->header;
-    struct record before;
-    bool dirty = (header->flags & RECORD_DIRTY) != 0;
-    /* A dirty entry waits in the log already; one that is not to travel needs no new place. */
-    bool keep_row = false;
-    if (old != NULL) {
-        before = *old;
-        keep_row = !dirty || (before.header.flags & RECORD_DIRTY) != 0;
-        if (strip(writer, &before, keep_row) != LARDER_OK) {
+    encoded->size = record_size(record);
+    encoded->memory = NULL;
+    encoded->bytes = encoded->room;
+    if (encoded->size > sizeof encoded->room) {
+        encoded->memory = malloc(encoded->size);
+        encoded->bytes = encoded->memory;
+        if (encoded->memory == NULL) {
+            t->error = error_set(LARDER_ENOMEM, "out of memory");
             return t->error;
         }
     }
-    header->row = keep_row ? before.header.row : writer->ledger.next_row++;
+    record_encode(encoded->bytes, record, key_hash);
+    return LARDER_OK;
+}
+
+/* Long key and chunks; the latter are written. */
+static void furnish(struct writer *writer, const struct key *key, struct record *record,
+                    const void *value)
+{
+    struct record_header *header = &record->header;
     header->flags &= (uint8_t) ~(RECORD_CHUNKED | RECORD_LONG_KEY);
     if (key->is_long) {
         header->flags |= RECORD_LONG_KEY;
         record->long_key = key->data;
         record->long_key_size = key->size;
     }
-    if (record_needs_chunks(key, record)) {
+    record->value = value;
+    record->chunk_count = 0;
+    if (__builtin_expect(record_needs_chunks(key, record), 0)) {
         header->flags |= RECORD_CHUNKED;
         record->chunk_count = record_chunks(header->value_size);
         record->first_chunk = writer->ledger.next_chunk;
         record->value_checksum = record_value_hash(value, header->value_size);
         writer->ledger.next_chunk += record->chunk_count;
-        (void)chunks_write(t, record->first_chunk, value, header->value_size);
-    } else {
-        record->value = value;
-        record->chunk_count = 0;
+        (void)chunks_write(&writer->transaction, record->first_chunk, value, header->value_size);
     }
+}
+
+/* Put a furnished record in place of old. */
+static int replace(struct writer *writer, const struct key *key, const struct record *old,
+                   struct record *record)
+{
+    struct transaction *t = &writer->transaction;
+    struct record before = *old; /* what its pointers point to moves with the first write */
+    bool dirty = (record->header.flags & RECORD_DIRTY) != 0;
+    /* A dirty entry waits in the log already; one that is not to travel needs no new place. */
+    bool keep_row = !dirty || (before.header.flags & RECORD_DIRTY) != 0;
+    record->header.row = keep_row ? before.header.row : writer->ledger.next_row++;
+    struct encoded encoded;
+    if (encode(t, record, key->hash, &encoded) == LARDER_OK) {
+        (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
+        free(encoded.memory);
+    }
+    (void)strip(writer, &before, keep_row);
     if (!keep_row) {
-        (void)store_log_append(t, header->row, key->form, key->form_size);
+        (void)store_log_append(t, record->header.row, key->form, key->form_size);
     }
-    void *place = store_entry_reserve(t, key->form, key->form_size, record_size(record));
-    if (place != NULL) {
-        record_encode(place, record, key->hash);
-        count(&writer->ledger, header, 1);
-    }
+    count(&writer->ledger, &record->header, 1);
     return t->error;
+}
+
+int entry_store(struct writer *writer, const struct key *key, const struct record *old,
+                struct record *record, const void *value)
+{
+    struct transaction *t = &writer->transaction;
+    furnish(writer, key, record, value);
+    if (old != NULL) {
+        return replace(writer, key, old, record);
+    }
+    struct encoded encoded;
+    record->header.row = writer->ledger.next_row++;
+    if (encode(t, record, key->hash, &encoded) == LARDER_OK) {
+        (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
+        free(encoded.memory);
+    }
+    (void)store_log_append(t, record->header.row, key->form, key->form_size);
+    count(&writer->ledger, &record->header, 1);
+    return t->error;
+}
+
+int entry_upsert(struct writer *writer, const struct key *key, struct record *record,
+                 const void *value, bool *inserted)
+{
+    struct transaction *t = &writer->transaction;
+    struct encoded encoded;
+    struct record old;
+    larder_bytes existing;
+    furnish(writer, key, record, value);
+    record->header.row = writer->ledger.next_row;
+    if (encode(t, record, key->hash, &encoded) != LARDER_OK) {
+        return t->error;
+    }
+    int result =
+        store_entry_insert(t, key->form, key->form_size, encoded.bytes, encoded.size, &existing);
+    free(encoded.memory);
+    *inserted = result == LARDER_OK;
+    if (result == LARDER_OK) {
+        writer->ledger.next_row++;
+        (void)store_log_append(t, record->header.row, key->form, key->form_size);
+        count(&writer->ledger, &record->header, 1);
+        return t->error;
+    }
+    if (result != LARDER_EXISTS) {
+        return result;
+    }
+    if (!record_decode(existing.data, existing.size, &old)) {
+        return damaged(t, key);
+    }
+    return replace(writer, key, &old, record);
 }
 
 static int erase(struct writer *writer, const struct key *key, const struct record *old)
@@ -184,28 +267,14 @@ int entry_reseal(struct writer *writer, const struct key *key, const struct reco
 {
     struct transaction *t = &writer->transaction;
     struct record changed = *old;
-    size_t size = record_size(old);
-    uint8_t copy[RECORD_NODE_MAX];
-    uint8_t *bytes = copy;
-    void *memory = NULL;
+    struct encoded encoded;
     changed.header = *header;
-    if (size > sizeof copy) { /* a long key */
-        memory = malloc(size);
-        if (memory == NULL) {
-            t->error = error_set(LARDER_ENOMEM, "out of memory");
-            return t->error;
-        }
-        bytes = memory;
-    }
-    /* Out of the page first: the put below may move what old points to. */
-    record_encode(bytes, &changed, key->hash);
-    void *place = store_entry_reserve(t, key->form, key->form_size, size);
-    if (place != NULL) {
-        memcpy(place, bytes, size);
+    if (encode(t, &changed, key->hash, &encoded) == LARDER_OK) {
+        (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
+        free(encoded.memory);
         count(&writer->ledger, &old->header, -1);
         count(&writer->ledger, header, 1);
     }
-    free(memory);
     return t->error;
 }
 

@@ -57,6 +57,11 @@ const char *larder_last_error(void)
     return last_text;
 }
 
+void error_clear(void)
+{
+    last_text[0] = '\0';
+}
+
 int error_set(int code, const char *format, ...)
 {
     int saved = errno;

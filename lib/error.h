@@ -13,4 +13,7 @@ int error_set(int code, const char *format, ...) __attribute__((format(printf, 2
 /* The same with ": " and the text of errno (as it was on entry) behind it. */
 int error_system(int code, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
 
+/* Forget this thread's sentence. */
+void error_clear(void);
+
 #endif

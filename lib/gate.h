@@ -16,7 +16,8 @@ enum gate_result {
     GATE_ENTERED = 0,
     GATE_RECOVERED = 1, /* entered; the last holder died inside: look at what it left */
     GATE_BUSY = -1,     /* held past the deadline */
-    GATE_BROKEN = -2    /* not a mutex any more, or this thread holds it already */
+    GATE_OWN = -2,      /* this thread holds it already */
+    GATE_BROKEN = -3    /* not a mutex any more */
 };
 
 /* Make a gate in fresh memory. 0 or an errno. */

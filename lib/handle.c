@@ -290,6 +290,7 @@ int larder_open(const char *name, const larder_options *given, larder **out)
         options->write_wait_ms == 0 ? DEFAULT_WRITE_WAIT_MS : options->write_wait_ms;
     handle->max_value =
         options->max_value != 0 && options->max_value < limit ? options->max_value : limit;
+    error_clear(); /* what was tried on the way is no error */
     *out = handle;
     return LARDER_OK;
 }

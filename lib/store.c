@@ -499,14 +499,93 @@ static int seek(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *
     return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, what);
 }
 
+/* A writer looks up through its cursor, which stays where the entry is. */
+static int get_at_cursor(struct transaction *t, MDB_val *key, MDB_val *data)
+{
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    volatile int code = MDB_PANIC;
+    GUARDED(
+        {
+            code = MDB_SUCCESS;
+            if (t->cursor == NULL) {
+                code = mdb_cursor_open(t->txn, ENTRIES, &t->cursor);
+            }
+            if (code == MDB_SUCCESS) {
+                code = mdb_cursor_get(t->cursor, key, data, MDB_SET_KEY);
+            }
+        },
+        return hosed(t));
+    if (code == MDB_SUCCESS) {
+        return LARDER_OK;
+    }
+    return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, "looking for an entry");
+}
+
 int store_entry_get(struct transaction *t, const void *form, size_t size, larder_bytes *record)
 {
     MDB_val key = value_of(form, size), data;
-    int result = get(t, ENTRIES, &key, &data, "reading an entry");
-    if (result == LARDER_OK) {
+    int result = t->write ? get_at_cursor(t, &key, &data)
+                          : get(t, ENTRIES, &key, &data, "reading an entry");
+    if (__builtin_expect(result == LARDER_OK, 1)) {
         *record = bytes_of(&data);
     }
     return result;
+}
+
+int store_entry_insert(struct transaction *t, const void *form, size_t size, const void *record,
+                       size_t record_size, larder_bytes *existing)
+{
+    MDB_val key = value_of(form, size), data = value_of(record, record_size);
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    volatile int code = MDB_PANIC;
+    GUARDED(
+        {
+            code = MDB_SUCCESS;
+            if (t->cursor == NULL) {
+                code = mdb_cursor_open(t->txn, ENTRIES, &t->cursor);
+            }
+            if (code == MDB_SUCCESS) {
+                code = mdb_cursor_put(t->cursor, &key, &data, MDB_NOOVERWRITE);
+            }
+        },
+        return hosed(t));
+    if (code == MDB_KEYEXIST) {
+        *existing = bytes_of(&data);
+        return LARDER_EXISTS;
+    }
+    if (code != MDB_SUCCESS) {
+        return fail(t, code, "inserting an entry");
+    }
+    t->changed = true;
+    return LARDER_OK;
+}
+
+/* Whether the writer's cursor stands at that entry. */
+static bool is_at(struct transaction *t, const MDB_val *form)
+{
+    MDB_val key, data;
+    return t->cursor != NULL &&
+           mdb_cursor_get(t->cursor, &key, &data, MDB_GET_CURRENT) == MDB_SUCCESS &&
+           key.mv_size == form->mv_size && memcmp(key.mv_data, form->mv_data, form->mv_size) == 0;
+}
+
+int store_entry_put(struct transaction *t, const void *form, size_t size, const void *record,
+                    size_t record_size)
+{
+    MDB_val key = value_of(form, size), data = value_of(record, record_size);
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    t->changed = true;
+    volatile int code = MDB_PANIC;
+    GUARDED(code = is_at(t, &key) ? mdb_cursor_put(t->cursor, &key, &data, MDB_CURRENT)
+                                  : mdb_put(t->txn, ENTRIES, &key, &data, 0),
+            return hosed(t));
+    return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, "writing an entry");
 }
 
 int store_entry_next(struct transaction *t, const void *form, size_t size, bool after,
@@ -522,13 +601,6 @@ int store_entry_next(struct transaction *t, const void *form, size_t size, bool 
         }
     }
     return result;
-}
-
-void *store_entry_reserve(struct transaction *t, const void *form, size_t size, size_t record_size)
-{
-    MDB_val key = value_of(form, size), data = value_of(NULL, record_size);
-    int result = put(t, ENTRIES, &key, &data, MDB_RESERVE, "writing an entry");
-    return result == LARDER_OK ? data.mv_data : NULL;
 }
 
 int store_entry_delete(struct transaction *t, const void *form, size_t size)

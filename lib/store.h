@@ -25,6 +25,7 @@
 #include "inspect.h"
 #include "larder.h"
 
+struct MDB_cursor;
 struct MDB_env;
 struct MDB_txn;
 
@@ -42,9 +43,10 @@ struct store {
 struct transaction {
     struct store *store;
     struct MDB_txn *txn;
-    int error;      /* sticky; LARDER_OK */
-    bool write;     /* of a writer; begins and ends inside the write gate */
-    bool changed;   /* a write did something */
+    struct MDB_cursor *cursor; /* a writer's, in the main tree; where the last look-up ended */
+    int error;                 /* sticky; LARDER_OK */
+    bool write;                /* of a writer; begins and ends inside the write gate */
+    bool changed;              /* a write did something */
     uint64_t number; /* a writer's own; a reader's snapshot */
 };
 
@@ -78,8 +80,14 @@ int store_entry_get(struct transaction *t, const void *form, size_t size, larder
 /* The first entry at or after form (beyond it if after is true). The form lies in the map. */
 int store_entry_next(struct transaction *t, const void *form, size_t size, bool after,
                      larder_bytes *found, larder_bytes *record);
-/* Room for a record of that size behind the key, to be written before the next call; NULL: see error. */
-void *store_entry_reserve(struct transaction *t, const void *form, size_t size, size_t record_size);
+/* Write a record that is not there yet: LARDER_OK; LARDER_EXISTS and the one that is there. Either way
+ * the tree is descended once. */
+int store_entry_insert(struct transaction *t, const void *form, size_t size, const void *record,
+                       size_t record_size, larder_bytes *existing);
+/* Write a record over whatever is there. Straight to the place if a look-up or insert of this writer
+ * has just been there. */
+int store_entry_put(struct transaction *t, const void *form, size_t size, const void *record,
+                    size_t record_size);
 int store_entry_delete(struct transaction *t, const void *form, size_t size);
 
 /* Change something, so that a transaction which only moves the ledger is committed as one. */

@@ -2,8 +2,31 @@
  */
 #include "wake.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
 #include <unistd.h>
+
+/* Write a byte; a daemon that is gone must not cost the host program a SIGPIPE. */
+static void touch(struct map *map, int fifo)
+{
+    sigset_t pipe_signal, before, pending;
+    (void)sigemptyset(&pipe_signal);
+    (void)sigaddset(&pipe_signal, SIGPIPE);
+    (void)sigpending(&pending);
+    (void)pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
+    if (write(fifo, "", 1) < 0 && errno == EPIPE) { /* a full FIFO wakes as well */
+        if (sigismember(&pending, SIGPIPE) == 0) {
+            (void)sigtimedwait(&pipe_signal, NULL, &(struct timespec){0});
+        }
+        if (atomic_compare_exchange_strong(&map->wake_fifo, &fifo, -1)) {
+            (void)close(fifo);
+        }
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
 
 void wake_daemon_slow(struct map *map)
 {
@@ -24,6 +47,5 @@ void wake_daemon_slow(struct map *map)
             fifo = none;
         }
     }
-    ssize_t written = write(fifo, "", 1);
-    (void)written; /* a full FIFO wakes as well; EPIPE: the daemon went (SIGPIPE is blocked) */
+    touch(map, fifo);
 }

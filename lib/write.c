@@ -83,7 +83,9 @@ static int make_request(const struct larder *handle, const void *key, size_t key
     request->kind =
         (policy->flags & LARDER_NEGATIVE) != 0 ? RECORD_NEGATIVE : RECORD_VALUE;
     request->flags = local ? RECORD_LOCAL : RECORD_DIRTY;
-    return expiry_resolve(&policy->expiry, clock_wall_ms(), &request->expires_at_ms);
+    /* the time is asked for only where it matters */
+    int64_t now = policy->expiry.kind <= LARDER_EXPIRY_NEVER ? 0 : clock_wall_ms();
+    return expiry_resolve(&policy->expiry, now, &request->expires_at_ms);
 }
 
 static int too_big(const struct larder *handle, size_t size)
@@ -146,27 +148,37 @@ static int judge_condition(const struct writer *writer, const struct set_request
 static int set_one(struct writer *writer, const struct set_request *request)
 {
     struct record old;
-    int found = entry_find(&writer->transaction, &request->key, &old);
-    if (found < 0) {
-        return found;
-    }
-    const struct record *before = found == LARDER_OK ? &old : NULL;
-    int verdict = judge_condition(writer, request, before);
-    if (verdict != LARDER_OK) {
-        return verdict;
+    const struct record *before = NULL;
+    bool past = clock_expired(request->expires_at_ms); /* written in the past: a delete */
+    if (request->condition != SET_ALWAYS || past) {
+        int found = entry_find(&writer->transaction, &request->key, &old);
+        if (found < 0) {
+            return found;
+        }
+        before = found == LARDER_OK ? &old : NULL;
+        int verdict = judge_condition(writer, request, before);
+        if (verdict != LARDER_OK) {
+            return verdict;
+        }
     }
     larder_version version = clock_next(writer->control);
-    if (clock_expired(request->expires_at_ms)) { /* written in the past: a delete */
+    if (past) {
         return entry_delete(writer, &request->key, before, version);
     }
-    struct record record = {.header = {.clock = version.clock,
-                                       .node = version.node,
-                                       .kind = request->kind,
-                                       .flags = request->flags,
-                                       .value_size = (uint32_t)request->value_size,
-                                       .expires_at_ms = request->expires_at_ms}};
-    int result = entry_store(writer, &request->key, before, &record, request->value);
-    if (result == LARDER_OK && before == NULL) {
+    struct record record;
+    record.header = (struct record_header){.clock = version.clock,
+                                           .node = version.node,
+                                           .kind = request->kind,
+                                           .flags = request->flags,
+                                           .value_size = (uint32_t)request->value_size,
+                                           .expires_at_ms = request->expires_at_ms};
+    record.marks = NULL;
+    if (before != NULL) {
+        return entry_store(writer, &request->key, before, &record, request->value);
+    }
+    bool inserted = false;
+    int result = entry_upsert(writer, &request->key, &record, request->value, &inserted);
+    if (inserted) {
         /* a new entry has to earn its place; the byte may be another key's, long gone */
         atomic_store_explicit(evict_popularity(writer->control, request->key.hash), 0,
                               memory_order_relaxed);

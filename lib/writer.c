@@ -21,28 +21,30 @@ enum { GENERATION_TRIES = 3, ROOM_ROUNDS = 4, EVICT_BATCH = 512 };
 static void leave(struct writer *writer)
 {
     gate_leave(&writer->control->write_gate);
-    (void)pthread_sigmask(SIG_SETMASK, &writer->signals, NULL);
+    (void)pthread_setcancelstate(writer->cancelled, NULL);
 }
 
 static int enter_gate(struct writer *writer, int64_t wait_ms)
 {
-    sigset_t all;
-    (void)sigfillset(&all);
-    /* A handler that ran in here could leave by longjmp, and nobody would ever get in again. */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &writer->signals);
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &writer->cancelled);
     enum gate_result entered = gate_enter(&writer->control->write_gate, wait_ms);
-    if (entered == GATE_RECOVERED) {
-        stats_count(map_stats(writer->map), STATS_GATE_RECOVERIES);
-    }
-    if (entered >= 0) {
+    if (__builtin_expect(entered == GATE_ENTERED, 1)) {
         return LARDER_OK;
     }
-    (void)pthread_sigmask(SIG_SETMASK, &writer->signals, NULL);
-    if (entered == GATE_BUSY) {
-        return error_set(LARDER_EBUSY, "the write gate was held by another process for %" PRId64
-                         " ms", wait_ms);
+    if (entered == GATE_RECOVERED) {
+        stats_count(map_stats(writer->map), STATS_GATE_RECOVERIES);
+        return LARDER_OK;
     }
-    return error_set(LARDER_ECORRUPT, "the write gate is damaged");
+    (void)pthread_setcancelstate(writer->cancelled, NULL);
+    switch (entered) {
+    case GATE_BUSY:
+        return error_set(LARDER_EBUSY,
+                         "the write gate was held by another process for %" PRId64 " ms", wait_ms);
+    case GATE_OWN:
+        return error_set(LARDER_EBUSY, "this thread is inside a write already: a signal handler?");
+    default:
+        return error_set(LARDER_ECORRUPT, "the write gate is damaged");
+    }
 }
 
 /* Make invalidations durable that were refused before. They were promised: so they come first. */
@@ -147,11 +149,10 @@ int writer_commit(struct writer *writer)
             removal_free_pending(writer->control, writer->applied[i]);
         }
     }
-    gate_leave(&writer->control->write_gate);
+    leave(writer);
     if (result == LARDER_OK && changed && writer->replicates) {
         wake_daemon(writer->map);
     }
-    (void)pthread_sigmask(SIG_SETMASK, &writer->signals, NULL);
     return result;
 }
 
@@ -200,8 +201,28 @@ static int make_room(const struct larder *handle, uint64_t need)
             return result;
         }
         result = writer_commit(&writer);
+        if (result == LARDER_EFULL) { /* not even evicting has room */
+            return full_because_of_reader(store);
+        }
     }
     return result;
+}
+
+/* A process that was killed inside a read pins its snapshot for ever. Outside the write gate. */
+static bool clear_dead_readers(const struct larder *handle)
+{
+    struct transaction *reader;
+    int cleared = 0;
+    if (registry_reader(handle->map, &reader) != LARDER_OK) {
+        return false;
+    }
+    struct gate *gate = &reader->store->control->reader_gate;
+    if (gate_enter(gate, MAP_READER_WAIT_MS) < 0) {
+        return false;
+    }
+    (void)store_clear_dead_readers(reader->store, &cleared);
+    gate_leave(gate);
+    return cleared > 0;
 }
 
 int writer_run(const struct larder *handle, size_t need, writer_operation *operation,
@@ -229,6 +250,9 @@ int writer_run(const struct larder *handle, size_t need, writer_operation *opera
             return result;
         }
         int room = make_room(handle, pages);
+        if (room == LARDER_EFULL && clear_dead_readers(handle)) {
+            room = LARDER_OK;
+        }
         if (room != LARDER_OK) {
             return room;
         }

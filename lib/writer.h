@@ -2,13 +2,14 @@
  *
  *   writer_begin -> entry_* -> writer_commit | writer_abort
  *
- * Between begin and commit signals are blocked and nothing of the host program is called. Whatever
- * dies in between leaves the last committed transaction and its ledger.
+ * Between begin and commit nothing of the host program is called and the thread cannot be cancelled.
+ * Signals are not blocked: two system calls would be a quarter of a set (doc/decisions). A handler
+ * that calls back in gets EBUSY. Whatever dies in between leaves the last committed transaction and
+ * its ledger.
  */
 #ifndef LARDER_LIB_WRITER_H
 #define LARDER_LIB_WRITER_H
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,7 +30,7 @@ struct writer {
     struct control *control;
     struct transaction transaction;
     struct ledger ledger;
-    sigset_t signals;
+    int cancelled; /* the thread's cancel state before */
     bool replicates;
     size_t applied_count;
     uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
@@ -56,6 +57,10 @@ int entry_find(struct transaction *t, const struct key *key, struct record *reco
  * there is none). Chooses chunks and the log row, keeps the ledger. */
 int entry_store(struct writer *writer, const struct key *key, const struct record *old,
                 struct record *record, const void *value);
+
+/* The same without having looked: finds out what is there while it writes. */
+int entry_upsert(struct writer *writer, const struct key *key, struct record *record,
+                 const void *value, bool *inserted);
 
 /* Remove because somebody asked: leaves a tombstone of that version where the map replicates. old may
  * be NULL: then only the tombstone is written. */
