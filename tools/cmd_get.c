@@ -10,7 +10,8 @@
 #include "tools/tool.h"
 
 /* Lines of "name: value", and an empty one. */
-static void print_meta(const struct tool *tool, larder_bytes key, const larder_info *info)
+static void print_meta(const struct tool *tool, larder_bytes key, const larder_info *info,
+                       bool negative)
 {
     char text[OUTPUT_UNIT_SIZE];
     (void)printf("key: ");
@@ -23,9 +24,7 @@ static void print_meta(const struct tool *tool, larder_bytes key, const larder_i
         int64_t left = info->expires_ms - tool_now_ms();
         (void)printf(" (in %s)", output_duration(text, left > 0 ? left : 0));
     }
-    (void)printf("\nflags:%s%s%s\n\n", (info->flags & LARDER_LOCAL) != 0 ? " local" : "",
-                 (info->flags & LARDER_NEGATIVE) != 0 ? " negative" : "",
-                 (info->flags & ~(uint32_t)(LARDER_LOCAL | LARDER_NEGATIVE)) != 0 ? " others" : "");
+    (void)printf("\nnegative: %s\n\n", negative ? "yes" : "no");
 }
 
 static int print_json(const struct tool *tool, int outcome, larder_bytes key, const void *value,
@@ -68,7 +67,7 @@ int cmd_get(struct tool *tool)
     } else {
         result = outcome == LARDER_OK ? TOOL_OK : TOOL_MISS;
         if (tool->meta && (outcome == LARDER_OK || outcome == LARDER_ABSENT)) {
-            print_meta(tool, key, &info);
+            print_meta(tool, key, &info, outcome == LARDER_ABSENT);
         }
         if (outcome == LARDER_OK) {
             output_value(value, size);

@@ -23,7 +23,7 @@ static void print_long(const struct tool *tool, const larder_item *item, int64_t
     (void)printf("%10" PRIu64 "  %9s  %s  ", item->info.size, left,
                  output_time(created, item->info.created_ms));
     output_key((larder_bytes){item->key, item->key_size}, tool->hex);
-    (void)printf("%s\n", (item->info.flags & LARDER_NEGATIVE) != 0 ? "  (negative)" : "");
+    (void)printf("%s\n", item->outcome == LARDER_ABSENT ? "  (negative)" : "");
 }
 
 static bool print_item(const struct tool *tool, const larder_item *item, bool first, int64_t now_ms)
@@ -34,6 +34,7 @@ static bool print_item(const struct tool *tool, const larder_item *item, bool fi
         document_key(&row, key, tool->hex);
         if (tool->long_listing) {
             document_info(&row, &item->info, now_ms);
+            document_put(&row, "negative", json_boolean(item->outcome == LARDER_ABSENT));
         }
         (void)printf(first ? "\n" : ",\n");
         return output_document_part(&row);

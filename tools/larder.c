@@ -148,8 +148,8 @@ int cmd_version(struct tool *tool)
 
 static void print_command_help(const struct command *row)
 {
-    (void)printf("usage: larder [-d DIR] [-m NAME] [--json] [--hex] %s %s\n%s\n\n", row->name,
-                 row->usage, row->summary);
+    (void)printf("usage: larder [-d DIR] [-m NAME] [--json] [--hex] %s%s%s\n%s\n\n", row->name,
+                 row->usage[0] != '\0' ? " " : "", row->usage, row->summary);
     options_print(row->options | OPTIONS_GENERAL);
 }
 

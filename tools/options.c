@@ -249,7 +249,8 @@ enum options_result options_read(struct tool *tool, int argc, char **argv)
     tool->argument_count = argc - first - optind;
     if (tool->argument_count < tool->command->least ||
         (tool->command->most >= 0 && tool->argument_count > tool->command->most)) {
-        output_error("usage: larder %s %s", tool->command->name, tool->command->usage);
+        output_error("usage: larder %s%s%s", tool->command->name,
+                     tool->command->usage[0] != '\0' ? " " : "", tool->command->usage);
         return OPTIONS_WRONG;
     }
     return OPTIONS_RUN;

@@ -215,7 +215,6 @@ void document_info(struct document *into, const larder_info *info, int64_t now_m
     document_time(into, "created_ms", info->created_ms);
     document_time(into, "expires_ms", info->expires_ms);
     document_time(into, "ttl_ms", ttl < 0 ? 0 : ttl);
-    document_count(into, "flags", info->flags);
 }
 
 static bool write_document(struct document *finished, size_t flags, bool line)

@@ -59,7 +59,7 @@ void document_bytes(struct document *into, const char *name, const void *data, s
 /* "key", "key_base64", and with hex "key_hex". */
 void document_key(struct document *into, larder_bytes key, bool hex);
 
-/* size, version, created_ms, expires_ms, ttl_ms at the time now_ms, flags. */
+/* size, version, created_ms, expires_ms, ttl_ms at the time now_ms. */
 void document_info(struct document *into, const larder_info *info, int64_t now_ms);
 
 /* Write it and a line feed, and release it. False after a message where it could not be built. */

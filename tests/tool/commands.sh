@@ -168,6 +168,13 @@ says_json "rm as JSON" missing 1
 says_json "rm as JSON" keys.0.outcome deleted
 says_json "rm as JSON" keys.1.outcome miss
 run "it is gone too" 1 get a
+larder set first 1 && larder set last 2
+# shellcheck disable=SC2046
+run "rm of more than one commit takes" 1 --json rm first $(seq -f 'nobody:%g' 9000) last
+says_json "rm of more than one commit takes" deleted 2
+says_json "rm of more than one commit takes" missing 9000
+says_json "rm of more than one commit takes" keys.9001.outcome deleted
+run "the last one is gone" 1 get last
 
 # ---- ls
 for i in 1 2 3; do
@@ -203,6 +210,43 @@ says_json "ls as JSON, all" entries.2.size 30
 run "ls as JSON of nothing" 0 --json ls nothing:
 says_json "ls as JSON of nothing" entries.# 0
 
+for i in $(seq -w 300); do
+    larder -m many set "many:$i" "" || break
+done
+run "ls of more than one batch" 0 -m many ls
+says_line "ls of more than one batch" "$(seq -f 'many:%03g' 300)"
+for limit in 255 256 257 299 300 301; do
+    run "ls --limit $limit" 0 -m many --json ls --limit $limit
+    says_json "ls --limit $limit" count $((limit < 300 ? limit : 300))
+    says_json "ls --limit $limit" more "$([ $limit -lt 300 ] && echo true || echo false)"
+done
+
+# ---- a negative entry
+"$helpers/set_negative" "$dir" default nothing-there
+report $? "a negative entry"
+run "get of it" 1 get nothing-there
+says_nothing "it has no value"
+run "its JSON" 1 --json get nothing-there
+says_json "it is known to be absent" outcome absent
+run "its metadata" 1 get nothing-there --meta
+mentions "its metadata" "negative: yes"
+run "ls of it" 0 ls -l nothing-there
+mentions "ls of it" "(negative)"
+run "ls of it as JSON" 0 --json ls -l nothing-there
+says_json "ls of it as JSON" entries.0.negative true
+
+# ---- the directory from the environment
+LARDER_DIR=$dir "$LARDER" -m third get k >"$out" 2>"$err"
+status=$?
+says "\$LARDER_DIR" v
+mkdir -m 700 "$LARDER_TEST_DIR/elsewhere"
+LARDER_DIR=$LARDER_TEST_DIR/elsewhere larder -m third get k >"$out" 2>"$err"
+status=$?
+says "-d is stronger than \$LARDER_DIR" v
+(cd "$dir" && "$LARDER" -d . -m third get k) >"$out" 2>"$err"
+status=$?
+says "a directory from here" v
+
 # ---- stat, check, readers
 run "stat" 0 -m third stat
 mentions "stat names the map" "map third"
@@ -210,17 +254,18 @@ for group in lookups writes upkeep contents space replication; do
     grep -q "^$group\$" "$out"
     report $? "stat has $group"
 done
-larder -m third get k >/dev/null
-larder -m third get k >/dev/null
-larder -m third get nobody
-run "stat as JSON" 0 -m third --json stat
+larder -m counted set k v
+for key in k k k nobody; do
+    larder -m counted get $key >/dev/null
+done
+run "stat as JSON" 0 -m counted --json stat
 says_json "hits" lookups.hits 3
 says_json "misses" lookups.misses 1
 says_json "their ratio" lookups.hit_ratio 0.75
 says_json "sets" writes.sets 1
 says_json "entries" contents.entries 1
 says_json "no daemon" replication.daemon_heartbeat_ms null
-run "the ratio as text" 0 -m third stat
+run "the ratio as text" 0 -m counted stat
 grep -q -E '^  hit ratio +75.00 %$' "$out"
 report $? "the ratio as text"
 run "check" 0 check

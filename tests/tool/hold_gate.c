@@ -93,6 +93,7 @@ int main(int argc, char **argv)
         return 1;
     }
     larder *handle = open_map(argv[1], argv[2]);
+    (void)larder_has(handle, "hold_gate", 9); /* a reader that the tool can show */
     int result = stop_inside(child, handle);
     if (result == 0) {
         (void)puts("held");

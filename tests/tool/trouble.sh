@@ -103,6 +103,9 @@ run "a file in place of a map" 3 -m plain get k
 run "a file in place of a map, to be created" 3 -m plain create
 [ "$(cat "$dir/plain")" = text ]
 report $? "the file is as it was"
+mkdir "$LARDER_TEST_DIR/open" && chmod 777 "$LARDER_TEST_DIR/open"
+run "a directory that everybody may write to" 3 -d "$LARDER_TEST_DIR/open" create
+complains "it says so" "writable by everybody"
 ln -s /tmp "$dir/link"
 run "a symlink in place of a map" 3 -m link get k
 run "more than the file system has" 3 -m huge create --size 32T
@@ -162,6 +165,10 @@ run "stat" 0 -m busy --json stat
 refused=$("$helpers/json_get" writes.refused_busy <"$out")
 [ "$refused" -ge 1 ]
 report $? "refused_busy is $refused"
+run "readers" 0 -m busy --json readers
+grep -q -F "\"pid\": $holder, " "$out"
+report $? "the holder is among the readers"
+run "check with the gate held" 0 -m busy check
 exec 9>&-
 wait $holder
 report $? "the holder ended"
