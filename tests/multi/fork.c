@@ -148,11 +148,24 @@ static void view_own(struct user *user, larder *map, unsigned index)
     larder_release(map, &view);
 }
 
+static void forget_own(struct user *user, larder *map)
+{
+    larder_item items[OWN_KEYS] = {0};
+    char keys[OWN_KEYS][48];
+    for (unsigned at = 0; at < OWN_KEYS; at++) {
+        items[at].key_size = own_key(keys[at], user->id, at);
+        items[at].key = keys[at];
+    }
+    int code = larder_delete_many(map, items, OWN_KEYS);
+    test_check(code == LARDER_OK, "delete_many: %d %s", code, larder_last_error());
+}
+
 /* What every process and thread of this test does: all kinds of calls, both handles. */
 static void use_map(uint64_t id, uint64_t count, larder *one, larder *other)
 {
     struct user user = {.id = id, .random = test_random_new(id + 17), .value = malloc(VALUE_MAX)};
     test_check(user.value != NULL, "malloc");
+    forget_own(&user, one); /* an earlier user of this number may have left some */
     for (uint64_t round = 0; round < count; round++) {
         larder *map = test_random_below(&user.random, 2) ? one : other;
         unsigned index = (unsigned)test_random_below(&user.random, OWN_KEYS);

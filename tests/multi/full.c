@@ -23,14 +23,16 @@ static const char *directory;
 static larder *handle;
 static uint8_t value[HUGE + 1];
 
-static larder *open_map(void)
+static larder *open_named(const char *map)
 {
     larder_options options = {.dir = directory, .map_size = MAP_SIZE, .write_wait_ms = 5000};
     larder *opened = NULL;
-    int code = larder_open("full", &options, &opened);
+    int code = larder_open(map, &options, &opened);
     test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());
     return opened;
 }
+
+static larder *open_map(void) { return open_named("full"); }
 
 static void is_whole(const char *when)
 {
@@ -94,7 +96,9 @@ static uint64_t flood(const char *family, uint64_t bytes, bool popular)
         test_check(code == LARDER_OK, "set %" PRIu64 " (%zu bytes, after %" PRIu64 " bytes): %d %s",
                    count, size, written, code, larder_last_error());
         written += size;
-        test_check(is_there(handle, key, count, size), "%s is gone as soon as it is set", key);
+        if (count % 16 == 0) {
+            test_check(is_there(handle, key, count, size), "%s is gone as soon as it is set", key);
+        }
         if (!popular) continue;
         for (unsigned at = 0; at < 4; at++) { /* as readers do: a miss is filled again */
             uint64_t index = (count * 4 + at) % POPULAR;
@@ -148,6 +152,8 @@ static void one_huge_value(void)
     char key[48];
     enum { MANY = 1500 };
     unsigned before = 0, after = 0;
+    larder *kept = handle;
+    handle = open_named("huge");
     for (uint64_t index = 0; index < MANY; index++) {
         name(key, "many", index);
         test_check(set_tagged(handle, key, index, 6000) == LARDER_OK, "set %s: %s", key,
@@ -180,6 +186,8 @@ static void one_huge_value(void)
     }
     test_check(left == after, "a refused value took %u entries with it", after - left);
     is_whole("after the huge value");
+    larder_close(&handle);
+    handle = kept;
 }
 
 static uint64_t delete_everything(void)

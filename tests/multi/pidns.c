@@ -68,20 +68,48 @@ static bool enter_namespace(void)
     return write_file("/proc/self/setgroups", "deny") && write_file("/proc/self/gid_map", text);
 }
 
-static int in_namespace(void *context)
+static int strangers(void)
 {
-    (void)context;
+    return refused("outside") != 0 || make("inside") != 0;
+}
+
+static larder *inherited;
+
+static int with_handle(void)
+{
+    char value[1];
+    int code = larder_get(inherited, "k", 1, value, 1, NULL);
+    test_check(code == LARDER_ENAMESPACE, "get from another PID namespace: %d", code);
+    code = larder_set(inherited, "k", 1, "w", 1, NULL);
+    test_check(code == LARDER_ENAMESPACE, "set from another PID namespace: %d", code);
+    return refused("outside");
+}
+
+/* The first process of a namespace is its init: one child does all. test_spawn() would look for the
+ * parent, who has no pid in there. */
+static int run_inside(int (*function)(void))
+{
     if (!enter_namespace()) return TEST_SKIP;
-    /* Its first process is its init: one child does all. test_spawn() would look for its parent, who
-     * has no pid in there. */
     pid_t child = fork();
     test_check(child >= 0, "fork: %s", strerror(errno));
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        exit(refused("outside") != 0 || make("inside") != 0);
+        exit(function());
     }
     test_join(child, 10000, "a process inside");
     return 0;
+}
+
+static int in_namespace(void *context)
+{
+    (void)context;
+    return run_inside(strangers);
+}
+
+static int in_namespace_with_handle(void *context)
+{
+    (void)context;
+    return run_inside(with_handle);
 }
 
 int main(void)
@@ -90,18 +118,23 @@ int main(void)
     directory = test_directory();
     larder *handle = NULL;
     char value[1];
-    test_check(try_open("outside", &handle) == LARDER_OK, "open: %s", larder_last_error());
-    test_check(larder_set(handle, "k", 1, "v", 1, NULL) == LARDER_OK, "set");
+    test_join(test_spawn(make, "outside"), 10000, "a process that makes a map outside");
     int status = test_wait(test_spawn(in_namespace, NULL), 20000);
     if (WIFEXITED(status) && WEXITSTATUS(status) == TEST_SKIP) {
-        larder_close(&handle);
         test_skip("no permission to make a PID namespace");
     }
     test_check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "inside: %s",
                test_status_text(status));
+    test_check(try_open("outside", &handle) == LARDER_OK, "open: %s", larder_last_error());
     test_check(larder_get(handle, "k", 1, value, 1, NULL) == LARDER_OK && value[0] == 'v',
                "the refused process hurt the map");
-    test_join(test_spawn(refused, "inside"), 10000, "a process outside");
     larder_close(&handle);
+    test_join(test_spawn(refused, "inside"), 10000, "a process outside");
+    /* and one that goes inside with a handle that it inherits: no write, no read, no crash */
+    test_check(try_open("outside", &inherited) == LARDER_OK, "open: %s", larder_last_error());
+    test_join(test_spawn(in_namespace_with_handle, NULL), 20000, "inside, with a handle");
+    test_check(larder_get(inherited, "k", 1, value, 1, NULL) == LARDER_OK && value[0] == 'v',
+               "the process inside hurt the map");
+    larder_close(&inherited);
     test_end();
 }

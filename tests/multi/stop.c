@@ -50,7 +50,7 @@ static int set_text(larder *handle, const char *key, const char *text)
 }
 
 /* ---- Keys of a round: family 'a' is left alone, 'd' deleted, 'm' deleted in one call, 'r' overwritten
- * in vain, 'x' likewise by add, replace, cas and incr. One of each family is long, one has chunks. */
+ * in vain, 'x' likewise by set after add, replace, cas and set_many. One of each family is long, one has chunks. */
 
 static void family_key(char out[1024], char family, unsigned index)
 {
@@ -336,10 +336,13 @@ static void refuse_the_rest(larder *handle)
     test_check(code == LARDER_ESIZE, "get for the size: %d", code);
     began = test_now_us();
     timed_busy(larder_cas(handle, key, strlen(key), "n", 1, &info.version, NULL), began, "cas");
-    family_key(key, 'x', 3);
+    char text[8] = "";
     began = test_now_us();
-    timed_busy(larder_incr(handle, key, strlen(key), 1, NULL, NULL), began, "incr");
-    for (unsigned index = 4; index < KEYS; index++) {
+    timed_busy(larder_incr(handle, "count", 5, 1, NULL, NULL), began, "incr");
+    code = larder_get(handle, "count", 5, text, sizeof text - 1, NULL);
+    test_check(code == LARDER_MISS || (code == LARDER_OK && strcmp(text, "41") == 0),
+               "a refused incr left %d '%s'", code, text);
+    for (unsigned index = 3; index < KEYS; index++) {
         family_key(key, 'x', index);
         larder_item item = {.key = key, .key_size = strlen(key), .value = "n", .value_size = 1};
         began = test_now_us();
@@ -419,6 +422,7 @@ static void one_round(uint64_t round, pid_t *child, larder *handle, larder *quic
         family_set(handle, *family, round);
         family_is_there(handle, *family, round);
     }
+    test_check(set_text(handle, "count", "41") == LARDER_OK, "set");
     if (flood) flood_set(handle, round, FLOOD / TEST_SLOWNESS);
     atomic_store(&board->park, 0);
     stop_with_gate(*child, quick, random);
