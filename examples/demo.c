@@ -419,8 +419,7 @@ int main(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* should demo.sh be killed, the programs end with it */
     setlocale(LC_CTYPE, "");
     self.terminal = isatty(STDOUT_FILENO) == 1;
-    if (site_load(self.log_file, self.requests, &self.site, error, sizeof error) != 0 ||
-        self.site == NULL) {
+    if (site_load(self.log_file, &self.site, error, sizeof error) != 0 || self.site == NULL) {
         demo_fail(&self, "%s", error);
     } else if (loop_prepare(&self)) {
         if (self.requests == 0)

@@ -60,6 +60,7 @@ choose_log() {
 }
 
 [ $# -ge 1 ] || die "usage: demo.sh BUILD_DIR [--seconds S] [--requests N] [--clients N] [--workers N] [--log FILE]"
+[ -d "$1" ] || die "there is no build directory $1"
 build=$(cd "$1" && pwd)
 shift
 log=${LARDER_DEMO_LOG:-}

@@ -271,7 +271,7 @@ int main(int argc, char **argv)
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGCHLD);
     sigprocmask(SIG_BLOCK, &signals, NULL);
-    if (site_load(self.log_file, 0, &self.site, error, sizeof error) != 0) {
+    if (site_load(self.log_file, &self.site, error, sizeof error) != 0) {
         fprintf(stderr, "server: %s\n", error);
         goto out;
     }

@@ -201,13 +201,11 @@ static const char *line_read(site *self, char *line)
     return NULL;
 }
 
-int site_load(const char *file, size_t max_requests, site **out, char *error, size_t error_size)
+int site_load(const char *file, site **out, char *error, size_t error_size)
 {
     int result = -1;
     char *line = NULL;
     size_t capacity = 0, number = 0;
-    if (max_requests == 0 || max_requests > SITE_REQUESTS_MAX)
-        max_requests = SITE_REQUESTS_MAX;
     *out = NULL;
     FILE *stream = fopen(file, "re");
     site *self = calloc(1, sizeof *self);
@@ -216,7 +214,8 @@ int site_load(const char *file, size_t max_requests, site **out, char *error, si
         goto out;
     }
     ssize_t length;
-    while (self->request_count < max_requests && (length = getline(&line, &capacity, stream)) > 0) {
+    while (self->request_count < SITE_REQUESTS_MAX &&
+           (length = getline(&line, &capacity, stream)) > 0) {
         number++;
         if (line[length - 1] == '\n')
             line[length - 1] = '\0';

@@ -39,9 +39,9 @@ typedef struct site {
     size_t table_size;
 } site;
 
-/* Read FILE, at most max_requests lines of it (0: all, up to SITE_REQUESTS_MAX). Returns 0, or -1
- * and a sentence that names file and line in error. Release with site_free(). */
-int site_load(const char *file, size_t max_requests, site **out, char *error, size_t error_size);
+/* Read FILE, at most SITE_REQUESTS_MAX requests of it. Returns 0, or -1 and a sentence that names
+ * file and line in error. Release with site_free(). */
+int site_load(const char *file, site **out, char *error, size_t error_size);
 void site_free(site **self);
 
 /* The page of a path (query included), or NULL. */

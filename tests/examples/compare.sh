@@ -114,7 +114,7 @@ cli DEL 'de*mo:plain' >/dev/null
 check "deleted on both sides is the same" says 0 '^equal=3 '
 
 kill -KILL "$redis"
-wait "$redis" 2>/dev/null
+wait "$redis" 2>>"$scratch/redis.log"
 redis=
 check "no Redis is no verdict" says 3 'Redis'
 echo "1..$cases"

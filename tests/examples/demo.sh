@@ -31,7 +31,8 @@ place=$scratch/demo
 log=$scratch/access.log
 mkdir "$place"
 cp "$source/examples/access.log" "$log"
-run() { LARDER_DEMO_DIR=$place "$source/examples/demo.sh" "$build" --log "$log" "$@"; }
+export LARDER_DEMO_DIR=$place
+run=("$source/examples/demo.sh" "$build" --log "$log")
 processes() { # those with the demo's directory in their arguments
     cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | grep -cF "$place/larder-demo."
 }
@@ -48,7 +49,7 @@ within() { # SECONDS CONDITION...: poll until it holds
 says() { grep -qE -- "$1" "$scratch/out"; }
 lines() { [ "$(grep -cE -- "$1" "$scratch/out")" -ge "$2" ]; }
 
-run --seconds 9 --requests 1500 >"$scratch/out" 2>&1 &
+"${run[@]}" --seconds 9 --requests 1500 >"$scratch/out" 2>&1 &
 demo=$!
 check "it runs" within 30 says '^ +[0-9.]+ s +before'
 check "its programs are found" [ "$(processes)" -ge 4 ]
@@ -68,7 +69,7 @@ check "every worker served" [ "$(grep -cE '^  [1-4] +[1-9][0-9]* +[0-9.]+$' "$sc
 check "it leaves nothing behind" within 10 nothing_left
 [ $failed = 0 ] || cat "$scratch/out"
 
-run --seconds 60 >"$scratch/out" 2>&1 &
+"${run[@]}" --seconds 60 >"$scratch/out" 2>&1 &
 demo=$!
 check "it runs again" within 30 says '^ +[0-9.]+ s +before'
 kill -TERM $demo
@@ -79,7 +80,7 @@ check "told to stop, it says so by its status" [ $status = 143 ]
 check "and leaves nothing behind" within 10 nothing_left
 
 echo 'GET /page 200 zwölf' >"$log"
-run --seconds 5 >"$scratch/out" 2>&1
+"${run[@]}" --seconds 5 >"$scratch/out" 2>&1
 check "a broken log is an error" [ $? = 1 ]
 check "that names the line" says 'access.log:1: '
 echo "1..$cases"
