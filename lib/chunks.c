@@ -38,12 +38,12 @@ int chunks_delete(struct transaction *t, uint64_t first, size_t count)
 int chunks_part(struct transaction *t, const struct record *record, size_t index,
                 larder_bytes *part)
 {
-    size_t left = record->header.value_size - index * (size_t)CHUNK_SIZE;
+    size_t left = record->value_size - index * (size_t)CHUNK_SIZE;
     size_t expected = left < CHUNK_SIZE ? left : CHUNK_SIZE;
     int result = store_chunk_get(t, record->first_chunk + index, part);
     if (result == LARDER_MISS || (result == LARDER_OK && part->size != expected)) {
-        return error_set(LARDER_ECORRUPT, "chunk %zu of a value of %u bytes is missing or damaged",
-                         index, record->header.value_size);
+        return error_set(LARDER_ECORRUPT, "chunk %zu of a value of %zu bytes is missing or damaged",
+                         index, record->value_size);
     }
     return result;
 }
@@ -77,8 +77,8 @@ int chunks_verify(struct transaction *t, const struct record *record)
         (void)XXH3_64bits_update(&state, part.data, part.size);
     }
     if (XXH3_64bits_digest(&state) != record->value_checksum) {
-        return error_set(LARDER_ECORRUPT, "the checksum of a value of %u bytes is wrong",
-                         record->header.value_size);
+        return error_set(LARDER_ECORRUPT, "the checksum of a value of %zu bytes is wrong",
+                         record->value_size);
     }
     return LARDER_OK;
 }

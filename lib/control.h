@@ -62,7 +62,7 @@ struct ledger {
 static_assert(sizeof(struct ledger) == 256, "MAP_FORMAT");
 
 enum stats_counter { /* MAP_FORMAT: append only */
-    STATS_HITS,
+    STATS_LOOKUPS, /* hits are lookups less misses less absents */
     STATS_MISSES,
     STATS_EXPIRED,
     STATS_ABSENT,

@@ -129,11 +129,12 @@ static void furnish(struct writer *writer, const struct key *key, struct record 
     record->chunk_count = 0;
     if (__builtin_expect(record_needs_chunks(key, record), 0)) {
         header->flags |= RECORD_CHUNKED;
-        record->chunk_count = record_chunks(header->value_size);
+        record->chunk_count = record_chunks(record->value_size);
         record->first_chunk = writer->ledger.next_chunk;
-        record->value_checksum = record_value_hash(value, header->value_size);
+        record->value_checksum = record_value_hash(value, record->value_size);
         writer->ledger.next_chunk += record->chunk_count;
-        (void)chunks_write(&writer->transaction, record->first_chunk, value, header->value_size);
+        (void)chunks_write(&writer->transaction, record->first_chunk, value,
+                           record->value_size);
     }
 }
 
@@ -229,11 +230,7 @@ static int entomb(struct writer *writer, const struct key *key, const struct rec
         removal_raise_barrier(writer->control, key->hash, version.clock);
         return old == NULL ? LARDER_OK : erase(writer, key, old);
     }
-    struct record tombstone = {.header = {.clock = version.clock,
-                                          .node = version.node,
-                                          .kind = RECORD_DELETED,
-                                          .flags = RECORD_DIRTY,
-                                          .expires_at_ms = CLOCK_NEVER}};
+    struct record tombstone = record_make(version, RECORD_DELETED, RECORD_DIRTY, CLOCK_NEVER);
     return entry_store(writer, key, old, &tombstone, NULL);
 }
 
@@ -254,8 +251,7 @@ int entry_drop(struct writer *writer, const struct key *key, const struct record
     const struct record_header *header = &old->header;
     bool travels = writer->replicates && (header->flags & RECORD_LOCAL) == 0 &&
                    header->kind != RECORD_DELETED;
-    int64_t now_s = clock_wall_ms() / 1000;
-    bool recent = header->acked_s != 0 && now_s - header->acked_s < WRITER_ACKED_RECENTLY_S;
+    bool recent = old->acked_ms != 0 && clock_wall_ms() - old->acked_ms < WRITER_ACKED_RECENTLY_MS;
     if (travels && ((header->flags & RECORD_DIRTY) != 0 || recent)) {
         return entomb(writer, key, old, record_version(old));
     }
@@ -263,29 +259,30 @@ int entry_drop(struct writer *writer, const struct key *key, const struct record
 }
 
 int entry_reseal(struct writer *writer, const struct key *key, const struct record *old,
-                 const struct record_header *header)
+                 const struct record *changed)
 {
     struct transaction *t = &writer->transaction;
-    struct record changed = *old;
     struct encoded encoded;
-    changed.header = *header;
-    if (encode(t, &changed, key->hash, &encoded) == LARDER_OK) {
+    struct record_header before = old->header;
+    if (encode(t, changed, key->hash, &encoded) == LARDER_OK) {
         (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
         free(encoded.memory);
-        count(&writer->ledger, &old->header, -1);
-        count(&writer->ledger, header, 1);
+        count(&writer->ledger, &before, -1);
+        count(&writer->ledger, &changed->header, 1);
     }
     return t->error;
 }
 
 int entry_requeue(struct writer *writer, const struct key *key, const struct record *old)
 {
-    struct record_header header = old->header;
+    struct record moved = *old;
     struct transaction *t = &writer->transaction;
-    uint64_t before = header.row;
-    header.row = writer->ledger.next_row++;
-    (void)entry_reseal(writer, key, old, &header);
+    uint64_t before = old->header.row;
+    moved.header.row = writer->ledger.next_row++;
+    moved.header.flags |= RECORD_DIRTY;
+    moved.acked_ms = 0;
+    (void)entry_reseal(writer, key, old, &moved);
     (void)store_log_delete(t, before);
-    (void)store_log_append(t, header.row, key->form, key->form_size);
+    (void)store_log_append(t, moved.header.row, key->form, key->form_size);
     return t->error;
 }

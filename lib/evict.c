@@ -55,7 +55,7 @@ static bool judge(struct writer *writer, uint64_t row, const larder_bytes *form)
         return false;
     }
     _Atomic uint8_t *popularity = evict_popularity(writer->control, key.hash);
-    bool expired = clock_expired(record.header.expires_at_ms);
+    bool expired = clock_expired(record.expires_at_ms);
     if (!expired && atomic_load_explicit(popularity, memory_order_relaxed) != 0) {
         atomic_store_explicit(popularity, 0, memory_order_relaxed);
     } else if (entry_drop(writer, &key, &record) == LARDER_OK) {

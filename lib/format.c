@@ -7,8 +7,6 @@
 
 #include <string.h>
 
-#include "clock.h"
-
 struct reader {
     const uint8_t *at;
     size_t left;
@@ -27,14 +25,14 @@ static const uint8_t *take(struct reader *reader, size_t size)
     return bytes;
 }
 
-static int64_t take_time(struct reader *reader, bool there, int64_t otherwise)
+static int64_t take_extra(struct reader *reader, bool there, int64_t otherwise)
 {
     const uint8_t *bytes = there ? take(reader, sizeof(int64_t)) : NULL;
-    int64_t time = otherwise;
+    int64_t extra = otherwise;
     if (bytes != NULL) {
-        memcpy(&time, bytes, sizeof time);
+        memcpy(&extra, bytes, sizeof extra);
     }
-    return time;
+    return extra;
 }
 
 static void take_long_key(struct reader *reader, struct record *record)
@@ -53,61 +51,97 @@ static void take_long_key(struct reader *reader, struct record *record)
     record->long_key_size = size;
 }
 
+struct chunk_list {
+    uint64_t first, checksum, size;
+};
+
 static void take_value(struct reader *reader, struct record *record)
 {
-    const struct record_header *header = &record->header;
-    if ((header->flags & RECORD_CHUNKED) == 0) {
-        record->value = take(reader, header->value_size);
+    if ((record->header.flags & RECORD_CHUNKED) == 0) {
+        record->value_size = reader->left;
+        record->value = take(reader, reader->left);
         return;
     }
-    const uint8_t *list = take(reader, 2 * sizeof(uint64_t));
-    if (list == NULL) {
+    struct chunk_list list;
+    const uint8_t *bytes = take(reader, sizeof list);
+    if (bytes == NULL) {
         return;
     }
-    memcpy(&record->first_chunk, list, sizeof record->first_chunk);
-    memcpy(&record->value_checksum, list + sizeof(uint64_t), sizeof record->value_checksum);
-    record->chunk_count = record_chunks(header->value_size);
-    if (record->chunk_count == 0 || record->first_chunk > UINT64_MAX - record->chunk_count) {
+    memcpy(&list, bytes, sizeof list);
+    if (list.size == 0 || list.size > UINT32_MAX ||
+        list.first > UINT64_MAX - record_chunks((size_t)list.size)) {
         reader->failed = true;
+        return;
     }
+    record->first_chunk = list.first;
+    record->value_checksum = list.checksum;
+    record->value_size = (size_t)list.size;
+    record->chunk_count = record_chunks((size_t)list.size);
+}
+
+static bool header_is_sane(const struct record_header *header)
+{
+    return header->kind >= RECORD_VALUE && header->kind <= RECORD_DELETED &&
+           (header->flags & ~RECORD_FLAGS) == 0 && header->extras >> RECORD_EXTRAS == 0 &&
+           header->mark_count <= RECORD_MARKS_MAX;
+}
+
+/* What few records have: extras beyond the expiry, marks, a long key, chunks. */
+static bool take_uncommon(struct reader *reader, struct record *record)
+{
+    unsigned extras = record->header.extras;
+    record->created_ms = take_extra(reader, (extras & RECORD_HAS_CREATED) != 0, 0);
+    record->acked_ms = take_extra(reader, (extras & RECORD_HAS_ACKED) != 0, 0);
+    record->stale_until_ms = take_extra(reader, (extras & RECORD_HAS_STALE) != 0, 0);
+    record->sliding_ms = take_extra(reader, (extras & RECORD_HAS_SLIDING) != 0, 0);
+    record->marks = take(reader, (size_t)record->header.mark_count * RECORD_MARK_SIZE);
+    if ((record->header.flags & RECORD_LONG_KEY) != 0) {
+        take_long_key(reader, record);
+    }
+    take_value(reader, record);
+    return !reader->failed && reader->left == 0;
 }
 
 bool record_decode(const void *bytes, size_t size, struct record *record)
 {
     struct reader reader = {.at = bytes, .left = size};
     const uint8_t *head = take(&reader, sizeof record->header);
-    if (head == NULL) {
+    if (__builtin_expect(head == NULL, 0)) {
         return false;
     }
+    *record = (struct record){.value = NULL};
     memcpy(&record->header, head, sizeof record->header);
     const struct record_header *header = &record->header;
-    if (header->kind < RECORD_VALUE || header->kind > RECORD_DELETED ||
-        (header->flags & ~RECORD_FLAGS) != 0 || (header->extras & ~RECORD_EXTRAS) != 0 ||
-        header->mark_count > RECORD_MARKS_MAX) {
+    if (__builtin_expect(!header_is_sane(header), 0)) {
         return false;
     }
-    record->created_ms = take_time(&reader, (header->extras & RECORD_HAS_CREATED) != 0,
-                                   clock_version_ms(header->clock));
-    record->stale_until_ms = take_time(&reader, (header->extras & RECORD_HAS_STALE) != 0, 0);
-    record->sliding_ms = take_time(&reader, (header->extras & RECORD_HAS_SLIDING) != 0, 0);
-    record->marks = take(&reader, (size_t)header->mark_count * RECORD_MARK_SIZE);
-    record->long_key = NULL;
-    record->long_key_size = 0;
-    if ((header->flags & RECORD_LONG_KEY) != 0) {
-        take_long_key(&reader, record);
+    record->expires_at_ms =
+        take_extra(&reader, (header->extras & RECORD_HAS_EXPIRY) != 0, INT64_MAX);
+    if (__builtin_expect((header->extras & ~RECORD_HAS_EXPIRY) == 0 && header->mark_count == 0 &&
+                             (header->flags & (RECORD_LONG_KEY | RECORD_CHUNKED)) == 0,
+                         1)) {
+        record->value = reader.at;
+        record->value_size = reader.left;
+        return !reader.failed;
     }
-    record->value = NULL;
-    record->first_chunk = 0;
-    record->value_checksum = 0;
-    record->chunk_count = 0;
-    take_value(&reader, record);
-    return !reader.failed && reader.left == 0;
+    return take_uncommon(&reader, record);
+}
+
+static uint8_t extras_of(const struct record *record)
+{
+    unsigned extras = 0;
+    extras |= record->expires_at_ms != INT64_MAX ? RECORD_HAS_EXPIRY : 0u;
+    extras |= record->created_ms != 0 ? RECORD_HAS_CREATED : 0u;
+    extras |= record->acked_ms != 0 ? RECORD_HAS_ACKED : 0u;
+    extras |= record->stale_until_ms != 0 ? RECORD_HAS_STALE : 0u;
+    extras |= record->sliding_ms != 0 ? RECORD_HAS_SLIDING : 0u;
+    return (uint8_t)extras;
 }
 
 static size_t size_without_value(const struct record *record)
 {
     size_t size = sizeof record->header;
-    size += (size_t)__builtin_popcount(record->header.extras) * sizeof(int64_t);
+    size += (size_t)__builtin_popcount(extras_of(record)) * sizeof(int64_t);
     size += (size_t)record->header.mark_count * RECORD_MARK_SIZE;
     if ((record->header.flags & RECORD_LONG_KEY) != 0) {
         size += sizeof(uint32_t) + record->long_key_size;
@@ -118,14 +152,13 @@ static size_t size_without_value(const struct record *record)
 size_t record_size(const struct record *record)
 {
     bool chunked = (record->header.flags & RECORD_CHUNKED) != 0;
-    return size_without_value(record) +
-           (chunked ? 2 * sizeof(uint64_t) : (size_t)record->header.value_size);
+    return size_without_value(record) + (chunked ? sizeof(struct chunk_list) : record->value_size);
 }
 
 bool record_needs_chunks(const struct key *key, const struct record *record)
 {
-    size_t size = key->form_size + size_without_value(record) + record->header.value_size;
-    return record->header.value_size > 2 * sizeof(uint64_t) && size > RECORD_NODE_MAX;
+    size_t size = key->form_size + size_without_value(record) + record->value_size;
+    return record->value_size > sizeof(struct chunk_list) && size > RECORD_NODE_MAX;
 }
 
 static uint8_t *put(uint8_t *at, const void *bytes, size_t size)
@@ -136,31 +169,35 @@ static uint8_t *put(uint8_t *at, const void *bytes, size_t size)
     return at + size;
 }
 
+static uint8_t *put_extra(uint8_t *at, bool there, int64_t extra)
+{
+    return there ? put(at, &extra, sizeof extra) : at;
+}
+
 void record_encode(void *bytes, const struct record *record, uint64_t key_hash)
 {
-    const struct record_header *header = &record->header;
+    struct record_header header = record->header;
+    header.extras = extras_of(record);
     uint8_t *start = bytes;
-    uint8_t *at = put(start, header, sizeof *header);
-    if ((header->extras & RECORD_HAS_CREATED) != 0) {
-        at = put(at, &record->created_ms, sizeof record->created_ms);
-    }
-    if ((header->extras & RECORD_HAS_STALE) != 0) {
-        at = put(at, &record->stale_until_ms, sizeof record->stale_until_ms);
-    }
-    if ((header->extras & RECORD_HAS_SLIDING) != 0) {
-        at = put(at, &record->sliding_ms, sizeof record->sliding_ms);
-    }
-    at = put(at, record->marks, (size_t)header->mark_count * RECORD_MARK_SIZE);
-    if ((header->flags & RECORD_LONG_KEY) != 0) {
+    uint8_t *at = put(start, &header, sizeof header);
+    at = put_extra(at, (header.extras & RECORD_HAS_EXPIRY) != 0, record->expires_at_ms);
+    at = put_extra(at, (header.extras & RECORD_HAS_CREATED) != 0, record->created_ms);
+    at = put_extra(at, (header.extras & RECORD_HAS_ACKED) != 0, record->acked_ms);
+    at = put_extra(at, (header.extras & RECORD_HAS_STALE) != 0, record->stale_until_ms);
+    at = put_extra(at, (header.extras & RECORD_HAS_SLIDING) != 0, record->sliding_ms);
+    at = put(at, record->marks, (size_t)record->header.mark_count * RECORD_MARK_SIZE);
+    if ((record->header.flags & RECORD_LONG_KEY) != 0) {
         uint32_t size = (uint32_t)record->long_key_size;
         at = put(at, &size, sizeof size);
         at = put(at, record->long_key, record->long_key_size);
     }
-    if ((header->flags & RECORD_CHUNKED) != 0) {
-        at = put(at, &record->first_chunk, sizeof record->first_chunk);
-        at = put(at, &record->value_checksum, sizeof record->value_checksum);
+    if ((record->header.flags & RECORD_CHUNKED) != 0) {
+        struct chunk_list list = {.first = record->first_chunk,
+                                  .checksum = record->value_checksum,
+                                  .size = record->value_size};
+        at = put(at, &list, sizeof list);
     } else {
-        at = put(at, record->value, header->value_size);
+        at = put(at, record->value, record->value_size);
     }
     uint64_t checksum = XXH3_64bits_withSeed(start + sizeof checksum,
                                              (size_t)(at - start) - sizeof checksum, key_hash);

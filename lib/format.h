@@ -1,11 +1,13 @@
 /* format.h: what stands behind a key in the tree: a record. MAP_FORMAT
  *
- *   header (48 bytes) | extras, 8 bytes each, in the order of their bits | marks, 16 bytes each |
- *   long key (4 bytes of size, the key) | value, or where its chunks are (16 bytes)
+ *   header (32 bytes) | extras, 8 bytes each, in the order of their bits | marks, 16 bytes each |
+ *   long key (4 bytes of size, the key) | the value, or where its chunks are (24 bytes)
  *
- * All integers in the machine's byte order (the control segment refuses another one). Records are
- * read by memcpy and never trusted: record_decode() checks every length against the bytes that are
- * there. Whoever changes a field here raises CONTROL_FORMAT.
+ * A value's size is what is left of the record, so that the common entry carries 32 or 40 bytes beside
+ * its value: leaves are most of what a hit waits for. All integers in the machine's byte order (the
+ * control segment refuses another one). Records are read by memcpy and never trusted: record_decode()
+ * checks every length against the bytes that are there. Whoever changes a field here raises
+ * CONTROL_FORMAT.
  */
 #ifndef LARDER_LIB_FORMAT_H
 #define LARDER_LIB_FORMAT_H
@@ -27,10 +29,12 @@ enum {
     RECORD_LONG_KEY = 1 << 3,
     RECORD_FLAGS = 0x0f,
 
-    RECORD_HAS_CREATED = 1 << 0, /* creation time, where it is not the version's */
-    RECORD_HAS_STALE = 1 << 1,   /* stale-until */
-    RECORD_HAS_SLIDING = 1 << 2, /* sliding period */
-    RECORD_EXTRAS = 0x07,
+    RECORD_HAS_EXPIRY = 1 << 0,
+    RECORD_HAS_CREATED = 1 << 1, /* creation time, where it is not the version's */
+    RECORD_HAS_ACKED = 1 << 2,   /* when Redis acknowledged it to us */
+    RECORD_HAS_STALE = 1 << 3,   /* stale-until */
+    RECORD_HAS_SLIDING = 1 << 4, /* sliding period */
+    RECORD_EXTRAS = 5,           /* how many there are */
 
     RECORD_MARKS_MAX = 17, /* a group and 16 tags */
     RECORD_MARK_SIZE = 16,
@@ -47,27 +51,40 @@ struct record_header {
     uint64_t checksum; /* XXH3 of all that follows, seeded with the key's hash */
     uint64_t clock;    /* version */
     uint64_t row;      /* of the log */
-    int64_t expires_at_ms;
     uint32_t node;
-    uint32_t value_size;
     uint8_t kind, flags, mark_count, extras;
-    uint32_t acked_s; /* when Redis acknowledged it, s since the epoch; 0: it did not, or not to us */
 };
-static_assert(sizeof(struct record_header) == 48, "MAP_FORMAT");
-static_assert(offsetof(struct record_header, kind) == 40, "MAP_FORMAT");
+static_assert(sizeof(struct record_header) == 32, "MAP_FORMAT");
+static_assert(offsetof(struct record_header, kind) == 28, "MAP_FORMAT");
 
-/* A record taken apart. Pointers go into the encoded bytes. */
+/* A record taken apart, or about to be put together. Pointers go into the encoded bytes. */
 struct record {
-    struct record_header header;
-    int64_t created_ms, stale_until_ms, sliding_ms;
+    struct record_header header; /* checksum and extras are record_encode()'s */
+    int64_t expires_at_ms;       /* INT64_MAX: never */
+    int64_t created_ms;          /* 0: the version's */
+    int64_t acked_ms;            /* 0: it was not, or not by us */
+    int64_t stale_until_ms;      /* 0: never stale */
+    int64_t sliding_ms;          /* 0: not sliding */
     const uint8_t *marks;
     const uint8_t *long_key;
     size_t long_key_size;
-    const uint8_t *value;     /* NULL where it is chunked */
-    uint64_t first_chunk;     /* ids first_chunk .. first_chunk + chunk_count - 1 */
-    uint64_t value_checksum;  /* of a chunked value */
+    size_t value_size;
+    const uint8_t *value;    /* NULL where it is chunked */
+    uint64_t first_chunk;    /* ids first_chunk .. first_chunk + chunk_count - 1 */
+    uint64_t value_checksum; /* of a chunked value: record_value_hash() */
     size_t chunk_count;
 };
+
+/* A record with nothing in it but these. */
+static inline struct record record_make(larder_version version, enum record_kind kind,
+                                        unsigned flags, int64_t expires_at_ms)
+{
+    return (struct record){.header = {.clock = version.clock,
+                                      .node = version.node,
+                                      .kind = (uint8_t)kind,
+                                      .flags = (uint8_t)flags},
+                           .expires_at_ms = expires_at_ms};
+}
 
 /* Take a record apart. False: it is damaged (nothing beyond the bytes was looked at). */
 bool record_decode(const void *bytes, size_t size, struct record *record);
@@ -94,6 +111,11 @@ static inline size_t record_chunks(size_t value_size)
 static inline larder_version record_version(const struct record *record)
 {
     return (larder_version){.clock = record->header.clock, .node = record->header.node};
+}
+
+static inline int64_t record_created_ms(const struct record *record)
+{
+    return record->created_ms != 0 ? record->created_ms : (int64_t)(record->header.clock >> 16);
 }
 
 /* Whether the record is of this key (always, unless two long keys share a form). */

@@ -113,7 +113,7 @@ static void check_entry(struct transaction *t, const larder_bytes *form, const l
         damage(report, "entry \"%s\": its log row %" PRIu64 " names another key", name, row);
     }
     free(memory);
-    report->bytes += record.header.value_size;
+    report->bytes += record.value_size;
     report->dirty += (record.header.flags & RECORD_DIRTY) != 0;
     if (record.header.kind == RECORD_DELETED) {
         report->tombstones++;
@@ -223,7 +223,7 @@ static int walk(larder *handle, inspect_report *report)
     int result = LARDER_EBUSY;
     struct ledger ledger = {0};
     for (int tries = 0; tries < CHECK_TRIES; tries++) {
-        result = registry_snapshot(handle->map, &t);
+        result = registry_snapshot(handle->map, NULL, &t);
         if (result != LARDER_OK) {
             break;
         }

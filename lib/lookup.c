@@ -44,7 +44,6 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
     }
     if (__builtin_expect(result == LARDER_OK, 1)) {
         evict_touch(control, l->key.hash);
-        stats_count(stats, STATS_HITS);
     } else if (result == LARDER_ABSENT) {
         evict_touch(control, l->key.hash);
         stats_count(stats, STATS_ABSENT);
@@ -59,17 +58,17 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
 
 void lookup_info(const struct record *record, larder_info *info)
 {
-    *info = (larder_info){.size = record->header.value_size,
+    *info = (larder_info){.size = record->value_size,
                           .version = record_version(record),
-                          .created_ms = record->created_ms,
-                          .expires_ms = record->header.expires_at_ms,
+                          .created_ms = record_created_ms(record),
+                          .expires_ms = record->expires_at_ms,
                           .stale_until_ms = record->stale_until_ms};
 }
 
 int lookup_copy(struct transaction *t, const struct record *record, void *buffer)
 {
     if (__builtin_expect(record->chunk_count == 0, 1)) {
-        memcpy(buffer, record->value, record->header.value_size);
+        memcpy(buffer, record->value, record->value_size);
         return LARDER_OK;
     }
     return chunks_copy(t, record, buffer);

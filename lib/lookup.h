@@ -28,7 +28,7 @@ static inline int lookup_judge(const struct record *record, uint64_t dead_before
     if (header->kind == RECORD_DELETED || header->clock <= dead_before) {
         return LARDER_MISS;
     }
-    if (__builtin_expect(clock_expired(header->expires_at_ms), 0)) {
+    if (__builtin_expect(clock_expired(record->expires_at_ms), 0)) {
         *expired = true;
         return LARDER_MISS;
     }

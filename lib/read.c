@@ -25,12 +25,13 @@ static int begin(const struct larder *handle, const void *key, size_t key_size, 
     }
     struct control *control = map_control(handle->map);
     l->dead_before = removal_dead_before(control, l->key.hash); /* before the snapshot */
-    result = registry_snapshot(handle->map, t);
+    struct stats_slot *stats = map_stats(handle->map);
+    result = registry_snapshot(handle->map, peek ? NULL : stats, t);
     if (__builtin_expect(result != LARDER_OK, 0)) {
         /* Whatever keeps us from looking, to the caller the cache just does not have it. */
-        stats_count(map_stats(handle->map),
-                    result == LARDER_EBUSY ? STATS_READ_BUSY : STATS_READ_CORRUPT);
-        stats_count(map_stats(handle->map), STATS_MISSES);
+        stats_count(stats, result == LARDER_EBUSY ? STATS_READ_BUSY : STATS_READ_CORRUPT);
+        stats_count(stats, STATS_LOOKUPS);
+        stats_count(stats, STATS_MISSES);
         return LARDER_MISS;
     }
     if (__builtin_expect((*t)->store->control != control, 0)) {
@@ -69,10 +70,10 @@ int larder_get_with(larder *handle, const void *key, size_t key_size, void *buff
     if (info != NULL) {
         lookup_info(&l.record, info);
     }
-    if (__builtin_expect(l.record.header.value_size > buffer_size, 0)) {
-        result = error_set(LARDER_ESIZE, "the value has %u bytes, the buffer %zu",
-                           l.record.header.value_size, buffer_size);
-    } else if (l.record.header.value_size > 0 &&
+    if (__builtin_expect(l.record.value_size > buffer_size, 0)) {
+        result = error_set(LARDER_ESIZE, "the value has %zu bytes, the buffer %zu",
+                           l.record.value_size, buffer_size);
+    } else if (l.record.value_size > 0 &&
                lookup_copy(t, &l.record, buffer) != LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_READ_CORRUPT);
         result = LARDER_MISS;
@@ -101,7 +102,7 @@ int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **va
     if (result != LARDER_OK && result != LARDER_ABSENT) {
         return result;
     }
-    size_t size = l.record.header.value_size;
+    size_t size = l.record.value_size;
     void *memory = malloc(size == 0 ? 1 : size);
     if (memory == NULL) {
         result = error_set(LARDER_ENOMEM, "no memory for a value of %zu bytes", size);
@@ -149,7 +150,7 @@ static int fill_parts(struct transaction *t, const struct record *record, struct
 {
     if (record->chunk_count == 0) {
         view->parts[0] = (struct iovec){.iov_base = (void *)(uintptr_t)record->value,
-                                        .iov_len = record->header.value_size};
+                                        .iov_len = record->value_size};
         return LARDER_OK;
     }
     for (size_t i = 0; i < record->chunk_count; i++) {
@@ -193,7 +194,7 @@ int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view 
         return result;
     }
     l.dead_before = removal_dead_before(map_control(handle->map), l.key.hash);
-    result = registry_view_begin(handle->map, &reader);
+    result = registry_view_begin(handle->map, map_stats(handle->map), &reader);
     if (result != LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_READ_BUSY);
         (void)atomic_fetch_sub(&handle->map->views, 1);
@@ -211,7 +212,7 @@ int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view 
         } else {
             view->reader = reader;
             out->parts = view->parts;
-            out->part_count = l.record.header.value_size == 0 ? 0 : count;
+            out->part_count = l.record.value_size == 0 ? 0 : count;
             out->internal[0] = view;
             lookup_info(&l.record, &out->info);
             return result;
@@ -248,7 +249,7 @@ static int find_many(const struct larder *handle, struct transaction *t, struct 
         items[i].outcome = lookup_find(handle, t, &lookups[i], false);
         if (items[i].outcome == LARDER_OK || items[i].outcome == LARDER_ABSENT) {
             lookup_info(&lookups[i].record, &items[i].info);
-            *bytes += lookups[i].record.header.value_size;
+            *bytes += lookups[i].record.value_size;
         }
     }
     return LARDER_OK;
@@ -289,8 +290,10 @@ int larder_get_many(larder *handle, larder_item *items, size_t count, void **mem
         free(lookups);
         return result;
     }
-    if (registry_snapshot(handle->map, &t) != LARDER_OK) {
+    stats_add(map_stats(handle->map), STATS_LOOKUPS, count);
+    if (registry_snapshot(handle->map, NULL, &t) != LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_READ_BUSY);
+        stats_add(map_stats(handle->map), STATS_MISSES, count);
         free(lookups);
         return LARDER_OK; /* all of them are misses */
     }
@@ -310,7 +313,7 @@ int larder_get_many(larder *handle, larder_item *items, size_t count, void **mem
             continue;
         }
         items[i].value = at;
-        items[i].value_size = lookups[i].record.header.value_size;
+        items[i].value_size = lookups[i].record.value_size;
         at += items[i].value_size;
     }
     store_read_end(t);

@@ -218,7 +218,7 @@ int registry_reader_slow(struct map *map, struct transaction **out)
     return result;
 }
 
-int registry_view_begin(struct map *map, struct reader **out)
+int registry_view_begin(struct map *map, struct stats_slot *lookups, struct reader **out)
 {
     struct reader *reader = calloc(1, sizeof *reader);
     if (reader == NULL) {
@@ -237,7 +237,7 @@ int registry_view_begin(struct map *map, struct reader **out)
         free(reader);
         return result;
     }
-    result = store_read_begin(&reader->transaction);
+    result = store_read_begin(&reader->transaction, lookups);
     if (result != LARDER_OK) {
         registry_view_end(&reader);
         return result;

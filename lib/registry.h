@@ -79,15 +79,17 @@ static inline int registry_reader(struct map *map, struct transaction **out)
     return registry_reader_slow(map, out);
 }
 
-/* The same with a snapshot taken. End it with store_read_end(). */
-static inline int registry_snapshot(struct map *map, struct transaction **out)
+/* The same with a snapshot taken; a lookup is counted in the slot, if one is given. End it with
+ * store_read_end(). */
+static inline int registry_snapshot(struct map *map, struct stats_slot *lookups,
+                                    struct transaction **out)
 {
     int result = registry_reader(map, out);
-    return __builtin_expect(result == LARDER_OK, 1) ? store_read_begin(*out) : result;
+    return __builtin_expect(result == LARDER_OK, 1) ? store_read_begin(*out, lookups) : result;
 }
 
 /* A reader of its own for a view, outside the threads' lists; with a snapshot. */
-int registry_view_begin(struct map *map, struct reader **out);
+int registry_view_begin(struct map *map, struct stats_slot *lookups, struct reader **out);
 void registry_view_end(struct reader **reader);
 
 #endif

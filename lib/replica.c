@@ -191,7 +191,7 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
     const uint8_t *key = record.long_key != NULL ? record.long_key
                                                  : (const uint8_t *)form->data + 1;
     size_t key_size = record.long_key != NULL ? record.long_key_size : form->size - 1;
-    size_t value_size = record.header.value_size;
+    size_t value_size = record.value_size;
     if (!grow(batch, *used, key_size + value_size)) {
         return error_set(LARDER_ENOMEM, "no memory for the outbox");
     }
@@ -208,7 +208,7 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
         .kind = (enum replica_kind)record.header.kind,
         .row = row,
         .value_hash = replica_value_hash(at + key_size, value_size),
-        .expires_at_ms = record.header.expires_at_ms,
+        .expires_at_ms = record.expires_at_ms,
         .key_size = key_size,
         .value_size = value_size,
     };
@@ -266,7 +266,7 @@ int replica_outbox(larder *handle, replica_batch *batch, uint64_t from_row, size
     if (!grow_records(batch, max_records) || !grow(batch, 0, 1)) {
         return error_set(LARDER_ENOMEM, "no memory for the outbox");
     }
-    result = registry_snapshot(handle->map, &t);
+    result = registry_snapshot(handle->map, NULL, &t);
     if (result != LARDER_OK) {
         return result;
     }
@@ -284,7 +284,17 @@ void replica_batch_free(replica_batch *batch)
 
 /* ---- Acknowledging ---------------------------------------------------------------------------- */
 
-static int acknowledge_one(struct writer *writer, const replica_ack *ack, uint32_t now_s,
+/* Take the dirty flag away; acked_ms 0: not because Redis has this one. */
+static int clean(struct writer *writer, const struct key *key, const struct record *record,
+                 int64_t acked_ms)
+{
+    struct record changed = *record;
+    changed.header.flags &= (uint8_t)~RECORD_DIRTY;
+    changed.acked_ms = acked_ms;
+    return entry_reseal(writer, key, record, &changed);
+}
+
+static int acknowledge_one(struct writer *writer, const replica_ack *ack, int64_t now_ms,
                            size_t *cleared)
 {
     struct key key;
@@ -302,11 +312,8 @@ static int acknowledge_one(struct writer *writer, const replica_ack *ack, uint32
         /* Written again on its way out, under a row that the cursor may have passed. */
         return entry_requeue(writer, &key, &record);
     }
-    struct record_header header = record.header;
-    header.flags &= (uint8_t)~RECORD_DIRTY;
-    header.acked_s = now_s;
     ++*cleared;
-    return entry_reseal(writer, &key, &record, &header);
+    return clean(writer, &key, &record, now_ms);
 }
 
 int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks, size_t count,
@@ -325,9 +332,9 @@ int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks,
         return result;
     }
     result = check_fence(writer.control, fence);
-    uint32_t now_s = (uint32_t)(clock_wall_ms() / 1000);
+    int64_t now_ms = clock_wall_ms();
     for (size_t i = 0; i < count && result == LARDER_OK; i++) {
-        result = acknowledge_one(&writer, &acks[i], now_s, &done);
+        result = acknowledge_one(&writer, &acks[i], now_ms, &done);
     }
     if (result != LARDER_OK) {
         writer_abort(&writer);
@@ -346,11 +353,11 @@ static replica_record as_replica(const struct record *record)
 {
     replica_record r = {.version = record_version(record),
                         .kind = (enum replica_kind)record->header.kind};
-    if (record->header.value_size > 0) {
+    if (record->value_size > 0) {
         /* a chunked value's checksum is the hash of the value */
         r.value_hash = record->chunk_count > 0
                            ? record->value_checksum
-                           : replica_value_hash(record->value, record->header.value_size);
+                           : replica_value_hash(record->value, record->value_size);
     }
     return r;
 }
@@ -368,10 +375,7 @@ static int store_inbound(struct writer *writer, const struct key *key, const str
     }
     if (in->kind != REPLICA_DELETED && (dead || unusable)) {
         /* Newer, and not to be had: ours goes; Redis holds the newer one, no invalidation needed. */
-        struct record clean = *old;
-        clean.header.flags &= (uint8_t)~RECORD_DIRTY;
-        clean.header.acked_s = 0;
-        int result = entry_reseal(writer, key, old, &clean.header);
+        int result = clean(writer, key, old, 0);
         struct record again;
         if (result == LARDER_OK) {
             result = entry_find(&writer->transaction, key, &again);
@@ -382,13 +386,10 @@ static int store_inbound(struct writer *writer, const struct key *key, const str
         removal_raise_floor(writer->control, key->hash, in->version.clock - 1);
         return result;
     }
-    struct record record = {
-        .header = {.clock = in->version.clock,
-                   .node = in->version.node,
-                   .kind = (uint8_t)in->kind,
-                   .value_size = in->kind == REPLICA_VALUE ? (uint32_t)in->value_size : 0,
-                   .expires_at_ms = in->kind == REPLICA_DELETED ? CLOCK_NEVER
-                                                                : in->expires_at_ms}};
+    struct record record =
+        record_make(in->version, (enum record_kind)in->kind, 0,
+                    in->kind == REPLICA_DELETED ? CLOCK_NEVER : in->expires_at_ms);
+    record.value_size = in->kind == REPLICA_VALUE ? in->value_size : 0;
     return entry_store(writer, key, old, &record, in->value);
 }
 
@@ -413,27 +414,14 @@ static int apply_one(struct writer *writer, replica_event *event)
             ours.kind == in->kind) {
             order = 0;
         }
-        struct record_header header = old.header;
+        bool dirty = (old.header.flags & RECORD_DIRTY) != 0;
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
-            if ((header.flags & RECORD_DIRTY) == 0) {
-                return LARDER_OK;
-            }
-            header.flags &= (uint8_t)~RECORD_DIRTY;
-            header.acked_s = (uint32_t)(clock_wall_ms() / 1000);
-            return entry_reseal(writer, &key, &old, &header);
+            return dirty ? clean(writer, &key, &old, clock_wall_ms()) : LARDER_OK;
         }
         if (order > 0) {
             event->verdict = REPLICA_OLDER;
-            if ((header.flags & RECORD_DIRTY) != 0) {
-                return LARDER_OK;
-            }
-            header.flags |= RECORD_DIRTY;
-            result = entry_reseal(writer, &key, &old, &header);
-            if (result == LARDER_OK) {
-                result = entry_find(&writer->transaction, &key, &old);
-            }
-            return result == LARDER_OK ? entry_requeue(writer, &key, &old) : result;
+            return dirty ? LARDER_OK : entry_requeue(writer, &key, &old);
         }
     } else if (found == LARDER_OK) {
         event->verdict = REPLICA_REFUSED; /* a local entry stays local */
@@ -497,7 +485,7 @@ int replica_position_read(larder *handle, replica_position *out)
     struct transaction *t;
     int result = handle_enter(handle);
     if (result == LARDER_OK) {
-        result = registry_snapshot(handle->map, &t);
+        result = registry_snapshot(handle->map, NULL, &t);
     }
     if (result != LARDER_OK) {
         return result;

@@ -45,10 +45,11 @@ static int64_t oldest_dirty(struct transaction *t)
 
 static void from_counters(struct control *control, larder_stats *stats)
 {
-    stats->hits = stats_sum(control, STATS_HITS);
+    /* lookups last: one that is counted meanwhile must not make hits negative */
     stats->misses = stats_sum(control, STATS_MISSES);
     stats->expired = stats_sum(control, STATS_EXPIRED);
     stats->absent = stats_sum(control, STATS_ABSENT);
+    stats->hits = stats_sum(control, STATS_LOOKUPS) - stats->misses - stats->absent;
     stats->read_busy = stats_sum(control, STATS_READ_BUSY);
     stats->read_corrupt = stats_sum(control, STATS_READ_CORRUPT);
     stats->sets = stats_sum(control, STATS_SETS);
@@ -86,7 +87,7 @@ int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out)
         result = error_set(LARDER_EINVAL, "larder_stats_read() without a place for them");
     }
     if (result == LARDER_OK) {
-        result = registry_snapshot(handle->map, &t);
+        result = registry_snapshot(handle->map, NULL, &t);
     }
     if (result != LARDER_OK) {
         return result;
@@ -97,8 +98,9 @@ int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out)
     struct control *control = map_control(handle->map);
     struct stats_slot *own = map_stats(handle->map);
     from_counters(control, &stats);
-    stats.process_hits = atomic_load(&own->counters[STATS_HITS]);
     stats.process_misses = atomic_load(&own->counters[STATS_MISSES]);
+    stats.process_hits = atomic_load(&own->counters[STATS_LOOKUPS]) - stats.process_misses -
+                         atomic_load(&own->counters[STATS_ABSENT]);
     stats.process_sets = atomic_load(&own->counters[STATS_SETS]);
     stats.pending = removal_count_pending(control);
     stats.map_size = atomic_load(&control->map_size);

@@ -77,7 +77,7 @@ static int take(struct scan *scan, const larder_bytes *form, const larder_bytes 
         return LARDER_MISS;
     }
     bool with_value = (scan->flags & LARDER_SCAN_VALUES) != 0;
-    size_t value_size = with_value ? record.header.value_size : 0;
+    size_t value_size = with_value ? record.value_size : 0;
     if (!arena_room(&scan->arena, key_size + value_size)) {
         return error_set(LARDER_ENOMEM, "no memory for a scan of %zu bytes", scan->arena.used);
     }
@@ -156,7 +156,7 @@ int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, lard
     *memory = NULL;
     struct scan scan = {.handle = handle, .prefix = prefix, .flags = flags};
     scan.control = map_control(handle->map);
-    result = registry_snapshot(handle->map, &scan.t);
+    result = registry_snapshot(handle->map, NULL, &scan.t);
     if (result != LARDER_OK) {
         return result;
     }

@@ -21,6 +21,16 @@ static inline void stats_add(struct stats_slot *slot, enum stats_counter counter
     (void)atomic_fetch_add_explicit(&slot->counters[counter], count, memory_order_relaxed);
 }
 
+/* Count with the strength of a full barrier. On x86 every locked instruction is one; elsewhere a fence
+ * is spelt out. */
+static inline void stats_count_and_fence(struct stats_slot *slot, enum stats_counter counter)
+{
+    (void)atomic_fetch_add_explicit(&slot->counters[counter], 1, memory_order_seq_cst);
+#if !defined(__x86_64__) && !defined(__i386__)
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 static inline void stats_count(struct stats_slot *slot, enum stats_counter counter)
 {
     stats_add(slot, counter, 1);

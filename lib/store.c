@@ -20,6 +20,7 @@
 
 #include "error.h"
 #include "key.h"
+#include "stats.h"
 
 #define LOG_NAME "\x01" "log"
 #define CHUNKS_NAME "\x01" "chunks" /* two literals: \x takes every hexadecimal digit */
@@ -330,7 +331,7 @@ void store_reader_close(struct transaction *reader)
     reader->txn = NULL;
 }
 
-int store_read_begin(struct transaction *reader)
+int store_read_begin(struct transaction *reader, struct stats_slot *lookups)
 {
     struct control *control = reader->store->control;
     reader->error = LARDER_OK;
@@ -344,7 +345,12 @@ int store_read_begin(struct transaction *reader)
          * The fence puts the slot before the load; a writer two ahead of the snapshot may have
          * reused its meta page meanwhile (three ahead: its pages), so that one is not trusted.
          * Pairs with the store of announced in store_write_begin(). */
-        atomic_thread_fence(memory_order_seq_cst);
+        if (__builtin_expect(lookups != NULL, 1)) {
+            stats_count_and_fence(lookups, STATS_LOOKUPS);
+            lookups = NULL;
+        } else {
+            atomic_thread_fence(memory_order_seq_cst);
+        }
         uint64_t announced = atomic_load_explicit(&control->announced, memory_order_acquire);
         if (__builtin_expect(announced < reader->number + 2, 1)) {
             return LARDER_OK;
@@ -790,9 +796,10 @@ int store_list_readers(struct store *store, inspect_reader *readers, size_t max,
     return code < 0 ? convert(store, code, "listing readers") : LARDER_OK;
 }
 
-int store_oldest_reader(struct store *store)
+int store_oldest_reader(struct store *store, uint64_t *snapshot)
 {
     struct reader_list list = {.oldest = store_last_transaction(store)};
     (void)mdb_reader_list(store->env, on_reader, &list);
+    *snapshot = list.oldest;
     return list.oldest_pid;
 }

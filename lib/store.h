@@ -66,8 +66,9 @@ void store_forget(struct store **store);
 int store_reader_open(struct store *store, struct transaction *reader, int64_t wait_ms);
 void store_reader_close(struct transaction *reader);
 
-/* Take and leave a snapshot. No lock, no system call. EBUSY: writers were too fast a hundred times. */
-int store_read_begin(struct transaction *reader);
+/* Take and leave a snapshot. No lock, no system call. EBUSY: writers were too fast a hundred times.
+ * With a slot the lookup is counted there, by the instruction that is the fence as well. */
+int store_read_begin(struct transaction *reader, struct stats_slot *lookups);
 void store_read_end(struct transaction *reader);
 
 /* Begin and end a write transaction; inside the write gate. Ending without change aborts. */
@@ -115,8 +116,8 @@ uint64_t store_last_transaction(struct store *store);
 
 /* Clear slots of dead readers; inside the reader gate. */
 int store_clear_dead_readers(struct store *store, int *cleared);
-/* Process that holds the oldest snapshot, 0 if nobody holds one older than the newest. */
-int store_oldest_reader(struct store *store);
+/* Process that holds the oldest snapshot, 0 if nobody holds one older than the newest; and which. */
+int store_oldest_reader(struct store *store, uint64_t *snapshot);
 int store_list_readers(struct store *store, inspect_reader *readers, size_t max, size_t *found);
 
 #endif

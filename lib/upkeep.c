@@ -23,7 +23,7 @@ static bool is_done_with(const struct record *record, int64_t tombstones_before_
         return (header->flags & RECORD_DIRTY) == 0 &&
                clock_version_ms(header->clock) < tombstones_before_ms;
     }
-    return clock_expired(header->expires_at_ms);
+    return clock_expired(record->expires_at_ms);
 }
 
 /* Look in a snapshot, without the gate: most steps find nothing to do. */
@@ -99,7 +99,7 @@ int upkeep_expire(larder *handle, upkeep_step *step, size_t max_rows, int64_t to
     int64_t before_ms = clock_wall_ms() - tombstone_ms;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
-        result = registry_snapshot(handle->map, &t);
+        result = registry_snapshot(handle->map, NULL, &t);
     }
     if (result != LARDER_OK) {
         return result;
@@ -223,7 +223,7 @@ int upkeep_verify(larder *handle, uint64_t *next_row, size_t max_rows)
     struct transaction *t;
     int result = handle_enter(handle);
     if (result == LARDER_OK) {
-        result = registry_snapshot(handle->map, &t);
+        result = registry_snapshot(handle->map, NULL, &t);
     }
     if (result != LARDER_OK) {
         return result;

@@ -165,14 +165,9 @@ static int set_one(struct writer *writer, const struct set_request *request)
     if (past) {
         return entry_delete(writer, &request->key, before, version);
     }
-    struct record record;
-    record.header = (struct record_header){.clock = version.clock,
-                                           .node = version.node,
-                                           .kind = request->kind,
-                                           .flags = request->flags,
-                                           .value_size = (uint32_t)request->value_size,
-                                           .expires_at_ms = request->expires_at_ms};
-    record.marks = NULL;
+    struct record record =
+        record_make(version, request->kind, request->flags, request->expires_at_ms);
+    record.value_size = request->value_size;
     if (before != NULL) {
         return entry_store(writer, &request->key, before, &record, request->value);
     }
@@ -324,25 +319,22 @@ static int touch_operation(struct writer *writer, void *context)
     if (clock_expired(request->expires_at_ms)) {
         return entry_delete(writer, &request->key, &old, version);
     }
-    if (old.header.value_size > request->value_room) {
-        request->value_room = old.header.value_size;
+    if (old.value_size > request->value_room) {
+        request->value_room = old.value_size;
         return LARDER_ESIZE;
     }
-    if (old.header.value_size > 0) {
+    if (old.value_size > 0) {
         result = lookup_copy(&writer->transaction, &old, request->value);
         if (result != LARDER_OK) {
             return result;
         }
     }
-    struct record record = {.header = old.header, .created_ms = old.created_ms};
-    record.header.clock = version.clock;
-    record.header.node = version.node;
-    record.header.expires_at_ms = request->expires_at_ms;
-    record.header.extras = RECORD_HAS_CREATED;
-    record.header.acked_s = 0;
-    if ((old.header.flags & RECORD_LOCAL) == 0) {
-        record.header.flags |= RECORD_DIRTY;
-    }
+    bool local = (old.header.flags & RECORD_LOCAL) != 0;
+    struct record record = record_make(version, old.header.kind,
+                                       local ? RECORD_LOCAL : RECORD_DIRTY,
+                                       request->expires_at_ms);
+    record.created_ms = record_created_ms(&old);
+    record.value_size = old.value_size;
     return entry_store(writer, &request->key, &old, &record, request->value);
 }
 
@@ -426,11 +418,11 @@ static int incr_operation(struct writer *writer, void *context)
     }
     if (found == LARDER_OK && alive(writer, &set.key, &old) &&
         old.header.kind == RECORD_VALUE) {
-        if (old.value == NULL || !parse_number(old.value, old.header.value_size, &before)) {
+        if (old.value == NULL || !parse_number(old.value, old.value_size, &before)) {
             return error_set(LARDER_ENUMBER, "the value is not a decimal 64-bit integer");
         }
         if (request->keep_expiry) {
-            set.expires_at_ms = old.header.expires_at_ms;
+            set.expires_at_ms = old.expires_at_ms;
         }
     }
     if (__builtin_add_overflow(before, request->delta, &request->result)) {

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "clock.h"
 #include "error.h"
@@ -14,7 +15,7 @@
 #include "removal.h"
 #include "wake.h"
 
-enum { GENERATION_TRIES = 3, ROOM_ROUNDS = 4, EVICT_BATCH = 512 };
+enum { GENERATION_TRIES = 3, ROOM_ROUNDS = 4, EVICT_BATCH = 512, READER_PATIENCE_MS = 20 };
 
 /* ---- Begin and end ---------------------------------------------------------------------------- */
 
@@ -166,7 +167,8 @@ void writer_abort(struct writer *writer)
 
 static int full_because_of_reader(struct store *store)
 {
-    int pid = store_oldest_reader(store);
+    uint64_t snapshot;
+    int pid = store_oldest_reader(store, &snapshot);
     if (pid == 0) {
         return error_set(LARDER_EFULL, "the map is full and nothing can be evicted");
     }
@@ -187,8 +189,9 @@ static int make_room(const struct larder *handle, uint64_t need)
             return result;
         }
         struct store *store = writer.transaction.store;
+        uint64_t snapshot;
         bool fits = evict_fits(&writer, need);
-        if (fits && store_oldest_reader(store) != 0) {
+        if (fits && store_oldest_reader(store, &snapshot) != 0) {
             /* Enough is free, but not to be had: evicting more would only empty the map. */
             result = full_because_of_reader(store);
             writer_abort(&writer);
@@ -225,13 +228,36 @@ static bool clear_dead_readers(const struct larder *handle)
     return cleared > 0;
 }
 
+/* A reader that lost its processor inside a hit pins pages, too, but only for milliseconds: look again.
+ * One that stays is waited for once a process, not at each write. */
+static bool wait_for_reader(const struct larder *handle, int *patience)
+{
+    static _Atomic uint64_t stayed; /* the snapshot that was waited for in vain */
+    struct transaction *reader;
+    uint64_t snapshot;
+    if (registry_reader(handle->map, &reader) != LARDER_OK) {
+        return false;
+    }
+    if (store_oldest_reader(reader->store, &snapshot) != 0) {
+        if (snapshot == atomic_load_explicit(&stayed, memory_order_relaxed)) {
+            return false;
+        }
+        if (*patience == 0) {
+            atomic_store_explicit(&stayed, snapshot, memory_order_relaxed);
+        }
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    return (*patience)-- > 0;
+}
+
 int writer_run(const struct larder *handle, size_t need, writer_operation *operation,
                void *context)
 {
+    int patience = READER_PATIENCE_MS;
     uint64_t pages = record_chunks(need) + WRITER_PATH_PAGES / 4;
     struct writer writer;
     int result = LARDER_EFULL;
-    for (int round = 0; round < ROOM_ROUNDS; round++) {
+    for (int round = 0; round < ROOM_ROUNDS;) {
         result = writer_begin(&writer, handle, handle->write_wait_ms);
         if (result == LARDER_OK) {
             if (!evict_fits(&writer, pages)) {
@@ -253,9 +279,13 @@ int writer_run(const struct larder *handle, size_t need, writer_operation *opera
         if (room == LARDER_EFULL && clear_dead_readers(handle)) {
             room = LARDER_OK;
         }
+        if (room == LARDER_EFULL && wait_for_reader(handle, &patience)) {
+            continue;
+        }
         if (room != LARDER_OK) {
             return room;
         }
+        round++;
     }
     return error_set(LARDER_EFULL, "the map is full: no room for %zu bytes in %d rounds", need,
                      ROOM_ROUNDS);

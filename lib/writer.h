@@ -20,7 +20,7 @@
 
 enum {
     WRITER_PENDING_MAX = 64,         /* pending invalidations made durable by one write */
-    WRITER_ACKED_RECENTLY_S = 30,    /* a failover may still forget what Redis acknowledged */
+    WRITER_ACKED_RECENTLY_MS = 30000, /* a failover may still forget what Redis acknowledged */
     WRITER_PATH_PAGES = 64           /* pages that one small write may dirty in all trees */
 };
 
@@ -71,11 +71,11 @@ int entry_delete(struct writer *writer, const struct key *key, const struct reco
  * bring back, something older. */
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old);
 
-/* Seal the header again (flags, row or times changed; the value did not). */
+/* Write a record again whose flags, row or times changed; value and long key are still old's. */
 int entry_reseal(struct writer *writer, const struct key *key, const struct record *old,
-                 const struct record_header *header);
+                 const struct record *changed);
 
-/* Put an entry's row at the end of the log, as if it had just been written. */
+/* Make an entry dirty, its row the last of the log, as if it had just been written. */
 int entry_requeue(struct writer *writer, const struct key *key, const struct record *old);
 
 /* The key of a record that was found by its form. memory keeps a long key's bytes (free it). */
