@@ -395,10 +395,26 @@ static int start(struct server *self)
     return code;
 }
 
+/* A map that was there keeps its size. */
+static void compare_size(const struct server *self)
+{
+    uint64_t wanted = (uint64_t)self->conf.map.size & ~UINT64_C(4095);
+    if (wanted == 0 || wanted == self->stats.map_size) {
+        return;
+    }
+    log_line line;
+    log_begin(&line, LOG_WARNING, "map_size");
+    log_number(&line, "configured", (int64_t)wanted);
+    log_number(&line, "size", (int64_t)self->stats.map_size);
+    log_text(&line, "msg", "the map is there already and keeps its size");
+    log_end(&line);
+}
+
 static void announce(struct server *self)
 {
     char text[200];
     on_heartbeat(-1, 0, self);
+    compare_size(self);
     log_line line;
     log_begin(&line, LOG_INFO, "ready");
     log_text(&line, "version", larder_version_text());

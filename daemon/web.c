@@ -143,6 +143,13 @@ static void reply(web *self, struct evhttp_request *request, int code, const cha
     evhttp_add_header(headers, "X-Content-Type-Options", "nosniff");
     evhttp_add_header(headers, "Content-Security-Policy",
                       "default-src 'none'; style-src 'unsafe-inline'");
+    if (evhttp_request_get_command(request) == EVHTTP_REQ_HEAD) {
+        /* evhttp would send the body, which the client would take for the next answer. */
+        char length[32];
+        (void)snprintf(length, sizeof length, "%zu", evbuffer_get_length(body));
+        evhttp_add_header(headers, "Content-Length", length);
+        evbuffer_drain(body, evbuffer_get_length(body));
+    }
     evhttp_send_reply(request, code, reason, body);
 }
 
