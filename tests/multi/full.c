@@ -19,6 +19,10 @@
 
 enum { MAP_SIZE = 16 << 20, VALUE_MAX = 64 << 10, POPULAR = 50, RECENT = 20, HUGE = 1 << 20 };
 
+struct board {
+    _Atomic uint32_t borrowed, release, released;
+};
+static struct board *board;
 static const char *directory;
 static larder *handle;
 static uint8_t value[HUGE + 1];
@@ -249,22 +253,39 @@ static int filler(void *context)
     return 0;
 }
 
+/* Reads large values all the time, and so often loses its processor inside a read. */
+static int hungry_reader(void *context)
+{
+    (void)context;
+    larder *map = open_map();
+    test_random random = test_random_new((uint64_t)getpid());
+    while (!atomic_load(&board->release)) {
+        char key[48];
+        snprintf(key, sizeof key, "f%u:%u", 1 + (unsigned)test_random_below(&random, 3),
+                 (unsigned)test_random_below(&random, 2000));
+        int code = larder_get(map, key, strlen(key), value, sizeof value, NULL);
+        test_check(code == LARDER_OK || code == LARDER_MISS, "get: %d %s", code,
+                   larder_last_error());
+    }
+    larder_close(&map);
+    return 0;
+}
+
 static void fill_together(void)
 {
     uint64_t ids[3] = {1, 2, 3};
-    pid_t children[3];
+    pid_t children[3], readers[3];
+    *board = (struct board){0};
+    for (unsigned at = 0; at < 3; at++) readers[at] = test_spawn(hungry_reader, NULL);
     for (unsigned at = 0; at < 3; at++) children[at] = test_spawn(filler, &ids[at]);
     for (unsigned at = 0; at < 3; at++) test_join(children[at], 60000, "one of three writers");
+    atomic_store(&board->release, 1);
+    for (unsigned at = 0; at < 3; at++) test_join(readers[at], 10000, "one of three readers");
     statistics();
     is_whole("after three writers");
 }
 
 /* ---- An old reader -------------------------------------------------------------------------------- */
-
-struct board {
-    _Atomic uint32_t borrowed, release, released;
-};
-static struct board *board;
 
 static int pinner(void *context)
 {
