@@ -136,7 +136,7 @@ static void on_tick(evutil_socket_t descriptor, short what, void *context)
     (void)descriptor;
     (void)what;
     demo *self = context;
-    if (self->started_ms == 0 || self->replay == NULL)
+    if (self->started_ms == 0 || self->replay == NULL || self->interrupted != 0)
         return;
     int64_t now = demo_now_ms();
     if (now - self->sampled_ms >= SAMPLE_MS ||
@@ -252,6 +252,8 @@ static bool warm_up(demo *self)
                                 .finished = on_finished,
                                 .context = self};
     replay_counts total;
+    printf("%sthe 5-minute mark has just emptied the cache: %d requests more before comparing\n",
+           self->terminal ? "\n" : "", WARM_UP);
     self->finished = false;
     replay *warm = replay_start(&settings);
     bool good = warm != NULL && demo_wait(self, replay_finished, 15000);

@@ -20,7 +20,7 @@ clean_up() {
     trap - EXIT
     trap '' INT TERM HUP # once is enough
     if [ -n "$demo" ] && kill -TERM "$demo" 2>/dev/null; then
-        wait "$demo" || status=$?
+        wait "$demo" || [ "$status" -ne 0 ] || status=$?
     fi
     [ -z "$work" ] || rm -rf "$work"
     exit "$status"
