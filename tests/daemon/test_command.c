@@ -137,6 +137,36 @@ START_TEST(the_metrics_in_doc_are_those_that_are_printed)
 }
 END_TEST
 
+START_TEST(the_manual_has_every_option)
+{
+    char path[512], *help = EXPECT(0, "Usage: larderd", "--help"), *manual;
+    const char *source = getenv("srcdir");
+    snprintf(path, sizeof path, "%s/doc/larderd.8", source ? source : ".");
+    FILE *file = fopen(path, "r");
+    ck_assert_msg(file != NULL, "no %s", path);
+    manual = calloc(1, 65536);
+    ck_assert_ptr_nonnull(manual);
+    ck_assert_uint_gt(fread(manual, 1, 65535, file), 1000);
+    fclose(file);
+    int options = 0;
+    for (const char *at = help; (at = strstr(at, "--")) != NULL; options++) {
+        char option[64] = "", *out = option;
+        for (; *at == '-' || (*at >= 'a' && *at <= 'z'); at++) {
+            ck_assert_int_lt(out - option, 60);
+            if (*at == '-') {
+                *out++ = '\\';
+            }
+            *out++ = *at;
+        }
+        *out = '\0';
+        ck_assert_msg(strstr(manual, option) != NULL, "%s is not in %s", option, path);
+    }
+    ck_assert_int_gt(options, 12);
+    free(manual);
+    free(help);
+}
+END_TEST
+
 START_TEST(refuses_what_it_does_not_know)
 {
     char *output;
@@ -226,6 +256,7 @@ int main(void)
     tcase_add_test(cases, a_secret_must_be_kept_secret);
     tcase_add_test(cases, prints_what_it_is_asked_for);
     tcase_add_test(cases, the_metrics_in_doc_are_those_that_are_printed);
+    tcase_add_test(cases, the_manual_has_every_option);
     tcase_add_test(cases, refuses_what_it_does_not_know);
     tcase_add_test(cases, a_map_that_cannot_be_made_is_a_clear_error);
     tcase_add_test(cases, a_taken_address_is_a_clear_error);
