@@ -14,7 +14,8 @@ $compiler -E -P -fpreprocessed -dD "$header" 2>/dev/null | grep -v '^#' | tr '\n
     grep -oE '\blarder_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u >"$scratch/declared"
 
 # Exported: the dynamic symbols that the library defines, less the version's own.
-"${NM:-nm}" -D --defined-only --with-symbol-versions "$library" |
+# shellcheck disable=SC2086 # NM may have arguments
+${NM:-nm} -D --defined-only --with-symbol-versions "$library" |
     awk '$2 != "A" { print $3 }' | sort >"$scratch/versioned"
 sed 's/@.*//' "$scratch/versioned" | sort -u >"$scratch/exported"
 
