@@ -66,77 +66,108 @@ static void remove_others(int parent, uint64_t keep)
     (void)closedir(listing);
 }
 
-/* Numbers of the control segment for an environment that nobody used yet. The ledger keeps what must
- * never go back (rows, chunks) and the inbound position only where the data is whole. */
-static void reset_numbers(struct control *control, uint64_t transaction)
+int generation_prepare(struct map *map, uint64_t number, uint64_t map_size, char *path,
+                       size_t path_size)
 {
-    struct ledger ledger = {.transaction = transaction, .next_row = 1, .next_chunk = 1};
-    for (size_t i = 0; i < 2; i++) {
-        const struct ledger *old = &control->ledgers[i];
-        ledger.next_row = old->next_row > ledger.next_row ? old->next_row : ledger.next_row;
-        ledger.next_chunk = old->next_chunk > ledger.next_chunk ? old->next_chunk
-                                                                : ledger.next_chunk;
+    struct control *control = map_control(map);
+    char unfinished[64];
+    (void)snprintf(unfinished, sizeof unfinished, "g%" PRIu64 ".new", number);
+    (void)snprintf(path, path_size, "%s/%s", map->path, unfinished);
+    remove_directory(map->directory, unfinished);
+    if (mkdirat(map->directory, unfinished, 0700) != 0) {
+        return error_system(errno == EACCES || errno == EPERM ? LARDER_EACCESS : LARDER_ESYSTEM,
+                            "mkdir of %s", path);
     }
-    control->ledgers[transaction & 1] = ledger;
-    control->ledgers[(transaction + 1) & 1] = (struct ledger){0};
-    atomic_store(&control->committed, transaction);
-    atomic_store(&control->announced, transaction);
+    mode_t directory_mode = (control->mode & 0060) != 0 ? 02770 : 0700;
+    int result = LARDER_OK;
+    if (fchmodat(map->directory, unfinished, directory_mode, 0) != 0) {
+        result = error_system(LARDER_ESYSTEM, "chmod of %s", path);
+    } else {
+        result = store_create(path, map_size, (control->flags & LARDER_PROTECT) != 0,
+                              (mode_t)control->mode);
+    }
+    if (result != LARDER_OK) {
+        remove_directory(map->directory, unfinished);
+    }
+    return result;
+}
+
+void generation_abandon(struct map *map, uint64_t number)
+{
+    char unfinished[64];
+    (void)snprintf(unfinished, sizeof unfinished, "g%" PRIu64 ".new", number);
+    remove_directory(map->directory, unfinished);
+}
+
+int generation_publish(struct map *map, uint64_t number, const struct ledger *ledger)
+{
+    struct control *control = map_control(map);
+    char name[64], unfinished[64];
+    (void)snprintf(name, sizeof name, "g%" PRIu64, number);
+    (void)snprintf(unfinished, sizeof unfinished, "g%" PRIu64 ".new", number);
+    remove_directory(map->directory, name);
+    if (renameat(map->directory, unfinished, map->directory, name) != 0) {
+        int result = error_system(LARDER_ESYSTEM, "rename of %s/%s", map->path, unfinished);
+        remove_directory(map->directory, unfinished);
+        return result;
+    }
+    control->ledgers[ledger->transaction & 1] = *ledger;
+    control->ledgers[(ledger->transaction + 1) & 1] = (struct ledger){0};
+    atomic_store(&control->committed, ledger->transaction);
+    atomic_store(&control->announced, ledger->transaction);
+    stats_count(&control->stats[0], STATS_GENERATIONS);
+    /* release: everything above is seen by whoever sees the new word */
+    atomic_store_explicit(&control->generation, number, memory_order_release);
+    remove_others(map->directory, number);
+    return LARDER_OK;
+}
+
+/* The number of the last transaction of an environment that nobody has used yet. */
+static int first_transaction(struct map *map, const char *path, uint64_t number,
+                             uint64_t *transaction)
+{
+    struct store *store = NULL;
+    int result = store_open(path, map_control(map), number, &store);
+    if (result == LARDER_OK) {
+        *transaction = store_last_transaction(store);
+        store_close(&store);
+    }
+    return result;
 }
 
 int generation_start(struct map *map, bool after_damage)
 {
     struct control *control = map_control(map);
-    uint64_t word = atomic_load(&control->generation);
-    uint64_t number = GENERATION_NUMBER(word) + 1;
-    char name[64], unfinished[64];
+    uint64_t before = GENERATION_NUMBER(atomic_load(&control->generation));
     char path[MAP_PATH_MAX + 128];
-    struct store *store = NULL;
-
-    (void)snprintf(name, sizeof name, "g%" PRIu64, number);
-    (void)snprintf(unfinished, sizeof unfinished, "g%" PRIu64 ".new", number);
-    (void)snprintf(path, sizeof path, "%s/%s", map->path, unfinished);
-    if (GENERATION_NUMBER(word) == 0) {
+    struct ledger ledger = {.next_row = 1, .next_chunk = 1};
+    if (before == 0) {
         /* Nobody has used it yet: the one who makes the first generation chooses. */
         atomic_store(&control->map_size, map->settings.map_size);
         atomic_store(&control->max_value, map->settings.max_value);
         control->flags = map->settings.flags;
     }
     /* An old generation pins its pages until its last process lets go; gone files free the space. */
-    remove_others(map->directory, after_damage ? 0 : GENERATION_NUMBER(word));
-    if (mkdirat(map->directory, unfinished, 0700) != 0) {
-        return error_system(errno == EACCES || errno == EPERM ? LARDER_EACCESS : LARDER_ESYSTEM,
-                            "mkdir of %s", path);
-    }
-    mode_t directory_mode = (control->mode & 0060) != 0 ? 02770 : 0700;
-    if (fchmodat(map->directory, unfinished, directory_mode, 0) != 0) {
-        remove_directory(map->directory, unfinished);
-        return error_system(LARDER_ESYSTEM, "chmod of %s", path);
-    }
-    int result = store_create(path, atomic_load(&control->map_size),
-                              (control->flags & LARDER_PROTECT) != 0, (mode_t)control->mode);
-    if (result == LARDER_OK) {
-        result = store_open(path, control, number, &store);
-    }
+    remove_others(map->directory, after_damage ? 0 : before);
+    int result = generation_prepare(map, before + 1, atomic_load(&control->map_size), path,
+                                    sizeof path);
     if (result != LARDER_OK) {
-        remove_directory(map->directory, unfinished);
         return result;
     }
-    uint64_t transaction = store_last_transaction(store);
-    store_close(&store);
-    remove_directory(map->directory, name);
-    if (renameat(map->directory, unfinished, map->directory, name) != 0) {
-        result = error_system(LARDER_ESYSTEM, "rename of %s", path);
-        remove_directory(map->directory, unfinished);
+    result = first_transaction(map, path, before + 1, &ledger.transaction);
+    if (result != LARDER_OK) {
+        generation_abandon(map, before + 1);
         return result;
+    }
+    for (size_t i = 0; i < 2; i++) { /* what must never go back, whatever else was lost */
+        const struct ledger *old = &control->ledgers[i];
+        ledger.next_row = old->next_row > ledger.next_row ? old->next_row : ledger.next_row;
+        ledger.next_chunk = old->next_chunk > ledger.next_chunk ? old->next_chunk
+                                                                : ledger.next_chunk;
     }
     if (after_damage) {
         /* What stood in the lost data is unknown: nothing older than now may come back in. */
         removal_raise_all_floors(control, clock_next(control).clock);
     }
-    reset_numbers(control, transaction);
-    stats_count(&control->stats[0], STATS_GENERATIONS);
-    /* release: everything above is seen by whoever sees the new word */
-    atomic_store_explicit(&control->generation, number, memory_order_release);
-    remove_others(map->directory, number);
-    return LARDER_OK;
+    return generation_publish(map, before + 1, &ledger);
 }

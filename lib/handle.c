@@ -59,6 +59,23 @@ static int check_name(const char *name)
     return LARDER_OK;
 }
 
+int handle_check_size(uint64_t map_size)
+{
+    if (map_size < least_map || map_size > largest_map) {
+        return error_set(LARDER_EINVAL,
+                         "map of %" PRIu64 " bytes: it has %" PRIu64 " to %" PRIu64, map_size,
+                         least_map, largest_map);
+    }
+    return LARDER_OK;
+}
+
+uint64_t handle_value_limit(uint64_t wanted, uint64_t map_size)
+{
+    uint64_t share = map_size / VALUE_SHARE;
+    uint64_t value = wanted == 0 ? default_value : wanted;
+    return value < share ? value : share;
+}
+
 static int check_options(const larder_options *options)
 {
     static const uint64_t none[sizeof options->reserved / sizeof options->reserved[0]];
@@ -68,11 +85,8 @@ static int check_options(const larder_options *options)
         memcmp(options->reserved, none, sizeof none) != 0) {
         return error_set(LARDER_EINVAL, "unknown members or flags of larder_options are not 0");
     }
-    if (options->map_size != 0 &&
-        (options->map_size < least_map || options->map_size > largest_map)) {
-        return error_set(LARDER_EINVAL,
-                         "map of %" PRIu64 " bytes: it has %" PRIu64 " to %" PRIu64,
-                         options->map_size, least_map, largest_map);
+    if (options->map_size != 0 && handle_check_size(options->map_size) != LARDER_OK) {
+        return LARDER_EINVAL;
     }
     if (options->write_wait_ms < 0 || options->write_wait_ms > LONGEST_WRITE_WAIT_MS) {
         return error_set(LARDER_EINVAL, "write_wait_ms of %" PRId64 ": it is 0 to %d",
@@ -207,9 +221,7 @@ static void choose_settings(const larder_options *options, int directory,
 {
     struct stat status;
     settings->map_size = choose_size(options, directory);
-    uint64_t share = settings->map_size / VALUE_SHARE;
-    uint64_t value = options->max_value == 0 ? default_value : options->max_value;
-    settings->max_value = value < share ? value : share;
+    settings->max_value = handle_value_limit(options->max_value, settings->map_size);
     settings->flags = options->flags & LARDER_PROTECT;
     bool group = fstat(directory, &status) == 0 && (status.st_mode & S_IWGRP) != 0;
     settings->mode = group ? 0660 : 0600;
@@ -244,6 +256,9 @@ static int open_map(const char *name, const larder_options *options, bool attach
         choose_settings(options, directory, &settings);
         bool read_only = (options->flags & LARDER_READ_ONLY) != 0;
         result = map_acquire(path, directory, &settings, attach_only, read_only, map);
+        if (result != LARDER_OK && !attach_only) {
+            (void)unlinkat(parent, name, AT_REMOVEDIR); /* goes only if nothing was made in it */
+        }
     }
     if (directory >= 0) {
         (void)close(directory);
@@ -285,6 +300,7 @@ int larder_open(const char *name, const larder_options *given, larder **out)
     }
     uint64_t limit = atomic_load(&map_control(handle->map)->max_value);
     handle->magic = HANDLE_MAGIC;
+    handle->wanted_value = options->max_value;
     handle->flags = options->flags;
     handle->write_wait_ms =
         options->write_wait_ms == 0 ? DEFAULT_WRITE_WAIT_MS : options->write_wait_ms;

@@ -18,6 +18,12 @@ static inline int handle_enter(const struct larder *handle)
     return LARDER_OK;
 }
 
+/* The largest value a map of that size takes; wanted 0: the default. */
+uint64_t handle_value_limit(uint64_t wanted, uint64_t map_size);
+
+/* EINVAL where a map cannot have that size. */
+int handle_check_size(uint64_t map_size);
+
 static inline int handle_enter_write(const struct larder *handle)
 {
     int result = handle_enter(handle);

@@ -122,6 +122,26 @@ static int enter(struct gate *gate, const char *what)
     }
 }
 
+int map_enter_gates(struct map *map)
+{
+    struct control *control = map_control(map);
+    int result = enter(&control->open_gate, "open");
+    if (result == LARDER_OK) {
+        result = enter(&control->write_gate, "write");
+        if (result != LARDER_OK) {
+            gate_leave(&control->open_gate);
+        }
+    }
+    return result;
+}
+
+void map_leave_gates(struct map *map)
+{
+    struct control *control = map_control(map);
+    gate_leave(&control->write_gate);
+    gate_leave(&control->open_gate);
+}
+
 static int start_generation(struct map *map, bool after_damage)
 {
     struct control *control = map_control(map);

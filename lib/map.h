@@ -44,7 +44,8 @@ struct larder {
     uint32_t magic, flags;
     struct map *map;
     int64_t write_wait_ms;
-    uint64_t max_value; /* bytes: the smaller of the handle's and the map's */
+    uint64_t max_value;    /* bytes: the smaller of the handle's and the map's */
+    uint64_t wanted_value; /* the option; 0: the default */
 };
 
 /* Open a directory's map, counted; see larder_open(). */
@@ -56,8 +57,26 @@ void map_release(struct map **map);
  * The registry's lock is held. */
 int map_refresh_locked(struct map *map);
 
-/* Start generation after the current one in place of it (under the open gate and the write gate). */
+/* ---- Generations; under the open gate and the write gate --------------------------------------- */
+
+/* Start an empty generation in place of the current one. */
 int generation_start(struct map *map, bool after_damage);
+
+/* Make the files of generation number, under a name that nobody looks for; path receives it. */
+int generation_prepare(struct map *map, uint64_t number, uint64_t map_size, char *path,
+                       size_t path_size);
+void generation_abandon(struct map *map, uint64_t number);
+
+/* Make it the current one; the ledger goes with it. */
+int generation_publish(struct map *map, uint64_t number, const struct ledger *ledger);
+
+/* Give the map another size: a new generation with all that is dirty, the tombstones, and as much of
+ * the rest, newest first to stay, as fits. The registry's lock and both gates are held. */
+int generation_resize(struct map *map, uint64_t map_size);
+
+/* Enter the gates that a switch of generations needs, within a second each. */
+int map_enter_gates(struct map *map);
+void map_leave_gates(struct map *map);
 
 static inline struct control *map_control(struct map *map)
 {

@@ -462,6 +462,27 @@ static int put(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *d
     return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, what);
 }
 
+/* Numbers come in ascending order, and then the page that takes them is filled to the brim; where they
+ * do not (a generation that is copied), LMDB says so and the ordinary way is taken. */
+static int append(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *data,
+                  const char *what)
+{
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    t->changed = true;
+    volatile int code = MDB_PANIC;
+    GUARDED(
+        {
+            code = mdb_put(t->txn, database, key, data, MDB_APPEND);
+            if (code == MDB_KEYEXIST) {
+                code = mdb_put(t->txn, database, key, data, 0);
+            }
+        },
+        return hosed(t));
+    return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, what);
+}
+
 static int delete(struct transaction *t, MDB_dbi database, MDB_val *key, const char *what)
 {
     if (t->error != LARDER_OK) {
@@ -625,7 +646,7 @@ int store_touch(struct transaction *t)
 int store_log_append(struct transaction *t, uint64_t row, const void *form, size_t size)
 {
     MDB_val key = value_of(&row, sizeof row), data = value_of(form, size);
-    return put(t, t->store->log, &key, &data, MDB_APPEND, "appending to the log");
+    return append(t, t->store->log, &key, &data, "appending to the log");
 }
 
 int store_log_delete(struct transaction *t, uint64_t row)
@@ -664,7 +685,7 @@ int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_b
 int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t size)
 {
     MDB_val key = value_of(&id, sizeof id), value = value_of(data, size);
-    return put(t, t->store->chunks, &key, &value, MDB_APPEND, "writing a chunk");
+    return append(t, t->store->chunks, &key, &value, "writing a chunk");
 }
 
 int store_chunk_get(struct transaction *t, uint64_t id, larder_bytes *data)

@@ -33,4 +33,10 @@ int upkeep_readers(larder *handle, int *cleared);
  * LARDER_ECORRUPT on the first damage. */
 int upkeep_verify(larder *handle, uint64_t *next_row, size_t max_rows);
 
+/* Give the map another size (bytes, a multiple of 4096): a new generation that carries over all that is
+ * dirty, the tombstones, the inbound position, and as much of the rest as fits. Writers wait or are
+ * refused meanwhile, readers go on. *changed is false where it has that size already.
+ * EFULL: what must not be lost does not fit; ENOSPC; the old generation then stays. */
+int upkeep_resize(larder *handle, uint64_t map_size, bool *changed);
+
 #endif

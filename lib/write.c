@@ -188,7 +188,7 @@ static int set_operation(struct writer *writer, void *context)
 
 static int run_set(larder *handle, struct set_request *request)
 {
-    bool conditional = request->condition != SET_ALWAYS;
+    bool replaces = request->condition != SET_IF_MISSING; /* add would have left an old value */
     int result;
     if (request->value_size > handle->max_value) {
         result = too_big(handle, request->value_size);
@@ -198,7 +198,7 @@ static int run_set(larder *handle, struct set_request *request)
     }
     if (result == LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_SETS);
-    } else if (result < 0 && !conditional) {
+    } else if (result < 0 && replaces) {
         invalidate_later(handle, &request->key);
     }
     return result;

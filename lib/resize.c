@@ -1,0 +1,220 @@
+/* resize.c: a map of another size: what must not be lost and what fits is copied into a new
+ * generation while readers go on with the old one. Rows and chunks keep their numbers.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "clock.h"
+#include "error.h"
+#include "evict.h"
+#include "format.h"
+#include "handle.h"
+#include "map.h"
+#include "registry.h"
+#include "upkeep.h"
+
+enum { ROWS_PER_COMMIT = 10000, READER_WAIT_MS = 50 };
+
+struct copy {
+    struct transaction from, to;
+    struct store *target;
+    struct ledger ledger;  /* of the new generation */
+    uint64_t skip_bytes;   /* clean values to leave out, the oldest first */
+    uint64_t needed_bytes; /* what cannot be left out */
+    uint64_t clean_bytes;
+};
+
+typedef int visitor(struct copy *copy, uint64_t row, const larder_bytes *form,
+                    const larder_bytes *bytes, const struct record *record);
+
+static bool must_stay(const struct record *record)
+{
+    return record->header.kind == RECORD_DELETED || (record->header.flags & RECORD_DIRTY) != 0;
+}
+
+/* Space of an entry, roughly: pages are two thirds full, a chunk has one for itself. */
+static uint64_t weight(const larder_bytes *form, const larder_bytes *bytes,
+                       const struct record *record)
+{
+    return (bytes->size + 2 * form->size + 64) * 3 / 2 +
+           (uint64_t)record->chunk_count * (CHUNK_SIZE + 64);
+}
+
+static int weigh(struct copy *copy, uint64_t row, const larder_bytes *form,
+                 const larder_bytes *bytes, const struct record *record)
+{
+    (void)row;
+    uint64_t *sum = must_stay(record) ? &copy->needed_bytes : &copy->clean_bytes;
+    *sum += weight(form, bytes, record);
+    return LARDER_OK;
+}
+
+static int copy_entry(struct copy *copy, uint64_t row, const larder_bytes *form,
+                      const larder_bytes *bytes, const struct record *record)
+{
+    larder_bytes part;
+    struct transaction *to = &copy->to;
+    if (!must_stay(record) && copy->skip_bytes > 0) {
+        uint64_t skipped = weight(form, bytes, record);
+        copy->skip_bytes -= skipped < copy->skip_bytes ? skipped : copy->skip_bytes;
+        return LARDER_OK;
+    }
+    for (size_t i = 0; i < record->chunk_count; i++) {
+        int result = store_chunk_get(&copy->from, record->first_chunk + i, &part);
+        if (result != LARDER_OK) {
+            return result < 0 ? result : LARDER_OK; /* damaged: it is left out */
+        }
+        (void)store_chunk_put(to, record->first_chunk + i, part.data, part.size);
+    }
+    (void)store_entry_put(to, form->data, form->size, bytes->data, bytes->size);
+    (void)store_log_append(to, row, form->data, form->size);
+    *(record->header.kind == RECORD_DELETED ? &copy->ledger.tombstones : &copy->ledger.values) += 1;
+    copy->ledger.dirty += (record->header.flags & RECORD_DIRTY) != 0;
+    return to->error;
+}
+
+static int walk(struct copy *copy, visitor *visit, size_t rows_per_commit)
+{
+    uint64_t row;
+    larder_bytes form, bytes;
+    struct record record;
+    size_t count = 0;
+    int result;
+    for (uint64_t from = 0;
+         (result = store_log_next(&copy->from, from, &row, &form)) == LARDER_OK; from = row + 1) {
+        if (store_entry_get(&copy->from, form.data, form.size, &bytes) != LARDER_OK ||
+            !record_decode(bytes.data, bytes.size, &record) || record.header.row != row) {
+            continue;
+        }
+        result = visit(copy, row, &form, &bytes, &record);
+        if (result == LARDER_OK && rows_per_commit > 0 && ++count % rows_per_commit == 0) {
+            result = store_write_commit(&copy->to);
+            if (result == LARDER_OK) {
+                result = store_write_begin(copy->target, &copy->to);
+            }
+        }
+        if (result != LARDER_OK) {
+            return result;
+        }
+    }
+    return result == LARDER_MISS ? LARDER_OK : result;
+}
+
+static int fill_generation(struct copy *copy, const struct control *scratch)
+{
+    uint64_t pages = evict_reserve(scratch);
+    uint64_t size = atomic_load(&scratch->map_size);
+    uint64_t room = size - pages * scratch->page_size;
+    int result = walk(copy, weigh, 0);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    if (copy->needed_bytes > room) {
+        return error_set(LARDER_EFULL,
+                         "a map of %" PRIu64 " bytes cannot hold what Redis has not got yet (%"
+                         PRIu64 " bytes)", size, copy->needed_bytes);
+    }
+    uint64_t all = copy->needed_bytes + copy->clean_bytes;
+    copy->skip_bytes = all > room ? all - room : 0;
+    result = store_write_begin(copy->target, &copy->to);
+    if (result == LARDER_OK) {
+        result = walk(copy, copy_entry, ROWS_PER_COMMIT);
+    }
+    if (result == LARDER_OK) {
+        return store_write_commit(&copy->to);
+    }
+    store_write_abort(&copy->to);
+    return result;
+}
+
+/* A control segment for the time of copying, so that the new files' transactions do not show in the
+ * real one, where readers of the old ones look. */
+static struct control *make_scratch(const struct control *control, uint64_t map_size)
+{
+    struct control *scratch = calloc(1, sizeof *scratch);
+    if (scratch != NULL) {
+        scratch->page_size = control->page_size;
+        scratch->flags = control->flags;
+        scratch->mode = control->mode;
+        atomic_store(&scratch->map_size, map_size);
+        atomic_store(&scratch->max_value, handle_value_limit(0, map_size));
+    }
+    return scratch;
+}
+
+int generation_resize(struct map *map, uint64_t map_size)
+{
+    struct control *control = map_control(map);
+    struct store *store = atomic_load(&map->store);
+    uint64_t number = store->generation + 1;
+    uint64_t last = store_last_transaction(store);
+    char path[MAP_PATH_MAX + 128];
+    struct copy copy = {.ledger = control->ledgers[last & 1]};
+    if (atomic_load(&control->generation) != store->generation) {
+        return error_set(LARDER_EBUSY, "the map is being replaced");
+    }
+    struct control *scratch = make_scratch(control, map_size);
+    if (scratch == NULL) {
+        return error_set(LARDER_ENOMEM, "out of memory");
+    }
+    copy.ledger.values = copy.ledger.tombstones = copy.ledger.dirty = 0;
+    int result = generation_prepare(map, number, map_size, path, sizeof path);
+    if (result == LARDER_OK) {
+        result = store_open(path, scratch, number, &copy.target);
+        if (result == LARDER_OK) {
+            result = store_reader_open(store, &copy.from, READER_WAIT_MS);
+        }
+        if (result == LARDER_OK) {
+            result = store_read_begin(&copy.from, NULL);
+            if (result == LARDER_OK) {
+                result = fill_generation(&copy, scratch);
+                copy.ledger.transaction = store_last_transaction(copy.target);
+                store_read_end(&copy.from);
+            }
+            store_reader_close(&copy.from);
+        }
+        store_close(&copy.target);
+        if (result != LARDER_OK) {
+            generation_abandon(map, number);
+        }
+    }
+    if (result == LARDER_OK) {
+        atomic_store(&control->map_size, map_size);
+        atomic_store(&control->max_value, atomic_load(&scratch->max_value));
+        result = generation_publish(map, number, &copy.ledger);
+    }
+    free(scratch);
+    return result;
+}
+
+int upkeep_resize(larder *handle, uint64_t map_size, bool *changed)
+{
+    *changed = false;
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = handle_check_size(map_size);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    struct map *map = handle->map;
+    registry_lock();
+    result = map_refresh_locked(map);
+    if (result == LARDER_OK && atomic_load(&map_control(map)->map_size) != map_size) {
+        result = map_enter_gates(map);
+        if (result == LARDER_OK) {
+            result = generation_resize(map, map_size);
+            *changed = result == LARDER_OK;
+            map_leave_gates(map);
+        }
+        if (result == LARDER_OK) {
+            result = map_refresh_locked(map);
+        }
+    }
+    if (result == LARDER_OK) {
+        handle->max_value = handle_value_limit(handle->wanted_value,
+                                               atomic_load(&map_control(map)->map_size));
+    }
+    registry_unlock();
+    return result;
+}
