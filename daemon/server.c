@@ -118,9 +118,18 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *context)
     int code = replica_publish_state(self->map, self->fence, self->redis.state == REPLICATOR_UP,
                                      server_clock_ms(CLOCK_REALTIME));
     if (code == REPLICA_FENCED) {
-        log_event(LOG_ERR, "fenced", "a later larderd took map %s over: ending",
+        log_event(LOG_ERR, "fenced",
+                  "a later larderd took map %s over, or it was made anew: ending",
                   self->conf.map.name);
         leave(self, SERVER_FENCED);
+        return;
+    }
+    if (!replica_in_place(self->map)) {
+        log_event(
+            LOG_ERR, "map_gone",
+            "the directory of map %s was removed or replaced: ending, to begin with the new one",
+            self->conf.map.name);
+        leave(self, SERVER_FAILED);
         return;
     }
     if (code < 0 && code != LARDER_EBUSY && log_trouble_begins(&self->heartbeat_failing)) {
@@ -150,7 +159,8 @@ static void on_replicator_log(void *context, int priority, const char *text)
 static void on_fenced(void *context)
 {
     struct server *self = context;
-    log_event(LOG_ERR, "fenced", "a later larderd took map %s over: ending", self->conf.map.name);
+    log_event(LOG_ERR, "fenced", "a later larderd took map %s over, or it was made anew: ending",
+              self->conf.map.name);
     leave(self, SERVER_FENCED);
 }
 

@@ -76,6 +76,18 @@ int replica_claim(larder *handle, bool replicates, uint64_t *fence, int *other_p
     return LARDER_OK;
 }
 
+bool replica_in_place(larder *handle)
+{
+    struct stat status;
+    if (handle_enter(handle) != LARDER_OK) {
+        return true; /* other calls tell what is wrong */
+    }
+    if (lstat(handle->map->path, &status) != 0) {
+        return errno != ENOENT && errno != ENOTDIR;
+    }
+    return status.st_dev == handle->map->device && status.st_ino == handle->map->inode;
+}
+
 uint32_t replica_node(larder *handle)
 {
     return handle_enter(handle) == LARDER_OK ? atomic_load(&map_control(handle->map)->node) : 0;

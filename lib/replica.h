@@ -53,6 +53,10 @@ typedef struct replica_position {
  * kept). LARDER_EXISTS: another larderd lives; *other_pid names it (0 if unknown). */
 int replica_claim(larder *handle, bool replicates, uint64_t *fence, int *other_pid);
 
+/* Is the map's directory still where it was opened? false: it was removed or another stands in its
+ * place, so that who opens the map from now on gets another one. */
+bool replica_in_place(larder *handle);
+
 /* This map's node id (32 random bits, never 0). */
 uint32_t replica_node(larder *handle);
 

@@ -90,10 +90,11 @@ START_TEST(a_manager_that_is_gone_changes_nothing)
     ck_assert(harness_logged(&self.process, "event=ready", 10000));
     ck_assert_int_eq(shell_get(self.web, "/healthz", NULL), 200);
     shell_end(&self, 0, 5000);
-    shell_launch(&self, "gone", extra, (const char *const[]){"NOTIFY_SOCKET=relative", NULL},
+    shell_launch(&self, "unusable", extra, (const char *const[]){"NOTIFY_SOCKET=relative", NULL},
                  false);
-    ck_assert(harness_logged(&self.process, "event=notify_unusable", 10000));
-    ck_assert(shell_shows(&self, "/healthz", "\"status\":\"ok\"", 10000));
+    ck_assert(harness_logged(&self.process, "event=ready", 10000));
+    ck_assert(harness_logged(&self.process, "event=notify_unusable", 0));
+    ck_assert_int_eq(shell_get(self.web, "/healthz", NULL), 200);
     shell_end(&self, 0, 5000);
 }
 END_TEST
@@ -137,6 +138,23 @@ START_TEST(a_fenced_larderd_ends_itself)
     ck_assert(harness_logged(&first.process, "event=fenced", 1000));
     ck_assert_int_eq(shell_get(second.web, "/healthz", NULL), 200);
     shell_end(&second, 0, 5000);
+}
+END_TEST
+
+/* Who removes a map's directory gets another map: larderd must not keep the old one for ever. */
+START_TEST(a_removed_map_ends_it)
+{
+    shell self = {.manager = 0};
+    char path[200];
+    shell_start(&self, "removed", NULL);
+    snprintf(path, sizeof path, "%s/m", self.map_dir);
+    ck_assert_int_eq(shell_run((const char *const[]){"rm", "-r", path, NULL}, NULL), 0);
+    int status = harness_end(&self.process, 0, 5000);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    ck_assert(harness_logged(&self.process, "event=map_gone", 1000));
+    shell_start(&self, "removed", NULL);
+    ck_assert_int_eq(shell_get(self.web, "/healthz", NULL), 200);
+    shell_end(&self, 0, 5000);
 }
 END_TEST
 
@@ -517,6 +535,7 @@ int main(void)
     tcase_add_test(alone, a_manager_that_is_gone_changes_nothing);
     tcase_add_test(alone, a_second_larderd_is_refused);
     tcase_add_test(alone, a_fenced_larderd_ends_itself);
+    tcase_add_test(alone, a_removed_map_ends_it);
     tcase_add_test(alone, a_bad_reload_changes_nothing);
     tcase_add_test(alone, a_good_reload_says_what_takes_a_restart);
     tcase_add_test(alone, removes_what_has_expired);
