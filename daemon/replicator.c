@@ -175,7 +175,8 @@ static void carry_out(replicator *self, const sync_action *action)
         sent = link_load(self->link);
         break;
     case SYNC_ACT_RANGE:
-        sent = link_range(self->link, action->cursor.epoch, action->cursor.number);
+        sent = link_range(self->link, action->cursor.epoch, action->cursor.number,
+                          action->cursor.count);
         break;
     case SYNC_ACT_FETCH:
         sent = link_fetch(self->link, action->fetch.id, action->fetch.key, action->fetch.key_size);

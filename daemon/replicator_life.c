@@ -13,6 +13,7 @@
 #include "daemon/replicator_internal.h"
 
 #define BEAT_MS 1000
+#define ENTRY_OVERHEAD ((uint64_t)LARDER_KEY_MAX + 512) /* of a stream's entry, beside its value */
 
 void replicator_settings_init(replicator_settings *settings)
 {
@@ -188,11 +189,11 @@ static const char *check_settings(const replicator_settings *s)
         s->retry_max_ms < 1 || s->tombstone_ms < 1 || s->ping_ms < 1 || s->breaker_open_ms < 0)
         return "a time is out of its range";
     if (s->batch_commands < 1 || s->batch_commands > SYNC_BATCH_MAX || s->batch_bytes < 1 ||
-        s->batches_in_flight < 1 || s->batches_in_flight > 64 || s->retry_entries < 1 ||
+        s->batches_in_flight < 1 || s->batches_in_flight > 256 || s->retry_entries < 1 ||
         s->retry_entries > 1000000)
         return "a batch's limit is out of its range";
     if (s->max_reply_depth < 2 || s->max_reply_depth > 7 || s->max_reply_elements < 1024 ||
-        s->max_reply_bytes < s->max_value + 4096 || s->max_value < s->inline_value)
+        s->max_reply_bytes < (uint64_t)s->inline_value + ENTRY_OVERHEAD)
         return "a reply's limit is out of its range";
     return NULL;
 }
@@ -200,6 +201,8 @@ static const char *check_settings(const replicator_settings *s)
 static bool make_machine(replicator *self, uint64_t seed)
 {
     const replicator_settings *s = &self->settings;
+    uint64_t fits = s->max_reply_bytes - ENTRY_OVERHEAD;
+    uint64_t page = s->max_reply_bytes / (s->inline_value + ENTRY_OVERHEAD);
     sync_settings machine = {.batch_commands = s->batch_commands,
                              .batch_bytes = s->batch_bytes,
                              .batches_in_flight = s->batches_in_flight,
@@ -212,7 +215,8 @@ static bool make_machine(replicator *self, uint64_t seed)
                              .heartbeat_ms = s->ping_ms,
                              .breaker_failures = s->breaker_failures,
                              .breaker_open_ms = s->breaker_open_ms,
-                             .max_value = s->max_value,
+                             .page = page > SYNC_PAGE_MAX ? SYNC_PAGE_MAX : (uint32_t)page,
+                             .max_value = s->max_value < fits ? s->max_value : fits,
                              .random_seed = seed};
     link_settings link = {.base = self->base,
                           .url = self->url,

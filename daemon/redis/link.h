@@ -57,7 +57,7 @@ void link_disconnect(struct link *self);
 bool link_join(struct link *self, uint64_t epoch, uint64_t number);
 bool link_push(struct link *self, const sync_action *push);
 bool link_load(struct link *self);
-bool link_range(struct link *self, uint64_t epoch, uint64_t number);
+bool link_range(struct link *self, uint64_t epoch, uint64_t number, uint32_t limit);
 bool link_fetch(struct link *self, uint64_t id, const uint8_t *key, size_t key_size);
 
 void link_read_figures(const struct link *self, link_figures *out);

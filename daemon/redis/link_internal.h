@@ -43,7 +43,7 @@ struct link {
     uint64_t average_event; /* bytes, smoothed */
     uint64_t bytes_sent, bytes_received, scripts_loaded;
     int64_t round_trip_us;
-    sync_change changes[SYNC_PAGE];
+    sync_change changes[SYNC_PAGE_MAX];
 };
 
 /* The session is over; disconnected() is called once, by the loop. */

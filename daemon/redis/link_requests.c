@@ -308,12 +308,12 @@ void link_got_push(struct link *self, const connection_tag *tag, const reply *go
 
 /* ---- Stream and channel ----------------------------------------------------------------------- */
 
-bool link_range(struct link *self, uint64_t epoch, uint64_t number)
+bool link_range(struct link *self, uint64_t epoch, uint64_t number, uint32_t limit)
 {
     char id[48], after[49], count[16];
     wire_id(epoch, number, id);
     snprintf(after, sizeof after, "(%s", id);
-    snprintf(count, sizeof count, "%u", SYNC_PAGE);
+    snprintf(count, sizeof count, "%" PRIu32, limit);
     const char *words[] = {"XRANGE", self->stream, after, "+", "COUNT", count};
     return link_send(self, self->commands, REQUEST_RANGE, 0, 0, NULL, 6, words, NULL);
 }
@@ -338,7 +338,7 @@ static bool read_entry(const reply *got, sync_change *out)
 
 void link_got_range(struct link *self, const reply *got)
 {
-    if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE) {
+    if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE_MAX) {
         out_of_step(self, "XRANGE");
         return;
     }

@@ -7,65 +7,59 @@
  */
 #include "daemon/redis/script.h"
 
-#define NEWER                                                                                      \
-    "local sub = string.sub\n"                                                                     \
-    "local function order(a, b)\n"                                                                 \
-    "  if sub(a, 1, 42) == sub(b, 1, 42) then return 0 end\n"                                      \
-    "  if sub(a, 1, 1) ~= '1' then return nil end\n"                                               \
-    "  local d = tonumber(sub(a, 2, 9), 16) - tonumber(sub(b, 2, 9), 16)\n"                        \
-    "  if d ~= 0 then return d end\n"                                                              \
-    "  d = tonumber(sub(a, 10, 17), 16) - tonumber(sub(b, 10, 17), 16)\n"                          \
-    "  if d ~= 0 then return d end\n"                                                              \
-    "  d = tonumber(sub(a, 18, 25), 16) - tonumber(sub(b, 18, 25), 16)\n"                          \
-    "  if d ~= 0 then return d end\n"                                                              \
-    "  d = tonumber(sub(a, 26, 33), 16) - tonumber(sub(b, 26, 33), 16)\n"                          \
-    "  if d ~= 0 then return d end\n"                                                              \
-    "  return tonumber(sub(a, 34, 42), 16) - tonumber(sub(b, 34, 42), 16)\n"                       \
-    "end\n"                                                                                        \
-    "local function winner(r, limit)\n"                                                            \
-    "  local n = redis.call('STRLEN', KEYS[1])\n"                                                  \
-    "  if n > 0 and n <= limit then return {r, redis.call('GET', KEYS[1])} end\n"                  \
-    "  if n == 0 and redis.call('EXISTS', KEYS[1]) == 1 then return {r, ''} end\n"                 \
-    "  return {r}\n"                                                                               \
-    "end\n"
+/* Runs only where a record is there: r. Answers for the older entry; leaves d (0: equal). */
+#define COMPARE(LIMIT)                                                                             \
+    "  local sub, d = string.sub, 0\n"                                                             \
+    "  local a, b = sub(r, 1, 42), sub(head, 1, 42)\n"                                             \
+    "  if a ~= b then\n"                                                                           \
+    "    if sub(a, 1, 1) ~= '1' then\n"                                                            \
+    "      return redis.error_reply('FORMAT the record is of another version')\n"                  \
+    "    end\n"                                                                                    \
+    "    d = tonumber(sub(a, 2, 9), 16) - tonumber(sub(b, 2, 9), 16)\n"                            \
+    "    if d == 0 then d = tonumber(sub(a, 10, 17), 16) - tonumber(sub(b, 10, 17), 16) end\n"     \
+    "    if d == 0 then d = tonumber(sub(a, 18, 25), 16) - tonumber(sub(b, 18, 25), 16) end\n"     \
+    "    if d == 0 then d = tonumber(sub(a, 26, 33), 16) - tonumber(sub(b, 26, 33), 16) end\n"     \
+    "    if d == 0 then d = tonumber(sub(a, 34, 42), 16) - tonumber(sub(b, 34, 42), 16) end\n"     \
+    "  end\n"                                                                                      \
+    "  if d > 0 then\n"                                                                            \
+    "    local n = call('STRLEN', KEYS[1])\n"                                                      \
+    "    if n > 0 and n <= tonumber(" LIMIT ") then return {r, call('GET', KEYS[1])} end\n"        \
+    "    if n == 0 and call('EXISTS', KEYS[1]) == 1 then return {r, ''} end\n"                     \
+    "    return {r}\n"                                                                             \
+    "  end\n"
 
 static const char push[] =
-    NEWER "local call, head = redis.call, ARGV[1]\n"
-          "local r = call('GET', KEYS[2])\n"
-          "if r then\n"
-          "  local d = order(r, head)\n"
-          "  if not d then return redis.error_reply('FORMAT the record is of another version') end\n"
-          "  if d > 0 then return winner(r, tonumber(ARGV[11])) end\n"
-          "  if d == 0 and ARGV[10] == 'q' then return 2 end\n"
-          "end\n"
-          "local id = redis.pcall('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[8], ARGV[7],"
-          " 'e', ARGV[2])\n"
-          "if not id then return 4 end\n"
-          "if type(id) == 'table' then\n"
-          "  if id.err and string.find(id.err, 'equal or smaller', 1, true) then return 4 end\n"
-          "  return id\n"
-          "end\n"
-          "if ARGV[4] == 's' then\n"
-          "  local v = ARGV[12]\n"
-          "  if ARGV[3] ~= '0' then v = sub(ARGV[2], ARGV[3]) end\n"
-          "  if ARGV[5] == '' then call('SET', KEYS[1], v)\n"
-          "  else call('SET', KEYS[1], v, 'PXAT', ARGV[5]) end\n"
-          "else call('UNLINK', KEYS[1]) end\n"
-          "if ARGV[6] == '' then call('SET', KEYS[2], head)\n"
-          "else call('SET', KEYS[2], head, 'PXAT', ARGV[6]) end\n"
-          "call('PUBLISH', ARGV[9], id .. ' ' .. ARGV[2])\n"
-          "return 1\n";
+    "local call, head = redis.call, ARGV[1]\n"
+    "local r = call('GET', KEYS[2])\n"
+    "if r then\n" COMPARE("ARGV[11]")
+    "  if d == 0 and ARGV[10] == 'q' then return 2 end\n"
+    "end\n"
+    "local id = redis.pcall('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[8], ARGV[7],"
+    " 'e', ARGV[2])\n"
+    "if not id then return 4 end\n"
+    "if type(id) == 'table' then\n"
+    "  if id.err and string.find(id.err, 'equal or smaller', 1, true) then return 4 end\n"
+    "  return id\n"
+    "end\n"
+    "if ARGV[4] == 's' then\n"
+    "  local v = ARGV[12]\n"
+    "  if ARGV[3] ~= '0' then v = string.sub(ARGV[2], ARGV[3]) end\n"
+    "  if ARGV[5] == '' then call('SET', KEYS[1], v)\n"
+    "  else call('SET', KEYS[1], v, 'PXAT', ARGV[5]) end\n"
+    "else call('UNLINK', KEYS[1]) end\n"
+    "if ARGV[6] == '' then call('SET', KEYS[2], head)\n"
+    "else call('SET', KEYS[2], head, 'PXAT', ARGV[6]) end\n"
+    "call('PUBLISH', ARGV[9], id .. ' ' .. ARGV[2])\n"
+    "return 1\n";
 
 static const char remove_[] =
-    "#!lua flags=allow-oom\n" NEWER
-    "local r = redis.call('GET', KEYS[2])\n"
-    "if r then\n"
-    "  local d = order(r, ARGV[1])\n"
-    "  if not d then return redis.error_reply('FORMAT the record is of another version') end\n"
-    "  if d > 0 then return winner(r, tonumber(ARGV[4])) end\n"
+    "#!lua flags=allow-oom\n"
+    "local call, head = redis.call, ARGV[1]\n"
+    "local r = call('GET', KEYS[2])\n"
+    "if r then\n" COMPARE("ARGV[4]")
     "end\n"
-    "redis.call('UNLINK', KEYS[1])\n"
-    "redis.call('PUBLISH', ARGV[3], '- ' .. ARGV[2])\n"
+    "call('UNLINK', KEYS[1])\n"
+    "call('PUBLISH', ARGV[3], '- ' .. ARGV[2])\n"
     "return 3\n";
 
 static const char join[] =

@@ -184,7 +184,7 @@ void inbound_range(struct sync *self, const sync_change *changes, size_t count)
         full = !accept(self, &changes[i]);
     }
     bool more = in->seen_epoch == self->cursor.epoch && in->seen_number > self->cursor.number;
-    if (full || count == SYNC_PAGE)
+    if (full || count == self->settings.page)
         return; /* the next page, when there is room */
     if (!more)
         in->catching_up = false;
@@ -408,6 +408,7 @@ void inbound_advance(struct sync *self, bool flush)
         if (action != NULL) {
             action->cursor.epoch = self->cursor.epoch;
             action->cursor.number = self->cursor.number;
+            action->cursor.count = self->settings.page;
             in->range_out = true;
         }
     }

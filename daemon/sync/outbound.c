@@ -140,6 +140,7 @@ static bool window_open(const struct sync *self)
 {
     const struct outbound *out = &self->out;
     return out->batches < self->settings.batches_in_flight &&
+           out->in_flight_items + self->settings.batch_commands <= SYNC_IN_FLIGHT_MAX &&
            out->in_flight_bytes <
                (size_t)self->settings.batches_in_flight * self->settings.batch_bytes &&
            out->retry_count < self->settings.retry_entries;
@@ -324,6 +325,7 @@ static void passed(struct sync *self, const replica_batch *rows, size_t count)
         } else if (count != 0 || out->scan == LOG_ACTIVE) {
             out->scan = LOG_COOLING;
             out->scan_at = self->now_ms + (count != 0 ? self->settings.linger_ms : 0);
+            out->scan_few = count <= FEW_ROWS;
         } else if (out->scan != LOG_ARMED && sync_act(self, SYNC_ACT_ARM) != NULL) {
             out->scan = LOG_ARMED;
         }
@@ -516,7 +518,11 @@ void outbound_acknowledged(struct sync *self, const sync_event *event)
         out->scan = LOG_COOLING;
         out->scan_at = self->now_ms + self->settings.linger_ms;
     }
+    bool few = out->scan == LOG_COOLING && out->scan_few && batch->source == FROM_LOG &&
+               event->acknowledged.cleared == batch->ack_count;
     unlink_batch(out, batch);
+    if (few && out->batches == 0)
+        out->scan_at = self->now_ms; /* a round trip gathers what a lone writer writes */
 }
 
 /* ---- At the end of every step ----------------------------------------------------------------- */

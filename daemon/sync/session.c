@@ -29,6 +29,8 @@ struct sync *sync_create(const sync_settings *settings)
     self->settings = *settings;
     if (self->settings.batch_commands == 0 || self->settings.batch_commands > SYNC_BATCH_MAX)
         self->settings.batch_commands = SYNC_BATCH_MAX;
+    if (self->settings.page == 0 || self->settings.page > SYNC_PAGE_MAX)
+        self->settings.page = SYNC_PAGE_MAX;
     if (self->settings.batches_in_flight == 0)
         self->settings.batches_in_flight = 1;
     if (self->settings.retry_entries == 0)

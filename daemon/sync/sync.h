@@ -19,8 +19,9 @@
 
 #define SYNC_APPLY_MAX 1024u          /* events of one apply: the port's limit */
 #define SYNC_APPLY_BYTES (1024u * 1024u) /* bytes of one apply; one larger event goes alone */
-#define SYNC_BATCH_MAX 1024u          /* commands of one batch, whatever the settings say */
-#define SYNC_PAGE 128u                /* stream entries of one range page */
+#define SYNC_BATCH_MAX 4096u          /* commands of one batch, whatever the settings say */
+#define SYNC_PAGE_MAX 128u            /* stream entries of one range page */
+#define SYNC_IN_FLIGHT_MAX 32768u     /* commands sent and not answered */
 #define SYNC_NEVER INT64_MAX
 
 typedef struct sync_settings {
@@ -29,6 +30,7 @@ typedef struct sync_settings {
     int64_t backoff_min_ms, backoff_max_ms, park_ms, retry_max_ms, heartbeat_ms;
     uint32_t breaker_failures;
     int64_t breaker_open_ms;
+    uint32_t page;      /* stream entries of one range, 1 .. SYNC_PAGE_MAX */
     uint64_t max_value; /* larger values are never fetched */
     uint64_t random_seed;
 } sync_settings;
@@ -106,7 +108,7 @@ enum sync_event_kind {
     SYNC_EV_REPLY,        /* batch, index, outcome, winner */
     SYNC_EV_SCRIPTS,      /* the scripts are loaded again */
     SYNC_EV_STREAM,       /* change, from the channel */
-    SYNC_EV_RANGE,        /* changes, count: the page asked for (at most SYNC_PAGE) */
+    SYNC_EV_RANGE,        /* changes, count: the page asked for */
     SYNC_EV_FETCHED,      /* id; change with the value, or NULL: not there or of no use */
     SYNC_EV_IDLE,         /* no further input is at hand: apply what was collected */
     SYNC_EV_APPLIED,      /* status of the apply; the verdicts stand in its events */
@@ -161,7 +163,7 @@ enum sync_action_kind {
                              of that step are done */
     SYNC_ACT_PUSH,        /* push: send each item; answer REPLY for each, in order */
     SYNC_ACT_LOAD,        /* load the scripts; answer SCRIPTS */
-    SYNC_ACT_RANGE,       /* range: SYNC_PAGE entries after cursor; answer RANGE */
+    SYNC_ACT_RANGE,       /* cursor.count entries after cursor; answer RANGE */
     SYNC_ACT_FETCH,       /* fetch: value and record of a key; answer FETCHED */
     SYNC_ACT_APPLY,       /* apply; answer APPLIED */
     SYNC_ACT_ACKNOWLEDGE, /* acknowledge; answer ACKNOWLEDGED */
@@ -182,6 +184,7 @@ typedef struct sync_action {
     union {
         struct {
             uint64_t epoch, number;
+            uint32_t count; /* RANGE */
         } cursor; /* JOIN, RANGE */
         struct {
             uint64_t from_row;

@@ -1,0 +1,208 @@
+/* fleet.c: see fleet.h. */
+#include "tests/redis/fleet.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char *configuration(void)
+{
+    const char *path = harness_path("quick.conf");
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    (void)fprintf(file, "redis = { backoff_min = \"20ms\"; backoff_max = \"200ms\";\n"
+                        "  breaker_open = \"100ms\"; ping = \"300ms\"; reply_timeout = \"1s\";\n"
+                        "  connect_timeout = \"1s\"; park = \"1s\"; retry_max = \"300ms\"; };\n"
+                        "map = { size = \"64M\"; };\n");
+    ck_assert_int_eq(fclose(file), 0);
+    return path;
+}
+
+void host_start_daemon(host *self)
+{
+    const char *arguments[16] = {"-c", configuration(), "--prefix", "t:"};
+    size_t count = self->own_configuration ? 0 : 4;
+    for (size_t i = 0; self->extra != NULL && self->extra[i] != NULL; i++) {
+        ck_assert_uint_lt(count, 15);
+        arguments[count++] = self->extra[i];
+    }
+    harness_larderd_start(&self->larderd, "m", self->directory, self->url, arguments);
+}
+
+void host_start(host *self, const char *name, const harness_redis *redis, const char *url,
+                const char *const extra[])
+{
+    memset(self, 0, sizeof *self);
+    (void)snprintf(self->name, sizeof self->name, "%s", name);
+    (void)snprintf(self->directory, sizeof self->directory, "%s", harness_path("host-%s", name));
+    (void)snprintf(self->url, sizeof self->url, "%s",
+                   url != NULL ? url : harness_redis_url(redis));
+    self->extra = extra;
+    self->own_configuration = extra != NULL && strcmp(extra[0], "-c") == 0;
+    (void)mkdir(self->directory, 0700);
+    host_start_daemon(self);
+    larder_options options = {.dir = self->directory, .flags = LARDER_ATTACH,
+                              .write_wait_ms = 5000};
+    int result = larder_open("m", &options, &self->map);
+    ck_assert_msg(result == LARDER_OK, "%s", larder_last_error());
+}
+
+void host_stop_daemon(host *self)
+{
+    harness_larderd_end(&self->larderd, 10000);
+}
+
+void host_kill_daemon(host *self)
+{
+    (void)harness_end(&self->larderd.process, SIGKILL, 5000);
+}
+
+void host_end(host *self)
+{
+    larder_close(&self->map);
+    if (self->larderd.process.pid != 0)
+        host_stop_daemon(self);
+}
+
+void host_set_bytes(host *self, const char *key, size_t key_size, const void *value, size_t size)
+{
+    int result = larder_set(self->map, key, key_size, value, size, NULL);
+    ck_assert_msg(result == LARDER_OK, "%s: set: %s", self->name, larder_last_error());
+}
+
+void host_set(host *self, const char *key, const char *value)
+{
+    host_set_bytes(self, key, strlen(key), value, strlen(value));
+}
+
+void host_delete(host *self, const char *key)
+{
+    ck_assert_int_ge(larder_delete(self->map, key, strlen(key)), 0);
+}
+
+bool host_has(host *self, const char *key, const char *value)
+{
+    void *found = NULL;
+    size_t size = 0;
+    int result = larder_get_alloc(self->map, key, strlen(key), &found, &size, NULL);
+    ck_assert_msg(result >= 0, "%s: get: %s", self->name, larder_last_error());
+    bool same = value == NULL ? result == LARDER_MISS
+                              : result == LARDER_OK && size == strlen(value) &&
+                                    memcmp(found, value, size) == 0;
+    larder_free(found);
+    return same;
+}
+
+struct wanted {
+    host *self;
+    harness_redis *redis;
+    const char *key, *value;
+    bool up;
+};
+
+static void give_up(host *self, const char *what)
+{
+    char *log = harness_log(&self->larderd.process);
+    ck_abort_msg("%s: %s; the log of its larderd:\n%s", self->name, what, log);
+}
+
+static bool has(void *context)
+{
+    struct wanted *wanted = context;
+    return host_has(wanted->self, wanted->key, wanted->value);
+}
+
+void host_comes_to(host *self, const char *key, const char *value)
+{
+    struct wanted wanted = {.self = self, .key = key, .value = value};
+    char what[200];
+    (void)snprintf(what, sizeof what, "%.60s never became %.60s", key,
+                   value == NULL ? "absent" : value);
+    if (!wait_until(has, &wanted, PATIENCE_MS))
+        give_up(self, what);
+}
+
+larder_info host_info(host *self, const char *key)
+{
+    larder_info info;
+    char none[1];
+    int result = larder_get(self->map, key, strlen(key), none, 0, &info);
+    ck_assert_msg(result == LARDER_ESIZE || result == LARDER_OK, "%s: %d", key, result);
+    return info;
+}
+
+static larder_stats stats(host *self)
+{
+    larder_stats read;
+    ck_assert_int_eq(larder_stats_read(self->map, &read, sizeof read), LARDER_OK);
+    return read;
+}
+
+uint64_t host_dirty(host *self)
+{
+    return stats(self).dirty;
+}
+
+static bool is_drained(void *context)
+{
+    return host_dirty(context) == 0;
+}
+
+void host_drained(host *self)
+{
+    if (!wait_until(is_drained, self, PATIENCE_MS)) {
+        char what[80];
+        (void)snprintf(what, sizeof what, "%" PRIu64 " entries are still dirty", host_dirty(self));
+        give_up(self, what);
+    }
+}
+
+static bool is_up(void *context)
+{
+    struct wanted *wanted = context;
+    return (stats(wanted->self).redis_up != 0) == wanted->up;
+}
+
+void host_redis_up(host *self, bool up)
+{
+    struct wanted wanted = {.self = self, .up = up};
+    if (!wait_until(is_up, &wanted, PATIENCE_MS))
+        give_up(self, up ? "never connected" : "never saw the connection's end");
+}
+
+void host_logs(host *self, const char *text)
+{
+    if (!harness_logged(&self->larderd.process, text, PATIENCE_MS))
+        give_up(self, text);
+}
+
+static bool redis_has(void *context)
+{
+    struct wanted *wanted = context;
+    return harness_redis_says(wanted->redis, wanted->value, "GET", wanted->key, NULL);
+}
+
+void redis_comes_to(harness_redis *redis, const char *key, const char *value)
+{
+    struct wanted wanted = {.redis = redis, .key = key, .value = value};
+    if (!wait_until(redis_has, &wanted, PATIENCE_MS)) {
+        char *found = harness_redis_command(redis, "GET", key, NULL);
+        ck_abort_msg("Redis: %s is %.100s instead of %.100s", key, found == NULL ? "nil" : found,
+                     value == NULL ? "nil" : value);
+    }
+}
+
+uint64_t redis_calls(harness_redis *redis, const char *command)
+{
+    char name[64];
+    char *info = harness_redis_command(redis, "INFO", "commandstats", NULL);
+    ck_assert_ptr_nonnull(info);
+    (void)snprintf(name, sizeof name, "cmdstat_%s:calls=", command);
+    const char *at = strstr(info, name);
+    uint64_t calls = at == NULL ? 0 : strtoull(at + strlen(name), NULL, 10);
+    free(info);
+    return calls;
+}

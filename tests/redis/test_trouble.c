@@ -1,0 +1,263 @@
+/* test_trouble.c: a Redis that is there and makes trouble: scripts and data flushed under us, the
+ * channel cut, wrong credentials, rights too narrow, no memory, keys of another type.
+ */
+#include "tests/redis/fleet.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static harness_redis redis;
+static host a, b;
+
+static void setup(void)
+{
+    memset(&redis, 0, sizeof redis);
+    harness_redis_start(&redis, "redis");
+    host_start(&a, "a", &redis, NULL, NULL);
+    host_start(&b, "b", &redis, NULL, NULL);
+    host_redis_up(&a, true);
+    host_redis_up(&b, true);
+    host_set(&a, "first", "1");
+    host_comes_to(&b, "first", "1");
+    host_drained(&a);
+}
+
+static void teardown(void)
+{
+    host_end(&a);
+    host_end(&b);
+    harness_redis_end(&redis);
+}
+
+static void ok(const char *expected, char *reply)
+{
+    ck_assert_msg(reply != NULL && strcmp(reply, expected) == 0, "Redis says %s",
+                  reply == NULL ? "nil" : reply);
+    free(reply);
+}
+
+START_TEST(scripts_flushed)
+{
+    for (int i = 0; i < 5; i++) {
+        char value[16];
+        (void)snprintf(value, sizeof value, "%d", i);
+        ok("OK", harness_redis_command(&redis, "SCRIPT", "FLUSH", NULL));
+        host_set(&a, "k", value);
+        host_comes_to(&b, "k", value);
+    }
+    host_drained(&a);
+}
+END_TEST
+
+START_TEST(everything_flushed)
+{
+    char key[16];
+    for (int i = 0; i < 100; i++) {
+        (void)snprintf(key, sizeof key, "k%d", i);
+        host_set(&a, key, key);
+    }
+    host_comes_to(&b, "k99", "k99");
+    host_drained(&a);
+    ok("OK", harness_redis_command(&redis, "FLUSHALL", NULL));
+    /* nobody writes: it is noticed all the same, and "empty" is not "all deleted" */
+    redis_comes_to(&redis, "t:first", "1");
+    for (int i = 0; i < 100; i++) {
+        char name[24];
+        (void)snprintf(key, sizeof key, "k%d", i);
+        (void)snprintf(name, sizeof name, "t:k%d", i);
+        redis_comes_to(&redis, name, key);
+        ck_assert(host_has(&a, key, key));
+        ck_assert(host_has(&b, key, key));
+    }
+    host_set(&b, "k1", "new");
+    host_comes_to(&a, "k1", "new");
+}
+END_TEST
+
+START_TEST(stream_lost)
+{
+    ok("1", harness_redis_command(&redis, "DEL", "larder:{t:}:events", NULL));
+    host_set(&a, "k", "1");
+    host_comes_to(&b, "k", "1");
+    host_set(&b, "k", "2");
+    host_comes_to(&a, "k", "2");
+    host_drained(&a);
+    host_drained(&b);
+}
+END_TEST
+
+/* Events fall out of the stream while b is away: b notices, and is put right by pushing its log. */
+START_TEST(stream_trimmed)
+{
+    host_set(&b, "k", "b's");
+    host_comes_to(&a, "k", "b's");
+    host_drained(&b);
+    host_stop_daemon(&b);
+    host_set(&a, "k", "a's");
+    host_set(&a, "other", "x");
+    host_drained(&a);
+    free(harness_redis_command(&redis, "XTRIM", "larder:{t:}:events", "MAXLEN", "1", NULL));
+    host_start_daemon(&b);
+    host_comes_to(&b, "k", "a's");
+    ck_assert(host_has(&a, "k", "a's"));
+    redis_comes_to(&redis, "t:k", "a's");
+}
+END_TEST
+
+START_TEST(channel_cut)
+{
+    for (int i = 0; i < 5; i++) {
+        char value[16];
+        free(harness_redis_command(&redis, "CLIENT", "KILL", "TYPE", "pubsub", NULL));
+        (void)snprintf(value, sizeof value, "%d", i);
+        host_set(&a, "k", value);
+        host_comes_to(&b, "k", value);
+    }
+    free(harness_redis_command(&redis, "CLIENT", "KILL", "TYPE", "normal", NULL));
+    host_set(&b, "k", "after");
+    host_comes_to(&a, "k", "after");
+}
+END_TEST
+
+START_TEST(no_memory)
+{
+    char *value = malloc(100001), key[16];
+    ck_assert_ptr_nonnull(value);
+    memset(value, 'v', 100000);
+    value[100000] = 0;
+    for (int i = 0; i < 20; i++) {
+        (void)snprintf(key, sizeof key, "big%d", i);
+        host_set(&a, key, value);
+    }
+    host_drained(&a);
+    host_comes_to(&b, "big0", value);
+    ok("OK", harness_redis_command(&redis, "CONFIG", "SET", "maxmemory", "1mb", NULL));
+    host_set(&a, "refused", "v");
+    host_logs(&a, "OOM");
+    ck_assert_uint_ge(host_dirty(&a), 1);
+    ck_assert(host_has(&a, "refused", "v"));
+    /* the old value does not outlive its deletion, in Redis or elsewhere */
+    host_delete(&a, "big0");
+    redis_comes_to(&redis, "t:big0", NULL);
+    host_comes_to(&b, "big0", NULL);
+    ok("OK", harness_redis_command(&redis, "CONFIG", "SET", "maxmemory", "0", NULL));
+    redis_comes_to(&redis, "t:refused", "v");
+    host_comes_to(&b, "refused", "v");
+    host_drained(&a);
+    ck_assert(harness_redis_says(&redis, "1", "EXISTS", "v:{t:big0}", NULL));
+    free(value);
+}
+END_TEST
+
+START_TEST(one_key_refused)
+{
+    ok("1", harness_redis_command(&redis, "LPUSH", "v:{t:bad}", "not a record", NULL));
+    host_set(&a, "bad", "v");
+    host_logs(&a, "WRONGTYPE");
+    host_set(&a, "good", "v");
+    host_comes_to(&b, "good", "v");
+    ck_assert_uint_eq(host_dirty(&a), 1);
+    ok("1", harness_redis_command(&redis, "DEL", "v:{t:bad}", NULL));
+    redis_comes_to(&redis, "t:bad", "v");
+    host_drained(&a);
+}
+END_TEST
+
+static const char *password_file(const char *name, const char *password)
+{
+    const char *path = harness_path("%s", name);
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    (void)fputs(password, file);
+    ck_assert_int_eq(fclose(file), 0);
+    ck_assert_int_eq(chmod(path, 0600), 0);
+    return path;
+}
+
+static host lone;
+
+/* A host whose larderd reads its password from the file. */
+static void start_with_password(const char *name, const char *url, const char *file)
+{
+    const char *path = harness_path("%s.conf", name);
+    FILE *conf = fopen(path, "w");
+    ck_assert_ptr_nonnull(conf);
+    (void)fprintf(conf,
+                  "redis = { password_file = \"%s\"; park = \"1s\"; backoff_max = \"200ms\"; };\n"
+                  "map = { size = \"64M\"; };\n",
+                  file);
+    ck_assert_int_eq(fclose(conf), 0);
+    static const char *extra[3];
+    extra[0] = "-c";
+    extra[1] = path;
+    extra[2] = NULL;
+    host_start(&lone, name, NULL, url, extra);
+}
+
+START_TEST(wrong_password)
+{
+    const char *url = harness_redis_url(&redis);
+    ok("OK", harness_redis_command(&redis, "ACL", "SETUSER", "larder", "on", ">right", "~*", "&*",
+                                   "+@all", NULL));
+    char with_user[160];
+    (void)snprintf(with_user, sizeof with_user, "unix://larder@%s", url + strlen("unix://"));
+    start_with_password("wrong", with_user, password_file("wrong.password", "wrong"));
+    host_logs(&lone, "WRONGPASS");
+    host_logs(&lone, "parked");
+    host_set(&lone, "k", "v"); /* the map goes on */
+    ck_assert(host_has(&lone, "k", "v"));
+    char *log = harness_log(&lone.larderd.process);
+    ck_assert_msg(strstr(log, "=wrong") == NULL && strstr(log, "right") == NULL,
+                  "a password is in the log: %s", log);
+    free(log);
+    /* put right in Redis: the next attempt works, without a restart */
+    ok("OK", harness_redis_command(&redis, "ACL", "SETUSER", "larder", ">wrong", NULL));
+    redis_comes_to(&redis, "t:k", NULL); /* another prefix: this host uses its map's */
+    host_drained(&lone);
+    redis_comes_to(&redis, "m:k", "v");
+    host_end(&lone);
+}
+END_TEST
+
+START_TEST(rights_too_narrow)
+{
+    const char *url = harness_redis_url(&redis);
+    char with_user[160];
+    /* all is allowed but the keys that begin with m:secret */
+    ok("OK", harness_redis_command(&redis, "ACL", "SETUSER", "narrow", "on", ">pw", "~m:open*",
+                                   "~v:{m:open*", "~larder:*", "&*", "+@all", NULL));
+    (void)snprintf(with_user, sizeof with_user, "unix://narrow@%s", url + strlen("unix://"));
+    start_with_password("narrow", with_user, password_file("narrow.password", "pw"));
+    host_redis_up(&lone, true);
+    host_set(&lone, "secret", "v");
+    host_set(&lone, "open", "v");
+    redis_comes_to(&redis, "m:open", "v");
+    host_logs(&lone, "refused");
+    ck_assert_uint_eq(host_dirty(&lone), 1);
+    ok("OK", harness_redis_command(&redis, "ACL", "SETUSER", "narrow", "~*", NULL));
+    redis_comes_to(&redis, "m:secret", "v");
+    host_end(&lone);
+}
+END_TEST
+
+int main(void)
+{
+    harness_needs_redis();
+    Suite *suite = suite_create("trouble");
+    TCase *fleet = tcase_create("two hosts");
+    tcase_add_checked_fixture(fleet, setup, teardown);
+    tcase_set_timeout(fleet, 60);
+    tcase_add_test(fleet, scripts_flushed);
+    tcase_add_test(fleet, everything_flushed);
+    tcase_add_test(fleet, stream_lost);
+    tcase_add_test(fleet, stream_trimmed);
+    tcase_add_test(fleet, channel_cut);
+    tcase_add_test(fleet, no_memory);
+    tcase_add_test(fleet, one_key_refused);
+    tcase_add_test(fleet, wrong_password);
+    tcase_add_test(fleet, rights_too_narrow);
+    suite_add_tcase(suite, fleet);
+    return harness_run(suite);
+}
