@@ -1,0 +1,177 @@
+/* bench_fleet: two hosts, played by two maps with a larderd each, on one Redis. How long until what is set
+ * on A is read on B; and whether, after both have written the same keys at once, A, B and Redis agree.
+ *
+ *   bench_fleet [--sets N] [--keys N] [--writes N (a side)]
+ */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "bench/measure.h"
+#include "bench/servers.h"
+#include "larder.h"
+
+enum { SETS_MAX = 20000, VALUE = 100 };
+
+struct side {
+    char directory[300];
+    struct server larderd;
+    larder *handle;
+    uint64_t keys, writes;
+};
+
+static struct side a, b;
+
+static larder *attach(const char *directory)
+{
+    larder_options options = {.dir = directory, .flags = LARDER_ATTACH, .write_wait_ms = 1000};
+    larder *handle = NULL;
+    uint64_t deadline = test_now_us() + 20000000;
+    int code;
+    while ((code = larder_open("fleet", &options, &handle)) == LARDER_ENOTFOUND &&
+           test_now_us() < deadline) {
+        test_pause_us(1000);
+    }
+    test_check(code == LARDER_OK, "attach: %d %s", code, larder_last_error());
+    return handle;
+}
+
+static void side_start(struct side *side, const char *name, const struct server *redis)
+{
+    char log[32];
+    snprintf(side->directory, sizeof side->directory, "%s/%s", test_directory(), name);
+    test_check(mkdir(side->directory, 0700) == 0, "mkdir");
+    snprintf(log, sizeof log, "larderd-%s", name);
+    server_larderd_start(&side->larderd, log, "fleet", side->directory, redis->url,
+                         "map = { size = \"64M\"; };\n");
+    side->handle = attach(side->directory);
+    server_wait_redis(side->handle, true, 20000);
+}
+
+static void set_number(struct side *side, const char *key, uint64_t number)
+{
+    uint8_t value[VALUE];
+    test_value_fill(value, sizeof value, number);
+    int code = larder_set(side->handle, key, strlen(key), value, sizeof value, NULL);
+    test_check(code == LARDER_OK, "set: %d %s", code, larder_last_error());
+}
+
+static void latency(struct side *from, struct side *to, const char *name, uint64_t sets)
+{
+    static double us[SETS_MAX];
+    char figure[80];
+    for (uint64_t at = 0; at < sets; at++) {
+        char key[48];
+        snprintf(key, sizeof key, "%s:%" PRIu64, name, at % 100);
+        uint64_t began = test_now_ns(), deadline = test_now_us() + 10000000;
+        set_number(from, key, at + 1);
+        for (;;) {
+            uint8_t value[VALUE];
+            uint64_t number = 0;
+            int code = larder_get(to->handle, key, strlen(key), value, sizeof value, NULL);
+            if (code == LARDER_OK) memcpy(&number, value, sizeof number);
+            if (code == LARDER_OK && number == at + 1) break;
+            test_check(test_now_us() < deadline, "%s does not arrive", key);
+            test_pause_us(20);
+        }
+        us[at] = (double)(test_now_ns() - began) / 1e3;
+    }
+    snprintf(figure, sizeof figure, "fleet_%s_p99", name);
+    test_figure(figure, measure_quantile(us, sets, 0.99) / 1e3, "ms");
+    snprintf(figure, sizeof figure, "fleet_%s_p50", name);
+    test_figure(figure, measure_quantile(us, sets, 0.5) / 1e3, "ms");
+}
+
+static int write_shared(void *context)
+{
+    struct side *side = context;
+    test_random random = test_random_new(side == &a ? 1 : 2);
+    for (uint64_t at = 0; at < side->writes; at++) {
+        char key[48];
+        snprintf(key, sizeof key, "shared:%" PRIu64, test_random_below(&random, side->keys));
+        if (test_random_below(&random, 5) == 0) {
+            int code = larder_delete(side->handle, key, strlen(key));
+            test_check(code >= 0, "delete: %d", code);
+        } else {
+            set_number(side, key, test_random_next(&random));
+        }
+        if (at % 20 == 19) test_pause_us(500);
+    }
+    return 0;
+}
+
+/* 0: absent, else the number in the value. */
+static uint64_t number_on(struct side *side, const char *key)
+{
+    uint8_t value[VALUE];
+    uint64_t number = 0;
+    int code = larder_get(side->handle, key, strlen(key), value, sizeof value, NULL);
+    test_check(code == LARDER_OK || code == LARDER_MISS, "get: %d", code);
+    if (code == LARDER_OK) memcpy(&number, value, sizeof number);
+    return number;
+}
+
+static uint64_t differing(struct client *client, uint64_t keys)
+{
+    uint64_t different = 0;
+    for (uint64_t at = 0; at < keys; at++) {
+        char key[48], name[64];
+        uint64_t number = 0;
+        snprintf(key, sizeof key, "shared:%" PRIu64, at);
+        snprintf(name, sizeof name, "fleet:%s", key);
+        struct reply reply = client_words(client, 2, (const char *const[]){"GET", name});
+        test_check(reply.type == '$' || reply.type == 0, "GET %s: %c", name, reply.type);
+        if (reply.type == '$' && reply.size >= sizeof number) {
+            memcpy(&number, reply.text, sizeof number);
+        }
+        different += number != number_on(&a, key) || number != number_on(&b, key);
+    }
+    return different;
+}
+
+static void both_at_once(const struct server *redis)
+{
+    struct client client;
+    pid_t on_a = test_spawn(write_shared, &a), on_b = test_spawn(write_shared, &b);
+    test_join(on_a, 60000, "the writer on A");
+    test_join(on_b, 60000, "the writer on B");
+    uint64_t began = test_now_us();
+    test_check(client_connect(&client, redis), "connect");
+    server_wait_clean(a.handle, 20000);
+    server_wait_clean(b.handle, 20000);
+    uint64_t deadline = test_now_us() + 10000000, different;
+    while ((different = differing(&client, a.keys)) != 0 && test_now_us() < deadline) {
+        test_pause_us(2000);
+    }
+    test_figure("fleet_writes_at_once", (double)(a.writes + b.writes), "count");
+    test_figure("fleet_equal_after", (double)(test_now_us() - began) / 1e3, "ms");
+    test_figure("fleet_keys_that_differ", (double)different, "count");
+    test_check(different == 0, "%" PRIu64 " keys differ between A, B and Redis", different);
+    client_close(&client);
+}
+
+int main(int argc, char **argv)
+{
+    struct server redis = {0};
+    measure_begin("bench_fleet", 120);
+    servers_needed();
+    uint64_t sets = measure_option(argc, argv, "--sets", 1000);
+    a.keys = b.keys = measure_option(argc, argv, "--keys", 100);
+    a.writes = b.writes = measure_option(argc, argv, "--writes", 20000);
+    test_check(sets > 0 && sets <= SETS_MAX && a.keys > 0, "options");
+    server_redis_start(&redis, "redis");
+    side_start(&a, "a", &redis);
+    side_start(&b, "b", &redis);
+    both_at_once(&redis);
+    latency(&b, &a, "b_to_a", sets);
+    latency(&a, &b, "a_to_b", sets);
+    server_end(&a.larderd, SIGTERM);
+    server_end(&b.larderd, SIGTERM);
+    server_end(&redis, SIGTERM);
+    larder_close(&a.handle);
+    larder_close(&b.handle);
+    test_end();
+}
