@@ -14,7 +14,7 @@
 #include "tests/harness.h"
 
 /* libconfig 1.5 loses the text it was reading when it meets a syntax error. */
-const char *__lsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
     return "leak:libconfig";
