@@ -1,0 +1,345 @@
+/* test_format.c: records, byte by byte: every combination of extras, marks, flags and sizes comes
+ * back as it went in; cut anywhere or with any bit wrong they are noticed, and decoding never looks
+ * outside its bytes (each is tried in a block of exactly its size).
+ */
+#include "format.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/harness.h"
+
+static uint8_t long_bytes[LARDER_KEY_MAX];
+static const uint8_t value_bytes[] = "a value of some bytes";
+static const uint64_t HASH = UINT64_C(0x0123456789abcdef);
+
+/* The record of a combination: extras, and what the flags bring. */
+static struct record make(unsigned extras, unsigned flags, uint8_t marks, size_t value_size)
+{
+    static uint8_t mark_bytes[RECORD_MARKS_MAX * RECORD_MARK_SIZE];
+    memset(mark_bytes, 0x5a, sizeof mark_bytes);
+    memset(long_bytes, 'L', sizeof long_bytes);
+    struct record record = {
+        .header = {.clock = UINT64_C(0x1122334455667788),
+                   .row = 99,
+                   .node = 0xdeadbeef,
+                   .kind = RECORD_VALUE,
+                   .flags = (uint8_t)flags,
+                   .mark_count = marks},
+        .expires_at_ms = (extras & RECORD_HAS_EXPIRY) != 0 ? 1111 : INT64_MAX,
+        .created_ms = (extras & RECORD_HAS_CREATED) != 0 ? 2222 : 0,
+        .acked_ms = (extras & RECORD_HAS_ACKED) != 0 ? 3333 : 0,
+        .stale_until_ms = (extras & RECORD_HAS_STALE) != 0 ? 4444 : 0,
+        .sliding_ms = (extras & RECORD_HAS_SLIDING) != 0 ? 5555 : 0,
+        .marks = mark_bytes,
+        .value = value_bytes,
+        .value_size = value_size,
+    };
+    if ((flags & RECORD_LONG_KEY) != 0) {
+        record.long_key = long_bytes;
+        record.long_key_size = 700;
+    }
+    if ((flags & RECORD_CHUNKED) != 0) {
+        record.value = NULL;
+        record.value_size = 100000;
+        record.first_chunk = 77;
+        record.value_checksum = UINT64_C(0xfeedfacecafebeef);
+        record.chunk_count = record_chunks(100000);
+    }
+    return record;
+}
+
+/* Encoded into a block of exactly its size. */
+static uint8_t *encode(const struct record *record, size_t *size)
+{
+    *size = record_size(record);
+    uint8_t *bytes = malloc(*size);
+    ck_assert_ptr_nonnull(bytes);
+    record_encode(bytes, record, HASH);
+    return bytes;
+}
+
+static void same(const struct record *in, const struct record *out)
+{
+    ck_assert_uint_eq(out->header.clock, in->header.clock);
+    ck_assert_uint_eq(out->header.row, in->header.row);
+    ck_assert_uint_eq(out->header.node, in->header.node);
+    ck_assert_uint_eq(out->header.kind, in->header.kind);
+    ck_assert_uint_eq(out->header.flags, in->header.flags);
+    ck_assert_uint_eq(out->header.mark_count, in->header.mark_count);
+    ck_assert_int_eq(out->expires_at_ms, in->expires_at_ms);
+    ck_assert_int_eq(out->created_ms, in->created_ms);
+    ck_assert_int_eq(out->acked_ms, in->acked_ms);
+    ck_assert_int_eq(out->stale_until_ms, in->stale_until_ms);
+    ck_assert_int_eq(out->sliding_ms, in->sliding_ms);
+    ck_assert_uint_eq(out->value_size, in->value_size);
+    ck_assert_uint_eq(out->chunk_count, in->chunk_count);
+    if (in->header.mark_count > 0) {
+        ck_assert_mem_eq(out->marks, in->marks, (size_t)in->header.mark_count * RECORD_MARK_SIZE);
+    }
+    ck_assert_uint_eq(out->long_key_size, in->long_key_size);
+    if (in->long_key_size > 0) {
+        ck_assert_mem_eq(out->long_key, in->long_key, in->long_key_size);
+    }
+    if (in->chunk_count > 0) {
+        ck_assert_ptr_null(out->value);
+        ck_assert_uint_eq(out->first_chunk, in->first_chunk);
+        ck_assert_uint_eq(out->value_checksum, in->value_checksum);
+    } else if (in->value_size > 0) {
+        ck_assert_mem_eq(out->value, in->value, in->value_size);
+    }
+}
+
+typedef void visitor(const struct record *record);
+
+static void each_combination(visitor *visit)
+{
+    static const uint8_t marks[] = {0, 1, RECORD_MARKS_MAX};
+    static const size_t sizes[] = {0, 1, sizeof value_bytes};
+    for (unsigned extras = 0; extras < 1u << RECORD_EXTRAS; extras++) {
+        for (unsigned flags = 0; flags <= RECORD_FLAGS; flags++) {
+            for (size_t m = 0; m < 3; m++) {
+                for (size_t s = 0; s < ((flags & RECORD_CHUNKED) != 0 ? 1u : 3u); s++) {
+                    struct record record = make(extras, flags, marks[m], sizes[s]);
+                    visit(&record);
+                }
+            }
+        }
+    }
+}
+
+static void round_trip(const struct record *record)
+{
+    size_t size;
+    struct record out;
+    uint8_t *bytes = encode(record, &size);
+    ck_assert(record_decode(bytes, size, &out));
+    same(record, &out);
+    ck_assert(record_intact(bytes, size, HASH));
+    ck_assert(!record_intact(bytes, size, HASH + 1)); /* another key's record */
+    free(bytes);
+}
+
+START_TEST(every_combination_comes_back)
+{
+    each_combination(round_trip);
+}
+END_TEST
+
+static void truncate_everywhere(const struct record *record)
+{
+    size_t size;
+    struct record out;
+    uint8_t *bytes = encode(record, &size);
+    for (size_t cut = 0; cut < size; cut++) {
+        uint8_t *part = malloc(cut == 0 ? 1 : cut);
+        ck_assert_ptr_nonnull(part);
+        memcpy(part, bytes, cut);
+        bool decoded = record_decode(part, cut, &out);
+        if (decoded) { /* only where the end of a plain value is missing, and then the sum tells */
+            ck_assert_uint_eq(out.chunk_count, 0);
+            ck_assert_uint_eq(out.value_size, record->value_size - (size - cut));
+            ck_assert(out.value_size == 0 || (out.value >= part && out.value < part + cut));
+        }
+        ck_assert(!record_intact(part, cut, HASH));
+        free(part);
+    }
+    free(bytes);
+}
+
+START_TEST(cut_anywhere_it_is_noticed)
+{
+    static const unsigned flags[] = {0, RECORD_LONG_KEY, RECORD_CHUNKED,
+                                     RECORD_LONG_KEY | RECORD_CHUNKED | RECORD_DIRTY};
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+        for (unsigned extras = 0; extras < 1u << RECORD_EXTRAS; extras += 1 + extras % 3 * 5) {
+            struct record record = make(extras, flags[i], (uint8_t)(extras % 3), 21);
+            truncate_everywhere(&record);
+        }
+    }
+}
+END_TEST
+
+static void flip_every_bit(const struct record *record)
+{
+    size_t size;
+    struct record out;
+    uint8_t *bytes = encode(record, &size);
+    for (size_t bit = 0; bit < size * 8; bit++) {
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        ck_assert_msg(!record_intact(bytes, size, HASH), "bit %zu of %zu bytes", bit, size);
+        if (record_decode(bytes, size, &out)) { /* whatever it says, it is of these bytes */
+            ck_assert(out.value == NULL || (out.value >= bytes && out.value <= bytes + size));
+            ck_assert(out.value == NULL || out.value_size <= (size_t)(bytes + size - out.value));
+            ck_assert(out.long_key == NULL || (out.long_key > bytes && out.long_key_size <= size));
+        }
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    free(bytes);
+}
+
+START_TEST(one_wrong_bit_is_noticed)
+{
+    static const unsigned flags[] = {0, RECORD_DIRTY, RECORD_CHUNKED, RECORD_LONG_KEY,
+                                     RECORD_FLAGS};
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+        for (unsigned extras = 0; extras < 1u << RECORD_EXTRAS; extras += 31) {
+            struct record record = make(extras, flags[i], (uint8_t)(i % 2), 21);
+            flip_every_bit(&record);
+        }
+    }
+}
+END_TEST
+
+START_TEST(random_bytes_are_safe_to_decode)
+{
+    uint64_t stream = harness_seed();
+    struct record out;
+    for (int i = 0; i < 20000; i++) {
+        size_t size = harness_random(&stream) % 200;
+        uint8_t *bytes = malloc(size == 0 ? 1 : size);
+        ck_assert_ptr_nonnull(bytes);
+        for (size_t at = 0; at < size; at++) {
+            bytes[at] = (uint8_t)harness_random(&stream);
+        }
+        if (size >= sizeof(struct record_header)) { /* so that some get past the header */
+            bytes[28] = (uint8_t)(1 + harness_random(&stream) % 3);
+            bytes[29] &= RECORD_FLAGS;
+            bytes[30] %= 6;
+            bytes[31] &= 0x1f;
+        }
+        if (record_decode(bytes, size, &out) && out.value != NULL) {
+            uint8_t sum = 0;
+            for (size_t at = 0; at < out.value_size; at++) {
+                sum = (uint8_t)(sum + out.value[at]); /* a sanitizer watches */
+            }
+            (void)sum;
+        }
+        ck_assert(!record_intact(bytes, size, HASH));
+        free(bytes);
+    }
+}
+END_TEST
+
+/* Encode, change some bytes, see it refused. */
+static void not_decoded(struct record record, size_t offset, const void *with, size_t with_size)
+{
+    size_t size;
+    struct record out;
+    uint8_t *bytes = encode(&record, &size);
+    ck_assert(record_decode(bytes, size, &out));
+    memcpy(bytes + offset, with, with_size);
+    ck_assert(!record_decode(bytes, size, &out));
+    free(bytes);
+}
+
+START_TEST(insane_fields_are_refused)
+{
+    const size_t kind = 28, flags = 29, marks = 30, extras = 31, body = 32;
+    not_decoded(make(0, 0, 0, 5), kind, "\0", 1);
+    not_decoded(make(0, 0, 0, 5), kind, "\4", 1);
+    not_decoded(make(0, 0, 0, 5), flags, "\x10", 1);
+    not_decoded(make(0, 0, 0, 5), marks, "\x12", 1);
+    not_decoded(make(0, 0, 0, 5), extras, "\x20", 1);
+    uint32_t size = KEY_PLAIN_MAX; /* a long key that is not long */
+    not_decoded(make(0, RECORD_LONG_KEY, 0, 5), body, &size, sizeof size);
+    size = LARDER_KEY_MAX + 1;
+    not_decoded(make(0, RECORD_LONG_KEY, 0, 5), body, &size, sizeof size);
+    size = UINT32_MAX;
+    not_decoded(make(0, RECORD_LONG_KEY, 0, 5), body, &size, sizeof size);
+    uint64_t number = UINT64_MAX; /* chunks beyond the last number */
+    not_decoded(make(0, RECORD_CHUNKED, 0, 5), body, &number, sizeof number);
+    not_decoded(make(0, RECORD_CHUNKED, 0, 5), body + 16, &number, sizeof number);
+    number = 0; /* chunks of nothing */
+    not_decoded(make(0, RECORD_CHUNKED, 0, 5), body + 16, &number, sizeof number);
+    number = (uint64_t)UINT32_MAX + 1;
+    not_decoded(make(0, RECORD_CHUNKED, 0, 5), body + 16, &number, sizeof number);
+}
+END_TEST
+
+START_TEST(bytes_behind_a_chunk_list_are_damage)
+{
+    struct record record = make(0, RECORD_CHUNKED, 0, 5), out;
+    size_t size = record_size(&record);
+    uint8_t *bytes = calloc(1, size + 1);
+    ck_assert_ptr_nonnull(bytes);
+    record_encode(bytes, &record, HASH);
+    ck_assert(record_decode(bytes, size, &out));
+    ck_assert(!record_decode(bytes, size + 1, &out));
+    free(bytes);
+}
+END_TEST
+
+START_TEST(values_go_to_chunks_only_when_two_would_not_share_a_page)
+{
+    struct key key;
+    ck_assert_int_eq(key_make(&key, "key", 3), LARDER_OK);
+    struct record record = make(0, 0, 0, 0);
+    size_t edge = RECORD_NODE_MAX - key.form_size - sizeof(struct record_header);
+    record.value_size = edge;
+    ck_assert(!record_needs_chunks(&key, &record));
+    record.value_size = edge + 1;
+    ck_assert(record_needs_chunks(&key, &record));
+    record.expires_at_ms = 5; /* an extra takes its bytes from the value */
+    record.value_size = edge - 7;
+    ck_assert(record_needs_chunks(&key, &record));
+    record.value_size = edge - 8;
+    ck_assert(!record_needs_chunks(&key, &record));
+    /* a value smaller than a chunk list gains nothing, whatever the key's size */
+    struct record huge_key = make(0, RECORD_LONG_KEY, 0, 10);
+    huge_key.long_key_size = 60000;
+    ck_assert(!record_needs_chunks(&key, &huge_key));
+    ck_assert_uint_eq(record_chunks(0), 0);
+    ck_assert_uint_eq(record_chunks(1), 1);
+    ck_assert_uint_eq(record_chunks(CHUNK_SIZE), 1);
+    ck_assert_uint_eq(record_chunks(CHUNK_SIZE + 1), 2);
+}
+END_TEST
+
+START_TEST(a_record_knows_its_long_key)
+{
+    struct key key, other, plain;
+    struct record record = make(0, RECORD_LONG_KEY, 0, 5);
+    ck_assert_int_eq(key_make(&key, long_bytes, 700), LARDER_OK);
+    ck_assert(record_is_of(&record, &key));
+    ck_assert_int_eq(key_make(&other, long_bytes, 701), LARDER_OK);
+    ck_assert(!record_is_of(&record, &other));
+    ck_assert_int_eq(key_make(&plain, "p", 1), LARDER_OK);
+    ck_assert(!record_is_of(&record, &plain));
+    record = make(0, 0, 0, 5);
+    ck_assert(record_is_of(&record, &plain));
+    ck_assert(!record_is_of(&record, &key));
+}
+END_TEST
+
+START_TEST(creation_time_is_the_versions_unless_it_is_said)
+{
+    struct record record = record_make((larder_version){.clock = UINT64_C(1234) << 16, .node = 3},
+                                       RECORD_NEGATIVE, RECORD_DIRTY, 77);
+    ck_assert_int_eq(record_created_ms(&record), 1234);
+    record.created_ms = 55;
+    ck_assert_int_eq(record_created_ms(&record), 55);
+    ck_assert_uint_eq(record_version(&record).node, 3);
+    ck_assert_int_eq(record.expires_at_ms, 77);
+    ck_assert_uint_eq(record.header.kind, RECORD_NEGATIVE);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("format");
+    TCase *tests = tcase_create("format");
+    tcase_set_timeout(tests, 30);
+    tcase_add_test(tests, every_combination_comes_back);
+    tcase_add_test(tests, cut_anywhere_it_is_noticed);
+    tcase_add_test(tests, one_wrong_bit_is_noticed);
+    tcase_add_test(tests, random_bytes_are_safe_to_decode);
+    tcase_add_test(tests, insane_fields_are_refused);
+    tcase_add_test(tests, bytes_behind_a_chunk_list_are_damage);
+    tcase_add_test(tests, values_go_to_chunks_only_when_two_would_not_share_a_page);
+    tcase_add_test(tests, a_record_knows_its_long_key);
+    tcase_add_test(tests, creation_time_is_the_versions_unless_it_is_said);
+    suite_add_tcase(suite, tests);
+    return harness_run(suite);
+}
