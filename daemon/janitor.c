@@ -33,6 +33,7 @@ struct janitor {
     uint64_t verify_row, verify_due;
     int64_t verify_paid_ms;
     bool evict_due;
+    unsigned turn; /* whose step is next */
     int64_t evict_after_ms;
 
     log_trouble busy, failing, blocked, damage;
@@ -166,16 +167,25 @@ static void plan_step(janitor *self)
     }
 }
 
+/* The kinds take turns, so that none starves behind workers who keep another one busy. */
 static void on_step(evutil_socket_t fd, short what, void *context)
 {
     janitor *self = context;
     (void)fd, (void)what;
-    if (self->evict_due) {
-        step_evict(self);
-    } else if (self->expire_due > 0) {
-        step_expire(self);
-    } else if (self->verify_due > 0) {
-        step_verify(self);
+    for (unsigned looked = 0; looked < 3; looked++) {
+        unsigned turn = self->turn++ % 3;
+        if (turn == 0 && self->evict_due) {
+            step_evict(self);
+            break;
+        }
+        if (turn == 1 && self->expire_due > 0) {
+            step_expire(self);
+            break;
+        }
+        if (turn == 2 && self->verify_due > 0) {
+            step_verify(self);
+            break;
+        }
     }
     plan_step(self);
 }

@@ -259,6 +259,15 @@ static void on_hangup(evutil_socket_t signal_number, short what, void *context)
     }
 }
 
+/* What libevent has to say goes the way of all lines. */
+static void on_library_log(int severity, const char *text)
+{
+    log_event(severity >= EVENT_LOG_ERR   ? LOG_ERR
+              : severity >= EVENT_LOG_MSG ? LOG_WARNING
+                                          : LOG_DEBUG,
+              "libevent", "%s", text);
+}
+
 /* ---- Life ------------------------------------------------------------------------------------ */
 
 static bool open_map(struct server *self)
@@ -466,6 +475,7 @@ int server_run(struct conf *conf, struct prepared *prepared, const server_source
     self.started_ms = server_clock_ms(CLOCK_REALTIME);
     self.replicates = *self.conf.redis.url != '\0';
     signal(SIGPIPE, SIG_IGN);
+    event_set_log_callback(on_library_log);
     if (!notify_open(error, sizeof error)) {
         log_event(LOG_WARNING, "notify_unusable", "%s", error);
     }

@@ -49,7 +49,8 @@ struct web {
     dev_t socket_device;
     ino_t socket_inode;
     metrics_web counters;
-    log_trouble full, refused;
+    bool resting; /* accept() failed: it is tried again at the next sweep */
+    log_trouble full, refused, accepting;
 };
 
 static int64_t monotonic_ms(void)
@@ -86,7 +87,9 @@ static void sweep(web *self, int64_t now)
             self->used--;
         }
     }
-    if (self->used < (size_t)self->settings.connections && log_trouble_ends(&self->full)) {
+    if (self->used < (size_t)self->settings.connections &&
+        (log_trouble_ends(&self->full) || self->resting)) {
+        self->resting = false;
         evconnlistener_enable(self->listener);
     }
 }
@@ -99,6 +102,23 @@ static void on_sweep(evutil_socket_t fd, short what, void *context)
     sweep(self, monotonic_ms());
     if (self->used > 0) {
         event_add(self->sweep_timer, &pause);
+    }
+}
+
+/* Out of descriptors, most likely: trying at once again would only burn time. */
+static web *accepting; /* evhttp makes itself the listener's context; there is one web server */
+
+static void on_accept_error(struct evconnlistener *listener, void *context)
+{
+    web *self = accepting;
+    (void)context;
+    struct timeval pause = {0, SWEEP_US};
+    int reason = EVUTIL_SOCKET_ERROR();
+    self->resting = true;
+    evconnlistener_disable(listener);
+    event_add(self->sweep_timer, &pause);
+    if (log_trouble_begins(&self->accepting)) {
+        log_event(LOG_WARNING, "web_accept_failed", "%s", evutil_socket_error_to_string(reason));
     }
 }
 
@@ -353,6 +373,8 @@ static bool listen_on(web *self, char *error, size_t error_size)
     if (!self->listener) {
         close(fd);
     } else if (evhttp_bind_listener(self->http, self->listener)) {
+        accepting = self;
+        evconnlistener_set_error_cb(self->listener, on_accept_error);
         return true;
     } else {
         evconnlistener_free(self->listener);

@@ -140,8 +140,21 @@ static void ask_to_join(struct sync *self)
 static bool history_holds(const struct sync *self, const sync_joined *joined)
 {
     return self->asked.epoch != 0 && joined->epoch == self->asked.epoch && joined->cursor_found &&
-           joined->cursor_nonce == self->asked.nonce &&
+           (self->asked.nonce == 0 || joined->cursor_nonce == self->asked.nonce) &&
            joined->last_number >= self->asked.number;
+}
+
+/* Another history: where in it do we begin? In an epoch that began while we knew the one before, at
+ * its beginning, so that nothing that was told in it is missed; if that is trimmed away already, the
+ * first range shows it, and the second adoption, like that of a host that never was here, begins at
+ * the end. The begin entry's nonce is not known then: 0. */
+static void adopt(struct sync *self, const sync_joined *joined)
+{
+    bool beginning = self->asked.epoch != 0 && self->asked.epoch != joined->epoch &&
+                     joined->last_number != 0;
+    self->cursor.epoch = joined->epoch;
+    self->cursor.number = beginning ? 0 : joined->last_number;
+    self->cursor.nonce = beginning ? 0 : joined->last_nonce;
 }
 
 static void joined(struct sync *self, const sync_joined *joined)
@@ -161,11 +174,8 @@ static void joined(struct sync *self, const sync_joined *joined)
         self->counters.connects++;
         self->backoff.breaker = SYNC_BREAKER_CLOSED; /* failures are forgotten once it lasts */
     }
-    if (lost) {
-        self->cursor.epoch = joined->epoch;
-        self->cursor.number = joined->last_number;
-        self->cursor.nonce = joined->last_nonce;
-    }
+    if (lost)
+        adopt(self, joined);
     if (self->run_id[0] != 0)
         memcpy(self->cursor.run_id, self->run_id, sizeof self->cursor.run_id);
     if (lost || other_server)

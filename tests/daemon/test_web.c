@@ -3,6 +3,7 @@
  * or nothing.
  */
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -340,6 +342,64 @@ START_TEST(a_dripping_client_is_ended)
 }
 END_TEST
 
+static size_t descriptors_of(pid_t pid)
+{
+    char path[64];
+    size_t count = 0;
+    snprintf(path, sizeof path, "/proc/%ld/fd", (long)pid);
+    DIR *directory = opendir(path);
+    ck_assert_ptr_nonnull(directory);
+    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        count += entry->d_name[0] != '.';
+    }
+    closedir(directory);
+    return count;
+}
+
+static int64_t processor_ms(pid_t pid)
+{
+    char path[64];
+    unsigned long user = 0, system = 0;
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(
+        fscanf(file, "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system),
+        2);
+    fclose(file);
+    return (int64_t)(user + system) * 1000 / sysconf(_SC_CLK_TCK);
+}
+
+/* Without a descriptor to spare a client waits, the daemon does not spin, and goes on later. */
+START_TEST(lives_without_descriptors)
+{
+    shell self = {.manager = 0};
+    struct rlimit before, few;
+    shell_start(&self, "descriptors", NULL);
+    ck_assert_int_eq(shell_get(self.web, "/healthz", NULL), 200);
+    ck_assert_int_eq(prlimit(self.process.pid, RLIMIT_NOFILE, NULL, &before), 0);
+    few = (struct rlimit){descriptors_of(self.process.pid), before.rlim_max};
+    ck_assert_int_eq(prlimit(self.process.pid, RLIMIT_NOFILE, &few, NULL), 0);
+    int waiting[3];
+    for (size_t i = 0; i < 3; i++) {
+        waiting[i] = idle_connection(self.web);
+    }
+    ck_assert(harness_logged(&self.process, "event=web_accept_failed", 5000));
+    shell_forget(&self);
+    int64_t used = processor_ms(self.process.pid);
+    harness_process pause = {.pid = 0};
+    harness_start(&pause, "sleep", (const char *const[]){"sleep", "1", NULL}, NULL);
+    (void)harness_end(&pause, 0, 5000);
+    ck_assert_int_le(processor_ms(self.process.pid) - used, 300);
+    ck_assert_int_eq(prlimit(self.process.pid, RLIMIT_NOFILE, &before, NULL), 0);
+    ck_assert_int_eq(shell_get(self.web, "/healthz", NULL), 200);
+    for (size_t i = 0; i < 3; i++) {
+        close(waiting[i]);
+    }
+    shell_end(&self, 0, 5000);
+}
+END_TEST
+
 int main(void)
 {
     (void)signal(SIGPIPE, SIG_IGN);
@@ -355,6 +415,7 @@ int main(void)
     tcase_add_test(cases, listens_on_a_loopback_port_of_the_kernels_choice);
     tcase_add_test(cases, silent_clients_do_not_keep_others_out);
     tcase_add_test(cases, a_dripping_client_is_ended);
+    tcase_add_test(cases, lives_without_descriptors);
     suite_add_tcase(suite, cases);
     return harness_run(suite);
 }
