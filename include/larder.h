@@ -167,7 +167,7 @@ int larder_get(larder *handle, const void *key, size_t key_size, void *buffer, s
                larder_info *info);
 
 /* The same into memory of the library's: release with larder_free(). A value of 0 bytes gives a
- * non-NULL pointer too. */
+ * non-NULL pointer too; LARDER_ABSENT, like a miss or an error, gives NULL. */
 int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **value,
                      size_t *value_size, larder_info *info);
 void larder_free(void *memory);

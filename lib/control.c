@@ -143,6 +143,18 @@ out:
     return result;
 }
 
+int control_check_namespace(const struct control *control)
+{
+    uint64_t own = pid_namespace();
+    if (own != 0 && control->pid_namespace != 0 && own != control->pid_namespace) {
+        return error_set(LARDER_ENAMESPACE,
+                         "the map belongs to PID namespace %" PRIu64 ", this process is in %" PRIu64
+                         ": locks and reader slots go by pid",
+                         control->pid_namespace, own);
+    }
+    return LARDER_OK;
+}
+
 /* What is wrong with a mapped segment of that size, or LARDER_OK. */
 static int examine(const struct control *control, size_t size, bool *replaceable)
 {
@@ -175,15 +187,8 @@ static int examine(const struct control *control, size_t size, bool *replaceable
     if ((atomic_load(&control->generation) & GENERATION_RETIRED) != 0) {
         return error_set(LARDER_EFORMAT, "the control segment has been retired");
     }
-    uint64_t namespace = pid_namespace();
-    if (namespace != 0 && control->pid_namespace != 0 && namespace != control->pid_namespace) {
-        *replaceable = false;
-        return error_set(LARDER_ENAMESPACE,
-                         "the map belongs to PID namespace %" PRIu64 ", this process is in %" PRIu64
-                         ": locks and reader slots go by pid",
-                         control->pid_namespace, namespace);
-    }
-    return LARDER_OK;
+    *replaceable = false;
+    return control_check_namespace(control);
 }
 
 int control_attach(int directory, struct control **out, size_t *out_size, bool *replaceable)

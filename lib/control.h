@@ -171,6 +171,9 @@ int control_create(int directory, const struct control_settings *settings);
 /* Map the segment. LARDER_ENOTFOUND; EFORMAT (another version, page size, byte order, boot, or not a
  * segment at all: *replaceable says whether it may be put aside), ENAMESPACE, EACCESS, ENOMEM. */
 int control_attach(int directory, struct control **control, size_t *size, bool *replaceable);
+/* LARDER_OK, or ENAMESPACE where this process is in another PID namespace than the map. */
+int control_check_namespace(const struct control *control);
+
 void control_detach(struct control **control, size_t size);
 
 /* Put an unusable segment aside: tell those who have it, take its name away. */

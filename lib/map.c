@@ -205,7 +205,10 @@ int map_refresh_locked(struct map *map)
         if (store != NULL && store->generation == word) {
             return LARDER_OK;
         }
-        result = enter(&control->open_gate, "open");
+        result = control_check_namespace(control); /* a child may have been born into another one */
+        if (result == LARDER_OK) {
+            result = enter(&control->open_gate, "open");
+        }
         if (result != LARDER_OK) {
             return result;
         }
@@ -309,6 +312,9 @@ int map_acquire(const char *path, int directory, const struct control_settings *
         if (result == LARDER_OK) {
             registry_add_locked(map);
         }
+    }
+    if (result == LARDER_OK) {
+        result = control_check_namespace(map_control(map)); /* it may have been opened before fork */
     }
     if (result == LARDER_OK) {
         map->references++;

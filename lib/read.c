@@ -27,6 +27,9 @@ static int begin(const struct larder *handle, const void *key, size_t key_size, 
     l->dead_before = removal_dead_before(control, l->key.hash); /* before the snapshot */
     struct stats_slot *stats = map_stats(handle->map);
     result = registry_snapshot(handle->map, peek ? NULL : stats, t);
+    if (__builtin_expect(result == LARDER_ENAMESPACE, 0)) {
+        return result;
+    }
     if (__builtin_expect(result != LARDER_OK, 0)) {
         /* Whatever keeps us from looking, to the caller the cache just does not have it. */
         stats_count(stats, result == LARDER_EBUSY ? STATS_READ_BUSY : STATS_READ_CORRUPT);
@@ -117,6 +120,10 @@ int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **va
     }
     if (info != NULL) {
         lookup_info(&l.record, info);
+    }
+    if (result == LARDER_ABSENT) { /* nothing is known to be there: nothing to release either */
+        free(memory);
+        return result;
     }
     *value = memory;
     *value_size = size;

@@ -31,7 +31,8 @@ enum {
     FREE_LIST = 0,
     DATABASES = 4,
     RENEW_TRIES = 100,
-    META_PAGES = 2
+    META_PAGES = 2,
+    PAGE_HEADER = 16 /* LMDB's, before a page's content */
 };
 
 /* ---- Assertions ------------------------------------------------------------------------------ */
@@ -218,6 +219,25 @@ static int check_file(const char *path, const char *name, uint64_t least)
     return LARDER_OK;
 }
 
+/* Where the mapping begins, from any record in it: its page starts with its own number. MAP_FORMAT */
+static int find_base(struct store *store, MDB_txn *txn, MDB_dbi entries)
+{
+    MDB_val key = {.mv_size = sizeof LOG_NAME - 1, .mv_data = (void *)(uintptr_t)LOG_NAME}, data;
+    int code = mdb_get(txn, entries, &key, &data);
+    if (code != MDB_SUCCESS) {
+        return code;
+    }
+    uintptr_t page_size = store->control->page_size;
+    uintptr_t page = (uintptr_t)data.mv_data & ~(page_size - 1);
+    uint64_t number;
+    memcpy(&number, (const void *)page, sizeof number);
+    if (number >= store->max_pages) {
+        return MDB_CORRUPTED;
+    }
+    store->base = (const uint8_t *)(page - number * page_size);
+    return MDB_SUCCESS;
+}
+
 static int open_databases(struct store *store)
 {
     MDB_txn *txn = NULL;
@@ -232,6 +252,9 @@ static int open_databases(struct store *store)
     }
     if (code == MDB_SUCCESS) {
         code = mdb_dbi_open(txn, CHUNKS_NAME, MDB_INTEGERKEY, &store->chunks);
+    }
+    if (code == MDB_SUCCESS) {
+        code = find_base(store, txn, entries);
     }
     if (code != MDB_SUCCESS) {
         mdb_txn_abort(txn);
@@ -436,6 +459,25 @@ static larder_bytes bytes_of(const MDB_val *value)
     return (larder_bytes){.data = value->mv_data, .size = value->mv_size};
 }
 
+/* LMDB gives out what a node says of itself. What it says must lie on the node's own page, or, for what
+ * has pages of its own, inside the file: a damaged size must not lead a copy out of the mapping. */
+static bool in_page(const struct transaction *t, const MDB_val *data)
+{
+    const struct store *store = t->store;
+    const uint8_t *at = data->mv_data;
+    size_t page = store->control->page_size;
+    size_t offset = (size_t)(at - store->base);
+    if (at < store->base || offset >= store->max_pages * page) {
+        /* a protected map's writer has changed pages in memory of its own */
+        return t->write && (store->control->flags & LARDER_PROTECT) != 0;
+    }
+    size_t in = offset % page;
+    if (in == PAGE_HEADER && data->mv_size > page / 2 - PAGE_HEADER) {
+        return data->mv_size <= store->max_pages * page - offset; /* pages of its own */
+    }
+    return data->mv_size <= page - in;
+}
+
 static int get(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *data,
                const char *what)
 {
@@ -445,7 +487,8 @@ static int get(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *d
     volatile int code = MDB_PANIC;
     GUARDED(code = mdb_get(t->txn, database, key, data), return hosed(t));
     if (__builtin_expect(code == MDB_SUCCESS, 1)) {
-        return LARDER_OK;
+        return __builtin_expect(in_page(t, data), 1) ? LARDER_OK
+                                                            : fail(t, MDB_CORRUPTED, what);
     }
     return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, what);
 }
@@ -521,7 +564,8 @@ static int seek(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *
         },
         return hosed(t));
     if (code == MDB_SUCCESS) {
-        return LARDER_OK;
+        return in_page(t, key) && in_page(t, data) ? LARDER_OK
+                                                                 : fail(t, MDB_CORRUPTED, what);
     }
     return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, what);
 }
@@ -545,7 +589,7 @@ static int get_at_cursor(struct transaction *t, MDB_val *key, MDB_val *data)
         },
         return hosed(t));
     if (code == MDB_SUCCESS) {
-        return LARDER_OK;
+        return in_page(t, data) ? LARDER_OK : fail(t, MDB_CORRUPTED, "looking for an entry");
     }
     return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, "looking for an entry");
 }
@@ -581,6 +625,9 @@ int store_entry_insert(struct transaction *t, const void *form, size_t size, con
         },
         return hosed(t));
     if (code == MDB_KEYEXIST) {
+        if (!in_page(t, &data)) {
+            return fail(t, MDB_CORRUPTED, "inserting an entry");
+        }
         *existing = bytes_of(&data);
         return LARDER_EXISTS;
     }
