@@ -1,6 +1,7 @@
-/* bench_attach: what a worker pays to use a map that is there: attach and close, in processes that have
- * just begun and again and again in one; and the memory that it adds, from /proc/self/smaps_rollup. Rss
- * counts pages that all share in full, Pss its part of them, private what it alone has.
+/* bench_attach: what a worker pays to use a map that is there: attach and close, in processes that
+ * have just begun and again and again in one; and the memory that it adds, from
+ * /proc/self/smaps_rollup. Rss counts pages that all share in full, Pss its part of them, private
+ * what it alone has.
  *
  *   bench_attach [--rounds N] [--processes N] [--hits N]
  */
@@ -49,7 +50,8 @@ static int holder(void *context)
         test_check(code == LARDER_OK, "set: %d %s", code, larder_last_error());
     }
     atomic_store(&board->ready, 1);
-    while (!atomic_load(&board->end)) test_pause_us(1000);
+    while (!atomic_load(&board->end))
+        test_pause_us(1000);
     larder_close(&handle);
     return 0;
 }
@@ -128,7 +130,8 @@ int main(int argc, char **argv)
     atomic_store(&board->end, 1);
     test_join(child, 10000, "the holder");
     static double both[PROCESSES_MAX];
-    for (uint64_t at = 0; at < processes; at++) both[at] = board->attach_us[at] + board->close_us[at];
+    for (uint64_t at = 0; at < processes; at++)
+        both[at] = board->attach_us[at] + board->close_us[at];
     test_figure("attach_first_attach", measure_median(board->attach_us, processes), "us");
     test_figure("attach_first_close", measure_median(board->close_us, processes), "us");
     test_figure("attach_first_p99", measure_quantile(both, processes, 0.99), "us");

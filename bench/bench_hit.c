@@ -1,6 +1,7 @@
-/* bench_hit: what a hit costs above LMDB. 100,000 entries of 100 bytes in a map and in an environment of
- * plain LMDB beside it; rounds of look-ups take turns (A B B A …), the same keys in the same order.
- * Plain: mdb_txn_renew, mdb_get, copy of the value, mdb_txn_reset. Larder: larder_get.
+/* bench_hit: what a hit costs above LMDB. 100,000 entries of 100 bytes in a map and in an
+ * environment of plain LMDB beside it; rounds of look-ups take turns (A B B A …), the same keys in
+ * the same order. Plain: mdb_txn_renew, mdb_get, copy of the value, mdb_txn_reset. Larder:
+ * larder_get.
  *
  *   bench_hit [--entries N] [--size BYTES] [--rounds N] [--lookups N (a round)]
  *   bench_hit --strace-loop N   N hits between two markers (see no_syscall.sh)
@@ -33,7 +34,8 @@ static void fill(bool with_lmdb)
     test_random random = test_random_new(1);
     uint32_t *order = malloc((size_t)entries * sizeof *order);
     test_check(order != NULL, "malloc");
-    for (uint32_t at = 0; at < entries; at++) order[at] = at;
+    for (uint32_t at = 0; at < entries; at++)
+        order[at] = at;
     for (uint32_t at = entries - 1; at > 0; at--) {
         uint32_t other = (uint32_t)test_random_below(&random, at + 1), swap = order[at];
         order[at] = order[other];
@@ -44,7 +46,8 @@ static void fill(bool with_lmdb)
         test_value_fill(value, size, order[at]);
         int code = larder_set(handle, key, KEY_SIZE, value, size, NULL);
         test_check(code == LARDER_OK, "set: %d %s", code, larder_last_error());
-        if (with_lmdb) measure_lmdb_put(&lmdb, key, KEY_SIZE, value, size);
+        if (with_lmdb)
+            measure_lmdb_put(&lmdb, key, KEY_SIZE, value, size);
     }
     free(order);
 }
@@ -57,7 +60,8 @@ static double time_larder(const uint32_t *wanted, size_t count)
     uint64_t began = test_now_ns();
     for (size_t at = 0; at < count; at++) {
         int code = larder_get(handle, keys[wanted[at]], KEY_SIZE, value, sizeof value, NULL);
-        if (__builtin_expect(code != LARDER_OK, 0)) test_fail("get: %d", code);
+        if (__builtin_expect(code != LARDER_OK, 0))
+            test_fail("get: %d", code);
         sum += value[0];
     }
     return (double)(test_now_ns() - began) / (double)count;
@@ -70,7 +74,8 @@ static double time_lmdb(MDB_txn *txn, const uint32_t *wanted, size_t count)
     for (size_t at = 0; at < count; at++) {
         MDB_val key = {KEY_SIZE, keys[wanted[at]]}, data;
         int code = mdb_txn_renew(txn);
-        if (__builtin_expect(code != MDB_SUCCESS, 0)) test_fail("renew: %d", code);
+        if (__builtin_expect(code != MDB_SUCCESS, 0))
+            test_fail("renew: %d", code);
         code = mdb_get(txn, lmdb.database, &key, &data);
         if (__builtin_expect(code != MDB_SUCCESS || data.mv_size > sizeof value, 0)) {
             test_fail("mdb_get: %d", code);
@@ -120,7 +125,8 @@ static void strace_loop(uint64_t count)
     for (uint64_t at = 0; at < count; at++) {
         uint8_t value[VALUE_MAX];
         int code = larder_get(handle, keys[wanted[at % 4096]], KEY_SIZE, value, sizeof value, NULL);
-        if (code != LARDER_OK) test_fail("get: %d", code);
+        if (code != LARDER_OK)
+            test_fail("get: %d", code);
         sum += value[0];
     }
     ignored += write(-1, "hits end", 8);

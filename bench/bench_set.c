@@ -1,6 +1,6 @@
-/* bench_set: what a set costs above LMDB. Plain: one mdb_put in a transaction of its own. Larder: one
- * larder_set, which also writes its log row. Overwrites of existing keys and inserts of new ones are
- * measured apart; rounds take turns, keys and values are the same.
+/* bench_set: what a set costs above LMDB. Plain: one mdb_put in a transaction of its own. Larder:
+ * one larder_set, which also writes its log row. Overwrites of existing keys and inserts of new
+ * ones are measured apart; rounds take turns, keys and values are the same.
  *
  *   bench_set [--entries N] [--size BYTES] [--rounds N] [--writes N (a round)]
  */
@@ -95,8 +95,7 @@ int main(int argc, char **argv)
     size_t rounds = measure_option(argc, argv, "--rounds", 60);
     size_t count = measure_option(argc, argv, "--writes", 2000);
     test_check(entries > 0 && size <= 2000 && rounds > 0 && rounds <= ROUNDS_MAX, "options");
-    uint64_t map_size =
-        ((entries + rounds * count) * (size + 500) + (64u << 20)) & ~UINT64_C(4095);
+    uint64_t map_size = ((entries + rounds * count) * (size + 500) + (64u << 20)) & ~UINT64_C(4095);
     larder_options options = {.dir = test_directory(), .map_size = map_size};
     int code = larder_open("bench", &options, &handle);
     test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());

@@ -37,7 +37,8 @@ double measure_median(double *values, size_t count)
 static double resampled_median(const double *values, size_t count, double *work,
                                test_random *random)
 {
-    for (size_t at = 0; at < count; at++) work[at] = values[test_random_below(random, count)];
+    for (size_t at = 0; at < count; at++)
+        work[at] = values[test_random_below(random, count)];
     return measure_median(work, count);
 }
 
@@ -58,7 +59,8 @@ double measure_ratio_bound(const double *over, size_t count_over, const double *
 
 void measure_uniform(uint32_t *out, size_t count, uint32_t limit, test_random *random)
 {
-    for (size_t at = 0; at < count; at++) out[at] = (uint32_t)test_random_below(random, limit);
+    for (size_t at = 0; at < count; at++)
+        out[at] = (uint32_t)test_random_below(random, limit);
 }
 
 /* By inversion of the cumulated weights; rank r has weight r^-0.99. */
@@ -82,8 +84,10 @@ void measure_zipf(uint32_t *out, size_t count, uint32_t limit, test_random *rand
         uint32_t low = 0, high = limit - 1;
         while (low < high) {
             uint32_t middle = low + (high - low) / 2;
-            if (sums[middle] > wanted) high = middle;
-            else low = middle + 1;
+            if (sums[middle] > wanted)
+                high = middle;
+            else
+                low = middle + 1;
         }
         out[at] = places[low];
     }
@@ -94,7 +98,8 @@ void measure_zipf(uint32_t *out, size_t count, uint32_t limit, test_random *rand
 uint64_t measure_option(int argc, char **argv, const char *name, uint64_t fallback)
 {
     for (int at = 1; at < argc; at++) {
-        if (strcmp(argv[at], name) != 0) continue;
+        if (strcmp(argv[at], name) != 0)
+            continue;
         char *end = NULL;
         uint64_t number = at + 1 < argc ? strtoull(argv[at + 1], &end, 10) : 0;
         if (end == NULL || end == argv[at + 1] || *end != '\0') {

@@ -1,6 +1,6 @@
-/* measure.h: what the benchmarks share: medians, percentiles, a bootstrap bound, Zipf's law, options,
- * resident memory, and the environment of plain LMDB that they compare with. Processes, directories and
- * randomness come from tests/multi/harness.h. It knows nothing of the library.
+/* measure.h: what the benchmarks share: medians, percentiles, a bootstrap bound, Zipf's law,
+ * options, resident memory, and the environment of plain LMDB that they compare with. Processes,
+ * directories and randomness come from tests/multi/harness.h. It knows nothing of the library.
  */
 #ifndef LARDER_BENCH_MEASURE_H
 #define LARDER_BENCH_MEASURE_H
@@ -16,12 +16,13 @@
 double measure_quantile(double *values, size_t count, double share);
 double measure_median(double *values, size_t count);
 
-/* The upper 95 % bound (one-sided) of median(over) / median(under), by 2,000 bootstrap samples. Both are
- * figures of a phase each, count_over and count_under of them. */
+/* The upper 95 % bound (one-sided) of median(over) / median(under), by 2,000 bootstrap samples.
+ * Both are figures of a phase each, count_over and count_under of them. */
 double measure_ratio_bound(const double *over, size_t count_over, const double *under,
                            size_t count_under, test_random *random);
 
-/* count numbers below limit: uniform, or by Zipf's law with exponent 0.99, scattered over the range. */
+/* count numbers below limit: uniform, or by Zipf's law with exponent 0.99, scattered over the
+ * range. */
 void measure_uniform(uint32_t *out, size_t count, uint32_t limit, test_random *random);
 void measure_zipf(uint32_t *out, size_t count, uint32_t limit, test_random *random);
 
@@ -34,8 +35,8 @@ uint64_t measure_memory(const char *field);
 /* Set up: name for messages, a watchdog of limit_s. */
 void measure_begin(const char *name, unsigned limit_s);
 
-/* Plain LMDB with the flags that the library uses (WRITEMAP, NOSYNC, NOTLS, NORDAHEAD, NOMEMINIT), in a
- * directory of its own beside the map, preallocated as the map is. */
+/* Plain LMDB with the flags that the library uses (WRITEMAP, NOSYNC, NOTLS, NORDAHEAD, NOMEMINIT),
+ * in a directory of its own beside the map, preallocated as the map is. */
 struct measure_lmdb {
     MDB_env *env;
     MDB_dbi database;

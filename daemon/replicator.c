@@ -1,7 +1,7 @@
 /* replicator.c: the glue of replication: feeds the protocol machine (daemon/sync) with what the map
  * (lib/replica.h), Redis (daemon/redis/link.h) and the clock say, and carries out its actions. One
- * event is worked off at a time; what an action brings about at once waits in a short queue, so that
- * nothing is ever entered twice. See replicator.h for the contract.
+ * event is worked off at a time; what an action brings about at once waits in a short queue, so
+ * that nothing is ever entered twice. See replicator.h for the contract.
  */
 #include "daemon/replicator.h"
 
@@ -18,7 +18,8 @@
 #include "daemon/redis/names.h"
 #include "daemon/replicator_internal.h"
 
-/* ---- Logging ---------------------------------------------------------------------------------- */
+/* ---- Logging ----------------------------------------------------------------------------------
+ */
 
 void replicator_say(replicator *self, int priority, const char *format, ...)
 {
@@ -44,7 +45,8 @@ void replicator_trouble(replicator *self, const char *why)
     replicator_say(self, LOG_WARNING, "redis: %s", why);
 }
 
-/* ---- Time ------------------------------------------------------------------------------------- */
+/* ---- Time -------------------------------------------------------------------------------------
+ */
 
 static int64_t clock_ms(clockid_t id)
 {
@@ -80,7 +82,8 @@ static void set_timer(replicator *self)
     evtimer_add(self->timer, &time);
 }
 
-/* ---- The map ---------------------------------------------------------------------------------- */
+/* ---- The map ----------------------------------------------------------------------------------
+ */
 
 /* A status of the port: another larderd that took over ends us. */
 static int checked(replicator *self, int status, const char *what)
@@ -142,7 +145,8 @@ static void do_acknowledge(replicator *self, const sync_action *action)
     post(self, &answer);
 }
 
-/* ---- Actions ---------------------------------------------------------------------------------- */
+/* ---- Actions ----------------------------------------------------------------------------------
+ */
 
 static void unsent(replicator *self)
 {
@@ -248,7 +252,8 @@ static void on_wake(evutil_socket_t fd, short what, void *context)
     replicator_feed(self, &event);
 }
 
-/* ---- What the link says ----------------------------------------------------------------------- */
+/* ---- What the link says -----------------------------------------------------------------------
+ */
 
 static void on_connected(void *context, const char *run_id, const char *redis_version)
 {

@@ -25,32 +25,32 @@ typedef struct replicator_settings { /* replicator_settings_init() gives the def
     const char *prefix;              /* in front of every key; NULL: "NAME:" */
     const char *map_name;            /* names the connections and the default prefix */
 
-    int64_t connect_timeout_ms;      /* name lookup, connect and greeting, each; 5,000 */
-    int64_t reply_timeout_ms;        /* from sending to the whole reply; 5,000 */
-    int64_t linger_ms;               /* how long a batch that is not full waits for more; 2 */
-    int64_t backoff_min_ms;          /* first pause between attempts (full jitter); 100 */
-    int64_t backoff_max_ms;          /* longest pause between attempts; 5,000 */
-    int64_t park_ms;                 /* pause after wrong credentials or no permission; 30,000 */
-    int64_t retry_max_ms;            /* longest pause before a refused key is tried again; 60,000 */
-    int64_t tombstone_ms;            /* T: how long Redis remembers removals; 86,400,000 */
-    int64_t ping_ms;                 /* idle connections are probed this often; 2,000 */
+    int64_t connect_timeout_ms; /* name lookup, connect and greeting, each; 5,000 */
+    int64_t reply_timeout_ms;   /* from sending to the whole reply; 5,000 */
+    int64_t linger_ms;          /* how long a batch that is not full waits for more; 2 */
+    int64_t backoff_min_ms;     /* first pause between attempts (full jitter); 100 */
+    int64_t backoff_max_ms;     /* longest pause between attempts; 5,000 */
+    int64_t park_ms;            /* pause after wrong credentials or no permission; 30,000 */
+    int64_t retry_max_ms;       /* longest pause before a refused key is tried again; 60,000 */
+    int64_t tombstone_ms;       /* T: how long Redis remembers removals; 86,400,000 */
+    int64_t ping_ms;            /* idle connections are probed this often; 2,000 */
 
-    uint32_t breaker_failures;       /* failures in a row that open the breaker; 3 */
-    int64_t breaker_open_ms;         /* open for this long before one attempt is let through; 1,000 */
+    uint32_t breaker_failures; /* failures in a row that open the breaker; 3 */
+    int64_t breaker_open_ms;   /* open for this long before one attempt is let through; 1,000 */
 
-    uint32_t batch_commands;         /* commands of a batch; 128 */
-    uint32_t batch_bytes;            /* bytes of a batch (one larger value goes alone); 524,288 */
-    uint32_t batches_in_flight;      /* batches sent and not yet acknowledged; 8 */
-    uint32_t retry_entries;          /* keys Redis refuses that are remembered one by one; 4,096 */
-    uint32_t inline_value;           /* bytes of a value that travels in its event; 2,048 */
-    uint64_t stream_bytes;           /* what the event stream may take in Redis; 67,108,864 */
-    uint64_t max_value;              /* bytes of a value that is accepted from Redis; 8,388,608 */
-    uint64_t max_reply_bytes;        /* bytes of one whole reply; 16,777,216 */
-    uint32_t max_reply_elements;     /* elements of one reply, all levels together; 65,536 */
-    uint32_t max_reply_depth;        /* levels of arrays; 4 */
-    uint64_t random_seed;            /* 0: from the kernel */
+    uint32_t batch_commands;     /* commands of a batch; 128 */
+    uint32_t batch_bytes;        /* bytes of a batch (one larger value goes alone); 524,288 */
+    uint32_t batches_in_flight;  /* batches sent and not yet acknowledged; 8 */
+    uint32_t retry_entries;      /* keys Redis refuses that are remembered one by one; 4,096 */
+    uint32_t inline_value;       /* bytes of a value that travels in its event; 2,048 */
+    uint64_t stream_bytes;       /* what the event stream may take in Redis; 67,108,864 */
+    uint64_t max_value;          /* bytes of a value that is accepted from Redis; 8,388,608 */
+    uint64_t max_reply_bytes;    /* bytes of one whole reply; 16,777,216 */
+    uint32_t max_reply_elements; /* elements of one reply, all levels together; 65,536 */
+    uint32_t max_reply_depth;    /* levels of arrays; 4 */
+    uint64_t random_seed;        /* 0: from the kernel */
 
-    replicator_log *log;             /* NULL: silent */
+    replicator_log *log; /* NULL: silent */
     void *log_context;
 } replicator_settings;
 
@@ -65,15 +65,15 @@ typedef struct replicator replicator;
 
 /* Begin. Copies the settings; handle must outlive the replicator and stay claimed with this fence
  * (replica_claim). Redis need not be there. *error gets a sentence. Returns NULL on bad settings
- * (LARDER_EINVAL), no memory (LARDER_ENOMEM) or a failing system call (LARDER_ESYSTEM); *code may be
- * NULL. */
+ * (LARDER_EINVAL), no memory (LARDER_ENOMEM) or a failing system call (LARDER_ESYSTEM); *code may
+ * be NULL. */
 replicator *replicator_start(struct event_base *base, larder *handle,
                              const replicator_settings *settings, uint64_t fence, int *code,
                              char *error, size_t error_size);
 
-/* Push what is dirty for at most drain_ms (0: not at all), then disconnect and call stopped(context)
- * from the loop: always exactly once, at the latest drain_ms plus one loop round later. A second call
- * shortens the drain. replicator_free() comes after that. */
+/* Push what is dirty for at most drain_ms (0: not at all), then disconnect and call
+ * stopped(context) from the loop: always exactly once, at the latest drain_ms plus one loop round
+ * later. A second call shortens the drain. replicator_free() comes after that. */
 void replicator_stop(replicator *self, int64_t drain_ms, void (*stopped)(void *context),
                      void *context);
 
@@ -101,42 +101,42 @@ enum replicator_breaker {
 typedef struct replicator_status {
     enum replicator_state state;
     enum replicator_breaker breaker;
-    int64_t since_ms;               /* wall clock of the last change of state */
-    char error[256];                /* last error in words, "" if there was none; no secrets */
-    int64_t error_ms;               /* wall clock of it; 0: none */
-    char server[128];               /* "host:port/db" or "unix:/path/db" */
-    char run_id[48];                /* of the server; "" until known */
+    int64_t since_ms; /* wall clock of the last change of state */
+    char error[256];  /* last error in words, "" if there was none; no secrets */
+    int64_t error_ms; /* wall clock of it; 0: none */
+    char server[128]; /* "host:port/db" or "unix:/path/db" */
+    char run_id[48];  /* of the server; "" until known */
     char redis_version[32];
 
     /* counted since start */
-    uint64_t pushed;                /* commands that carried an entry */
-    uint64_t acknowledged;          /* entries whose dirty flag was cleared */
-    uint64_t old;                   /* pushes answered "a newer one is there" */
-    uint64_t events;                /* events received that were not seen before */
-    uint64_t applied;               /* of these, changed the map */
-    uint64_t echoes;                /* of these, equal to what the map had */
-    uint64_t ours_newer;            /* of these, older than what the map had: pushed again */
-    uint64_t not_stored;            /* of these, refused by the map (floor, space, size) */
-    uint64_t duplicates;            /* events received with a number already passed */
-    uint64_t gaps;                  /* holes in the numbers, each closed from the stream */
-    uint64_t resyncs;               /* times the history was lost and the log pushed again */
-    uint64_t connects, reconnects;  /* sessions begun; of these, after the first */
+    uint64_t pushed;               /* commands that carried an entry */
+    uint64_t acknowledged;         /* entries whose dirty flag was cleared */
+    uint64_t old;                  /* pushes answered "a newer one is there" */
+    uint64_t events;               /* events received that were not seen before */
+    uint64_t applied;              /* of these, changed the map */
+    uint64_t echoes;               /* of these, equal to what the map had */
+    uint64_t ours_newer;           /* of these, older than what the map had: pushed again */
+    uint64_t not_stored;           /* of these, refused by the map (floor, space, size) */
+    uint64_t duplicates;           /* events received with a number already passed */
+    uint64_t gaps;                 /* holes in the numbers, each closed from the stream */
+    uint64_t resyncs;              /* times the history was lost and the log pushed again */
+    uint64_t connects, reconnects; /* sessions begun; of these, after the first */
     uint64_t connect_failures;
-    uint64_t timeouts;              /* requests that passed their deadline */
-    uint64_t protocol_errors;       /* replies out of step, malformed or over a limit */
-    uint64_t refused;               /* pushes Redis refused, each try counted */
+    uint64_t timeouts;        /* requests that passed their deadline */
+    uint64_t protocol_errors; /* replies out of step, malformed or over a limit */
+    uint64_t refused;         /* pushes Redis refused, each try counted */
     uint64_t scripts_loaded;
-    uint64_t map_busy;              /* map calls that had to be repeated */
+    uint64_t map_busy; /* map calls that had to be repeated */
     uint64_t bytes_sent, bytes_received;
 
     /* now */
-    uint32_t retry_entries;         /* refused keys waiting for their next try */
-    uint32_t in_flight;             /* commands sent, not answered */
-    uint64_t epoch, number;         /* place in the event stream */
-    int64_t lag_ms;                 /* age of the oldest event applied in the last batch */
-    int64_t round_trip_us;          /* smoothed round trip of the command connection; 0: unknown */
-    int64_t clock_offset_ms;        /* Redis's clock minus ours */
-    int64_t attempt_in_ms;          /* until the next connection attempt; 0: none is planned */
+    uint32_t retry_entries;  /* refused keys waiting for their next try */
+    uint32_t in_flight;      /* commands sent, not answered */
+    uint64_t epoch, number;  /* place in the event stream */
+    int64_t lag_ms;          /* age of the oldest event applied in the last batch */
+    int64_t round_trip_us;   /* smoothed round trip of the command connection; 0: unknown */
+    int64_t clock_offset_ms; /* Redis's clock minus ours */
+    int64_t attempt_in_ms;   /* until the next connection attempt; 0: none is planned */
 } replicator_status;
 
 void replicator_status_read(const replicator *self, replicator_status *out);

@@ -13,7 +13,8 @@
 #include "daemon/replicator_internal.h"
 
 #define BEAT_MS 1000
-#define ENTRY_OVERHEAD ((uint64_t)LARDER_KEY_MAX + 512) /* of a stream's entry, beside its value */
+#define ENTRY_OVERHEAD ((uint64_t)LARDER_KEY_MAX + 512) /* of a stream's entry, beside its value   \
+                                                         */
 
 void replicator_settings_init(replicator_settings *settings)
 {
@@ -60,7 +61,8 @@ const char *replicator_breaker_name(enum replicator_breaker state)
     return (size_t)state < sizeof names / sizeof *names ? names[state] : "unknown";
 }
 
-/* ---- State ------------------------------------------------------------------------------------ */
+/* ---- State ------------------------------------------------------------------------------------
+ */
 
 static enum replicator_state as_state(enum sync_state state)
 {
@@ -155,7 +157,8 @@ static void on_beat(evutil_socket_t fd, short what, void *context)
     }
 }
 
-/* ---- Start ------------------------------------------------------------------------------------ */
+/* ---- Start ------------------------------------------------------------------------------------
+ */
 
 static int fail(replicator **self, int code, int *out, char *error, size_t size, const char *why)
 {
@@ -335,7 +338,8 @@ replicator *replicator_start(struct event_base *base, larder *handle,
     return self;
 }
 
-/* ---- Stop ------------------------------------------------------------------------------------- */
+/* ---- Stop -------------------------------------------------------------------------------------
+ */
 
 void replicator_stop(replicator *self, int64_t drain_ms, void (*stopped)(void *context),
                      void *context)
@@ -387,7 +391,8 @@ void replicator_free(replicator **self)
     free(old);
 }
 
-/* ---- Status ----------------------------------------------------------------------------------- */
+/* ---- Status -----------------------------------------------------------------------------------
+ */
 
 void replicator_status_read(const replicator *self, replicator_status *out)
 {

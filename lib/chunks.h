@@ -1,5 +1,5 @@
-/* chunks.h: values too large to stand beside their key, cut into pieces of one page each, so that no
- * run of pages is ever needed and space does not fragment.
+/* chunks.h: values too large to stand beside their key, cut into pieces of one page each, so that
+ * no run of pages is ever needed and space does not fragment.
  */
 #ifndef LARDER_LIB_CHUNKS_H
 #define LARDER_LIB_CHUNKS_H

@@ -48,15 +48,15 @@ larder_version clock_next(struct control *control)
         next = physical > last ? physical : last + 1;
     } while (!atomic_compare_exchange_weak_explicit(&control->clock, &last, next,
                                                     memory_order_relaxed, memory_order_relaxed));
-    return (larder_version){
-        .clock = next, .node = atomic_load_explicit(&control->node, memory_order_relaxed)};
+    return (larder_version){.clock = next,
+                            .node = atomic_load_explicit(&control->node, memory_order_relaxed)};
 }
 
 void clock_observe(struct control *control, uint64_t clock)
 {
     uint64_t last = atomic_load_explicit(&control->clock, memory_order_relaxed);
-    while (last < clock && !atomic_compare_exchange_weak_explicit(
-                               &control->clock, &last, clock, memory_order_relaxed,
-                               memory_order_relaxed)) {
+    while (last < clock &&
+           !atomic_compare_exchange_weak_explicit(&control->clock, &last, clock,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
     }
 }

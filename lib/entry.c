@@ -1,8 +1,8 @@
 /* entry.c: entries inside a write: record, chunks, log row and ledger change together here and
  * nowhere else.
  *
- * Invariants, which inspect.c checks: each record names one log row and that row names its key; each
- * chunk belongs to one record; the ledger counts what is there.
+ * Invariants, which inspect.c checks: each record names one log row and that row names its key;
+ * each chunk belongs to one record; the ledger counts what is there.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -35,8 +35,7 @@ int entry_find(struct transaction *t, const struct key *key, struct record *reco
     return record_is_of(record, key) ? LARDER_OK : LARDER_MISS;
 }
 
-int entry_key(const larder_bytes *form, const struct record *record, struct key *key,
-              void **memory)
+int entry_key(const larder_bytes *form, const struct record *record, struct key *key, void **memory)
 {
     *memory = NULL;
     if (record->long_key == NULL) {
@@ -133,8 +132,7 @@ static void furnish(struct writer *writer, const struct key *key, struct record 
         record->first_chunk = writer->ledger.next_chunk;
         record->value_checksum = record_value_hash(value, record->value_size);
         writer->ledger.next_chunk += record->chunk_count;
-        (void)chunks_write(&writer->transaction, record->first_chunk, value,
-                           record->value_size);
+        (void)chunks_write(&writer->transaction, record->first_chunk, value, record->value_size);
     }
 }
 
@@ -249,8 +247,8 @@ int entry_delete(struct writer *writer, const struct key *key, const struct reco
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old)
 {
     const struct record_header *header = &old->header;
-    bool travels = writer->replicates && (header->flags & RECORD_LOCAL) == 0 &&
-                   header->kind != RECORD_DELETED;
+    bool travels =
+        writer->replicates && (header->flags & RECORD_LOCAL) == 0 && header->kind != RECORD_DELETED;
     bool recent = old->acked_ms != 0 && clock_wall_ms() - old->acked_ms < WRITER_ACKED_RECENTLY_MS;
     if (travels && ((header->flags & RECORD_DIRTY) != 0 || recent)) {
         return entomb(writer, key, old, record_version(old));

@@ -11,7 +11,7 @@
 enum {
     LOOKS_PER_EVICTION = 16, /* rows looked at for each entry that may go */
     LOOKS_LEAST = 256,
-    RECOUNT_EVERY = 16       /* entries between two counts of pages */
+    RECOUNT_EVERY = 16 /* entries between two counts of pages */
 };
 
 uint64_t evict_reserve(const struct control *control)

@@ -18,8 +18,8 @@ uint64_t evict_reserve(const struct control *control);
 /* Whether need more pages fit below the reserve. */
 bool evict_fits(struct writer *writer, uint64_t need);
 
-/* Evict inside this write until need pages fit or max entries went; a bounded walk. Returns how many
- * entries went. */
+/* Evict inside this write until need pages fit or max entries went; a bounded walk. Returns how
+ * many entries went. */
 size_t evict_some(struct writer *writer, uint64_t need, size_t max);
 
 static inline _Atomic uint8_t *evict_popularity(struct control *control, uint64_t hash)

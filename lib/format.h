@@ -3,11 +3,11 @@
  *   header (32 bytes) | extras, 8 bytes each, in the order of their bits | marks, 16 bytes each |
  *   long key (4 bytes of size, the key) | the value, or where its chunks are (24 bytes)
  *
- * A value's size is what is left of the record, so that the common entry carries 32 or 40 bytes beside
- * its value: leaves are most of what a hit waits for. All integers in the machine's byte order (the
- * control segment refuses another one). Records are read by memcpy and never trusted: record_decode()
- * checks every length against the bytes that are there. Whoever changes a field here raises
- * CONTROL_FORMAT.
+ * A value's size is what is left of the record, so that the common entry carries 32 or 40 bytes
+ * beside its value: leaves are most of what a hit waits for. All integers in the machine's byte
+ * order (the control segment refuses another one). Records are read by memcpy and never trusted:
+ * record_decode() checks every length against the bytes that are there. Whoever changes a field
+ * here raises CONTROL_FORMAT.
  */
 #ifndef LARDER_LIB_FORMAT_H
 #define LARDER_LIB_FORMAT_H
@@ -39,9 +39,9 @@ enum {
     RECORD_MARKS_MAX = 17, /* a group and 16 tags */
     RECORD_MARK_SIZE = 16,
 
-    /* A leaf node of LMDB holds two of these on a page of 4 KiB; a larger one takes a page run of its
-     * own, which is what chunks are for. (4096 - 16) / 2 rounded down to even, less the 2 bytes of its
-     * pointer and 8 of its header. */
+    /* A leaf node of LMDB holds two of these on a page of 4 KiB; a larger one takes a page run of
+     * its own, which is what chunks are for. (4096 - 16) / 2 rounded down to even, less the 2 bytes
+     * of its pointer and 8 of its header. */
     RECORD_NODE_MAX = 2030, /* key form + record */
 
     CHUNK_SIZE = 4080 /* one page less LMDB's page header */

@@ -1,8 +1,8 @@
 /* gate.c: robust, timed mutexes between processes.
  *
  * glibc keeps each thread's held robust mutexes in a list that the kernel walks when the thread
- * dies; the next to enter learns of it (EOWNERDEAD) and must say that the mutex is consistent again.
- * That is said at once: what the mutex protects is repaired by the caller, who is told.
+ * dies; the next to enter learns of it (EOWNERDEAD) and must say that the mutex is consistent
+ * again. That is said at once: what the mutex protects is repaired by the caller, who is told.
  */
 #include "gate.h"
 
@@ -10,8 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-/* A waiter that was woken and killed before it took the mutex has used up the wake-up, and the others
- * would sleep on beside a free mutex; so nobody sleeps for long. */
+/* A waiter that was woken and killed before it took the mutex has used up the wake-up, and the
+ * others would sleep on beside a free mutex; so nobody sleeps for long. */
 enum { SLICE_MS = 5 };
 
 int gate_init(struct gate *gate)

@@ -147,10 +147,11 @@ int generation_start(struct map *map, bool after_damage)
         atomic_store(&control->max_value, map->settings.max_value);
         control->flags = map->settings.flags;
     }
-    /* An old generation pins its pages until its last process lets go; gone files free the space. */
+    /* An old generation pins its pages until its last process lets go; gone files free the space.
+     */
     remove_others(map->directory, after_damage ? 0 : before);
-    int result = generation_prepare(map, before + 1, atomic_load(&control->map_size), path,
-                                    sizeof path);
+    int result =
+        generation_prepare(map, before + 1, atomic_load(&control->map_size), path, sizeof path);
     if (result != LARDER_OK) {
         return result;
     }
@@ -162,8 +163,8 @@ int generation_start(struct map *map, bool after_damage)
     for (size_t i = 0; i < 2; i++) { /* what must never go back, whatever else was lost */
         const struct ledger *old = &control->ledgers[i];
         ledger.next_row = old->next_row > ledger.next_row ? old->next_row : ledger.next_row;
-        ledger.next_chunk = old->next_chunk > ledger.next_chunk ? old->next_chunk
-                                                                : ledger.next_chunk;
+        ledger.next_chunk =
+            old->next_chunk > ledger.next_chunk ? old->next_chunk : ledger.next_chunk;
     }
     if (after_damage) {
         /* What stood in the lost data is unknown: nothing older than now may come back in. */

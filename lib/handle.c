@@ -37,11 +37,13 @@ const char *larder_version_text(void)
     return PACKAGE_VERSION;
 }
 
-/* ---- Arguments -------------------------------------------------------------------------------- */
+/* ---- Arguments --------------------------------------------------------------------------------
+ */
 
 static int check_name(const char *name)
 {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
     if (name == NULL || name[0] == '\0') {
         return error_set(LARDER_EINVAL, "a map needs a name");
     }
@@ -53,7 +55,8 @@ static int check_name(const char *name)
         if (strchr(letters, name[i]) == NULL && (name[i] != '.' || i == 0)) {
             return error_set(LARDER_EINVAL,
                              "byte %zu of the map's name is not of A-Z a-z 0-9 _ - . (and no . "
-                             "first)", i + 1);
+                             "first)",
+                             i + 1);
         }
     }
     return LARDER_OK;
@@ -62,9 +65,8 @@ static int check_name(const char *name)
 int handle_check_size(uint64_t map_size)
 {
     if (map_size < least_map || map_size > largest_map) {
-        return error_set(LARDER_EINVAL,
-                         "map of %" PRIu64 " bytes: it has %" PRIu64 " to %" PRIu64, map_size,
-                         least_map, largest_map);
+        return error_set(LARDER_EINVAL, "map of %" PRIu64 " bytes: it has %" PRIu64 " to %" PRIu64,
+                         map_size, least_map, largest_map);
     }
     return LARDER_OK;
 }
@@ -81,8 +83,7 @@ static int check_options(const larder_options *options)
     static const uint64_t none[sizeof options->reserved / sizeof options->reserved[0]];
     const uint32_t known =
         LARDER_ATTACH | LARDER_READ_ONLY | LARDER_PROTECT | LARDER_LOCAL | LARDER_VERIFY;
-    if ((options->flags & ~known) != 0 ||
-        memcmp(options->reserved, none, sizeof none) != 0) {
+    if ((options->flags & ~known) != 0 || memcmp(options->reserved, none, sizeof none) != 0) {
         return error_set(LARDER_EINVAL, "unknown members or flags of larder_options are not 0");
     }
     if (options->map_size != 0 && handle_check_size(options->map_size) != LARDER_OK) {
@@ -103,7 +104,8 @@ static int check_options(const larder_options *options)
     return LARDER_OK;
 }
 
-/* ---- Directories ------------------------------------------------------------------------------ */
+/* ---- Directories ------------------------------------------------------------------------------
+ */
 
 static bool in_group(gid_t group)
 {
@@ -227,7 +229,8 @@ static void choose_settings(const larder_options *options, int directory,
     settings->mode = group ? 0660 : 0600;
 }
 
-/* ---- Open and close --------------------------------------------------------------------------- */
+/* ---- Open and close ---------------------------------------------------------------------------
+ */
 
 static int open_map(const char *name, const larder_options *options, bool attach_only,
                     struct map **map)

@@ -35,7 +35,8 @@ int inspect_readers(larder *handle, inspect_reader *readers, size_t max, size_t 
     return result == LARDER_OK ? store_list_readers(t->store, readers, max, found) : result;
 }
 
-/* ---- The walk --------------------------------------------------------------------------------- */
+/* ---- The walk ---------------------------------------------------------------------------------
+ */
 
 static void damage(inspect_report *report, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -56,7 +57,7 @@ static void damage(inspect_report *report, const char *format, ...)
 struct ranges {
     struct range {
         uint64_t first, count;
-    } *list;
+    } * list;
     size_t used, size;
 };
 
@@ -107,8 +108,7 @@ static void check_entry(struct transaction *t, const larder_bytes *form, const l
         damage(report, "entry \"%s\": %s", name, larder_last_error());
     } else if (store_log_next(t, record.header.row, &row, &named) != LARDER_OK ||
                row != record.header.row) {
-        damage(report, "entry \"%s\": its log row %" PRIu64 " is missing", name,
-               record.header.row);
+        damage(report, "entry \"%s\": its log row %" PRIu64 " is missing", name, record.header.row);
     } else if (named.size != form->size || memcmp(named.data, form->data, form->size) != 0) {
         damage(report, "entry \"%s\": its log row %" PRIu64 " names another key", name, row);
     }
@@ -162,8 +162,8 @@ static void check_log(struct transaction *t, const struct ledger *ledger, inspec
             return;
         }
         if (row >= ledger->next_row) {
-            damage(report, "log row %" PRIu64 " was never given (the next one is %" PRIu64 ")",
-                   row, ledger->next_row);
+            damage(report, "log row %" PRIu64 " was never given (the next one is %" PRIu64 ")", row,
+                   ledger->next_row);
             return;
         }
     }
@@ -172,8 +172,8 @@ static void check_log(struct transaction *t, const struct ledger *ledger, inspec
     }
 }
 
-static void check_chunks(struct transaction *t, const struct ledger *ledger,
-                         inspect_report *report, struct ranges *ranges)
+static void check_chunks(struct transaction *t, const struct ledger *ledger, inspect_report *report,
+                         struct ranges *ranges)
 {
     if (ranges->used > 0) { /* the list of none is NULL, which qsort() may not be given */
         qsort(ranges->list, ranges->used, sizeof *ranges->list, by_first);
@@ -181,8 +181,7 @@ static void check_chunks(struct transaction *t, const struct ledger *ledger,
     size_t range = 0;
     uint64_t id = 0;
     int result;
-    for (uint64_t from = 0; (result = store_chunk_next(t, from, &id)) == LARDER_OK;
-         from = id + 1) {
+    for (uint64_t from = 0; (result = store_chunk_next(t, from, &id)) == LARDER_OK; from = id + 1) {
         report->chunks++;
         while (range < ranges->used &&
                id >= ranges->list[range].first + ranges->list[range].count) {
@@ -258,7 +257,8 @@ static int walk(larder *handle, inspect_report *report)
     return report->damaged ? LARDER_ECORRUPT : LARDER_OK;
 }
 
-/* ---- The child -------------------------------------------------------------------------------- */
+/* ---- The child --------------------------------------------------------------------------------
+ */
 
 struct answer {
     int result;
@@ -342,10 +342,10 @@ int inspect_check(larder *handle, inspect_report *report)
     if (answered) {
         answer.error[sizeof answer.error - 1] = '\0';
         *report = answer.report;
-        return answer.result < 0 ? error_set(answer.result, "%s",
-                                             answer.report.damaged ? answer.report.damage
-                                                                   : answer.error)
-                                 : answer.result;
+        return answer.result < 0
+                   ? error_set(answer.result, "%s",
+                               answer.report.damaged ? answer.report.damage : answer.error)
+                   : answer.result;
     }
     if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL) {
         damage(report, "walking the trees ended in %s: a page of the map is damaged",

@@ -28,7 +28,8 @@ typedef struct inspect_report {
 
 /* Walk the whole map in one snapshot: the tree, every entry's checksum and chunk list, chunks that
  * nobody owns, log rows against entries in both directions, counters of the control segment.
- * LARDER_OK with report->damaged = false, LARDER_ECORRUPT with it true, or why it could not look. */
+ * LARDER_OK with report->damaged = false, LARDER_ECORRUPT with it true, or why it could not look.
+ */
 int inspect_check(larder *handle, inspect_report *report);
 
 #endif

@@ -3,8 +3,8 @@
  * LMDB's keys end at 511 bytes; ours at 65,535. The *form* is what stands in the tree:
  *   0x02 KEY                               for keys of up to 509 bytes (form of up to 510 bytes)
  *   0x02 first 494 bytes, XXH3-128 of KEY  for longer ones (form of 511 bytes exactly)
- * The two cannot meet. Forms keep the keys' byte order up to 494 bytes, so that a prefix is a range.
- * 0x02 keeps entries apart from the records of the named databases, which begin with 0x01.
+ * The two cannot meet. Forms keep the keys' byte order up to 494 bytes, so that a prefix is a
+ * range. 0x02 keeps entries apart from the records of the named databases, which begin with 0x01.
  * A long key stands in full in its record and is compared on every read. MAP_FORMAT
  */
 #ifndef LARDER_LIB_KEY_H
@@ -41,7 +41,8 @@ uint64_t key_hash(const void *data, size_t size);
  * hold KEY_FORM_MAX bytes. */
 size_t key_prefix_bound(uint8_t *bound, const void *prefix, size_t prefix_size);
 
-/* Write size bytes of text for a message: control characters and non-ASCII as \xHH, cut with "...". */
+/* Write size bytes of text for a message: control characters and non-ASCII as \xHH, cut with "...".
+ */
 const char *key_printable(char *text, size_t size, const void *data, size_t data_size);
 
 #endif

@@ -27,7 +27,8 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
     int result = store_entry_get(t, l->key.form, l->key.form_size, &l->bytes);
     if (__builtin_expect(result == LARDER_OK, 1)) {
         if (__builtin_expect(!record_decode(l->bytes.data, l->bytes.size, &l->record) ||
-                                 damaged(handle, t, l), 0)) {
+                                 damaged(handle, t, l),
+                             0)) {
             stats_count(stats, STATS_READ_CORRUPT);
             result = LARDER_MISS;
         } else if (__builtin_expect(!record_is_of(&l->record, &l->key), 0)) {

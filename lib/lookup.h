@@ -1,5 +1,5 @@
-/* lookup.h: from a key to its live record in a snapshot: what get, has, borrow, scan and the many-key
- * forms have in common.
+/* lookup.h: from a key to its live record in a snapshot: what get, has, borrow, scan and the
+ * many-key forms have in common.
  */
 #ifndef LARDER_LIB_LOOKUP_H
 #define LARDER_LIB_LOOKUP_H
@@ -7,11 +7,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "clock.h"
 #include "format.h"
 #include "larder.h"
 #include "map.h"
 #include "removal.h"
-#include "clock.h"
 
 struct lookup {
     struct key key;

@@ -1,5 +1,5 @@
-/* map.h: what a handle stands on: one map as this process has it open. Handles on the same directory
- * share one struct map, because LMDB allows one environment per process.
+/* map.h: what a handle stands on: one map as this process has it open. Handles on the same
+ * directory share one struct map, because LMDB allows one environment per process.
  */
 #ifndef LARDER_LIB_MAP_H
 #define LARDER_LIB_MAP_H
@@ -17,8 +17,8 @@
 #define HANDLE_MAGIC UINT32_C(0x6c617264)
 
 enum {
-    MAP_OPEN_WAIT_MS = 1000,  /* for the open gate */
-    MAP_READER_WAIT_MS = 50,  /* for the reader gate: then the read is a miss */
+    MAP_OPEN_WAIT_MS = 1000, /* for the open gate */
+    MAP_READER_WAIT_MS = 50, /* for the reader gate: then the read is a miss */
     MAP_PATH_MAX = 3072
 };
 
@@ -57,7 +57,8 @@ void map_release(struct map **map);
  * The registry's lock is held. */
 int map_refresh_locked(struct map *map);
 
-/* ---- Generations; under the open gate and the write gate --------------------------------------- */
+/* ---- Generations; under the open gate and the write gate ---------------------------------------
+ */
 
 /* Start an empty generation in place of the current one. */
 int generation_start(struct map *map, bool after_damage);
@@ -70,8 +71,8 @@ void generation_abandon(struct map *map, uint64_t number);
 /* Make it the current one; the ledger goes with it. */
 int generation_publish(struct map *map, uint64_t number, const struct ledger *ledger);
 
-/* Give the map another size: a new generation with all that is dirty, the tombstones, and as much of
- * the rest, newest first to stay, as fits. The registry's lock and both gates are held. */
+/* Give the map another size: a new generation with all that is dirty, the tombstones, and as much
+ * of the rest, newest first to stay, as fits. The registry's lock and both gates are held. */
 int generation_resize(struct map *map, uint64_t map_size);
 
 /* Enter the gates that a switch of generations needs, within a second each. */

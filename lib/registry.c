@@ -328,7 +328,8 @@ static void after_fork_in_parent(void)
 
 static void after_fork_in_child(void)
 {
-    /* The lock is held by the thread that forked, which is this one: but its owner's number changed. */
+    /* The lock is held by the thread that forked, which is this one: but its owner's number
+     * changed. */
     (void)pthread_mutex_init(&lock, NULL);
 }
 
@@ -348,8 +349,8 @@ static int count_copies(struct dl_phdr_info *info, size_t size, void *context)
 static void init_once(void)
 {
     long page = sysconf(_SC_PAGESIZE);
-    uint8_t *mark = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                         -1, 0);
+    uint8_t *mark =
+        mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mark == MAP_FAILED) {
         init_result = error_system(LARDER_ENOMEM, "mmap of a page");
         return;

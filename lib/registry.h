@@ -68,11 +68,11 @@ static inline int registry_reader(struct map *map, struct transaction **out)
 {
     struct reader *reader = registry_current;
     /* acquire: pairs with the release that publishes a generation */
-    if (__builtin_expect(
-            reader != NULL && atomic_load_explicit(&reader->map, memory_order_relaxed) == map &&
-                reader->word == atomic_load_explicit(&map_control(map)->generation,
-                                                     memory_order_acquire),
-            1)) {
+    if (__builtin_expect(reader != NULL &&
+                             atomic_load_explicit(&reader->map, memory_order_relaxed) == map &&
+                             reader->word == atomic_load_explicit(&map_control(map)->generation,
+                                                                  memory_order_acquire),
+                         1)) {
         *out = &reader->transaction;
         return LARDER_OK;
     }

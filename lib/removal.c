@@ -17,8 +17,8 @@ static void raise_to(_Atomic uint64_t *word, uint64_t clock)
 
 uint64_t removal_dead_before_slow(struct control *control, uint64_t hash)
 {
-    uint64_t dead = atomic_load_explicit(&control->barriers[control_bucket(hash)],
-                                         memory_order_acquire);
+    uint64_t dead =
+        atomic_load_explicit(&control->barriers[control_bucket(hash)], memory_order_acquire);
     for (size_t word = 0; word < CONTROL_PENDING_WORDS; word++) {
         uint64_t bits = atomic_load_explicit(&control->pending[word], memory_order_acquire);
         for (; bits != 0; bits &= bits - 1) {
@@ -80,9 +80,8 @@ bool removal_pend(struct control *control, const struct key *key, larder_version
         size_t index = (start + i) % CONTROL_PENDING_ROWS;
         struct pending_row *row = &control->pending_rows[index];
         uint64_t expected = PENDING_FREE;
-        if (!atomic_compare_exchange_strong_explicit(&row->state, &expected,
-                                                     self | PENDING_CLAIMED, memory_order_acquire,
-                                                     memory_order_relaxed)) {
+        if (!atomic_compare_exchange_strong_explicit(&row->state, &expected, self | PENDING_CLAIMED,
+                                                     memory_order_acquire, memory_order_relaxed)) {
             continue;
         }
         atomic_store_explicit(&row->hash, key->hash, memory_order_relaxed);
@@ -110,9 +109,8 @@ bool removal_next_pending(struct control *control, size_t *index, struct removal
             /* A claimer that was stopped just before it set its bit may set it after the row was
              * freed: take the row like any claimer, so that no other's bit is cleared. */
             if ((atomic_load(&control->pending[i / 64]) >> (i % 64) & 1) == 0 ||
-                !atomic_compare_exchange_strong(&row->state, &state,
-                                                (uint64_t)(uint32_t)getpid() << 32 |
-                                                    PENDING_CLAIMED)) {
+                !atomic_compare_exchange_strong(
+                    &row->state, &state, (uint64_t)(uint32_t)getpid() << 32 | PENDING_CLAIMED)) {
                 continue;
             }
             break;

@@ -1,7 +1,7 @@
-/* removal.h: what keeps removed things removed when no record in the tree says so: barriers (nothing
- * of a bucket of key hashes this old is alive), floors (nothing this old may come in), and the
- * pending table: invalidations whose writer found the gate busy. All in the control segment, all
- * wait-free; the next holder of the gate makes pending rows durable.
+/* removal.h: what keeps removed things removed when no record in the tree says so: barriers
+ * (nothing of a bucket of key hashes this old is alive), floors (nothing this old may come in), and
+ * the pending table: invalidations whose writer found the gate busy. All in the control segment,
+ * all wait-free; the next holder of the gate makes pending rows durable.
  *
  * Invariant: once removal_pend() has returned, removal_dead_before() of that key is at least its
  * version until a commit has removed the key from the tree. Wider, never stale.
@@ -19,8 +19,9 @@
 
 uint64_t removal_dead_before_slow(struct control *control, uint64_t hash);
 
-/* The clock at and below which an entry of that key is dead whatever its record says; 0: none. To be
- * asked *before* the snapshot is taken: a pending row goes only after the commit that replaces it. */
+/* The clock at and below which an entry of that key is dead whatever its record says; 0: none. To
+ * be asked *before* the snapshot is taken: a pending row goes only after the commit that replaces
+ * it. */
 static inline uint64_t removal_dead_before(struct control *control, uint64_t hash)
 {
     /* acquire: pairs with the stores in removal_pend() and removal_raise_barrier() */
@@ -43,8 +44,8 @@ static inline bool removal_any_pending(struct control *control)
 /* Rows that wait to be made durable. */
 uint64_t removal_count_pending(struct control *control);
 
-/* Remember that the key was invalidated at that version. Falls back to the barrier of its bucket when
- * the table is full or the key too long; then true is returned. */
+/* Remember that the key was invalidated at that version. Falls back to the barrier of its bucket
+ * when the table is full or the key too long; then true is returned. */
 bool removal_pend(struct control *control, const struct key *key, larder_version version);
 
 void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t clock);

@@ -41,7 +41,8 @@ int replica_compare(const replica_record *a, const replica_record *b)
     return a->value_hash == b->value_hash ? 0 : a->value_hash < b->value_hash ? -1 : 1;
 }
 
-/* ---- Being the daemon ------------------------------------------------------------------------- */
+/* ---- Being the daemon -------------------------------------------------------------------------
+ */
 
 int replica_claim(larder *handle, bool replicates, uint64_t *fence, int *other_pid)
 {
@@ -53,8 +54,8 @@ int replica_claim(larder *handle, bool replicates, uint64_t *fence, int *other_p
     struct control *control = map_control(map);
     *other_pid = 0;
     /* The descriptor is never closed: the lock is the process's until it ends, however it ends. */
-    int file = openat(map->directory, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
-                      control->mode);
+    int file =
+        openat(map->directory, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, control->mode);
     if (file < 0) {
         return error_system(LARDER_EACCESS, "%s/" LOCK_NAME, map->path);
     }
@@ -115,7 +116,8 @@ int replica_publish_state(larder *handle, uint64_t fence, bool redis_up, int64_t
     return result;
 }
 
-/* ---- Wake-up ---------------------------------------------------------------------------------- */
+/* ---- Wake-up ----------------------------------------------------------------------------------
+ */
 
 int replica_wake_fd(larder *handle)
 {
@@ -123,8 +125,8 @@ int replica_wake_fd(larder *handle)
         return -1;
     }
     /* for writing too, so that it never reads as "all writers gone" */
-    int fifo = openat(handle->map->directory, WAKE_NAME,
-                      O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    int fifo =
+        openat(handle->map->directory, WAKE_NAME, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     if (fifo >= 0) {
         int before = atomic_exchange(&handle->map->wake_fifo, fifo);
         if (before >= 0) {
@@ -151,7 +153,8 @@ void replica_wake_drain(larder *handle)
     }
 }
 
-/* ---- Outbox ----------------------------------------------------------------------------------- */
+/* ---- Outbox -----------------------------------------------------------------------------------
+ */
 
 static bool grow(replica_batch *batch, size_t used, size_t more)
 {
@@ -200,8 +203,8 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
     if ((record.header.flags & RECORD_LOCAL) != 0 || (!dirty && !include_clean)) {
         return LARDER_MISS;
     }
-    const uint8_t *key = record.long_key != NULL ? record.long_key
-                                                 : (const uint8_t *)form->data + 1;
+    const uint8_t *key =
+        record.long_key != NULL ? record.long_key : (const uint8_t *)form->data + 1;
     size_t key_size = record.long_key != NULL ? record.long_key_size : form->size - 1;
     size_t value_size = record.value_size;
     if (!grow(batch, *used, key_size + value_size)) {
@@ -294,7 +297,8 @@ void replica_batch_free(replica_batch *batch)
     *batch = (replica_batch){.records = NULL};
 }
 
-/* ---- Acknowledging ---------------------------------------------------------------------------- */
+/* ---- Acknowledging ----------------------------------------------------------------------------
+ */
 
 /* Take the dirty flag away; acked_ms 0: not because Redis has this one. */
 static int clean(struct writer *writer, const struct key *key, const struct record *record,
@@ -359,7 +363,8 @@ int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks,
     return result;
 }
 
-/* ---- Applying --------------------------------------------------------------------------------- */
+/* ---- Applying ---------------------------------------------------------------------------------
+ */
 
 static replica_record as_replica(const struct record *record)
 {
@@ -379,14 +384,15 @@ static int store_inbound(struct writer *writer, const struct key *key, const str
 {
     const replica_record *in = &event->record;
     bool dead = in->kind == REPLICA_DELETED || clock_expired(in->expires_at_ms);
-    bool unusable = event->value_missing ||
-                    in->value_size > atomic_load(&writer->control->max_value);
+    bool unusable =
+        event->value_missing || in->value_size > atomic_load(&writer->control->max_value);
     event->verdict = unusable && !dead ? REPLICA_REFUSED : REPLICA_APPLIED;
     if ((dead || unusable) && old == NULL && in->kind != REPLICA_DELETED) {
         return LARDER_OK; /* nothing of ours to take away */
     }
     if (in->kind != REPLICA_DELETED && (dead || unusable)) {
-        /* Newer, and not to be had: ours goes; Redis holds the newer one, no invalidation needed. */
+        /* Newer, and not to be had: ours goes; Redis holds the newer one, no invalidation needed.
+         */
         int result = clean(writer, key, old, 0);
         struct record again;
         if (result == LARDER_OK) {
@@ -464,8 +470,8 @@ static int apply_operation(struct writer *writer, void *context)
     if (result == LARDER_OK && request->position != NULL) {
         const replica_position *in = request->position;
         struct control_position *position = &writer->ledger.position;
-        *position = (struct control_position){
-            .epoch = in->epoch, .number = in->number, .nonce = in->nonce};
+        *position =
+            (struct control_position){.epoch = in->epoch, .number = in->number, .nonce = in->nonce};
         memcpy(position->run_id, in->run_id, sizeof position->run_id);
         position->run_id[sizeof position->run_id - 1] = '\0';
         result = store_touch(&writer->transaction);

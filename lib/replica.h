@@ -26,10 +26,10 @@ enum replica_kind {
 typedef struct replica_record {
     larder_version version;
     enum replica_kind kind;
-    uint32_t flags;                /* reserved, 0 */
-    uint64_t row;                  /* log row (outbox only) */
-    uint64_t value_hash;           /* replica_value_hash(); 0 without a value */
-    int64_t expires_at_ms;         /* INT64_MAX: never */
+    uint32_t flags;        /* reserved, 0 */
+    uint64_t row;          /* log row (outbox only) */
+    uint64_t value_hash;   /* replica_value_hash(); 0 without a value */
+    int64_t expires_at_ms; /* INT64_MAX: never */
     const uint8_t *key, *value;
     size_t key_size, value_size;
 } replica_record;
@@ -42,10 +42,10 @@ int replica_compare(const replica_record *a, const replica_record *b);
 
 /* Where the inbound stream was left. Stored in the map, moved in the transaction that applies. */
 typedef struct replica_position {
-    uint64_t epoch;      /* of the event stream; 0: never connected */
-    uint64_t number;     /* last number applied */
-    uint64_t nonce;      /* of the event at that number */
-    char run_id[48];     /* of the server, text, 0-terminated */
+    uint64_t epoch;  /* of the event stream; 0: never connected */
+    uint64_t number; /* last number applied */
+    uint64_t nonce;  /* of the event at that number */
+    char run_id[48]; /* of the server, text, 0-terminated */
 } replica_position;
 
 /* Become the map's daemon: an exclusive lock on DIR/NAME/larderd.lock (released when the process
@@ -63,8 +63,8 @@ uint32_t replica_node(larder *handle);
 typedef struct replica_batch {
     replica_record *records; /* valid until replica_batch_free or the next fill */
     size_t count;
-    uint64_t next_row;       /* where to go on: first row not looked at */
-    bool end;                /* nothing further in the log at the moment */
+    uint64_t next_row; /* where to go on: first row not looked at */
+    bool end;          /* nothing further in the log at the moment */
     void *memory;
     size_t memory_size;
     size_t capacity;
@@ -92,11 +92,11 @@ int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks,
                         size_t *cleared);
 
 enum replica_verdict {
-    REPLICA_APPLIED,  /* it was newer and is now ours (or our older copy was dropped) */
-    REPLICA_EQUAL,    /* we have exactly this; its dirty flag, if set, is now cleared */
-    REPLICA_OLDER,    /* ours is newer: it has been marked dirty and will be pushed */
-    REPLICA_REFUSED   /* under the removal floor, too large, no space: ignored; local copy gone if
-                         it was older */
+    REPLICA_APPLIED, /* it was newer and is now ours (or our older copy was dropped) */
+    REPLICA_EQUAL,   /* we have exactly this; its dirty flag, if set, is now cleared */
+    REPLICA_OLDER,   /* ours is newer: it has been marked dirty and will be pushed */
+    REPLICA_REFUSED  /* under the removal floor, too large, no space: ignored; local copy gone if
+                        it was older */
 };
 
 typedef struct replica_event {

@@ -23,7 +23,8 @@ static struct ledger ledger_of(struct control *control, uint64_t transaction)
     return ledger;
 }
 
-/* Time of the oldest write that is still dirty, as far as a bounded look from the log's end shows. */
+/* Time of the oldest write that is still dirty, as far as a bounded look from the log's end shows.
+ */
 static int64_t oldest_dirty(struct transaction *t)
 {
     uint64_t from = 0, row;

@@ -80,8 +80,8 @@ static int walk(struct copy *copy, visitor *visit, size_t rows_per_commit)
     struct record record;
     size_t count = 0;
     int result;
-    for (uint64_t from = 0;
-         (result = store_log_next(&copy->from, from, &row, &form)) == LARDER_OK; from = row + 1) {
+    for (uint64_t from = 0; (result = store_log_next(&copy->from, from, &row, &form)) == LARDER_OK;
+         from = row + 1) {
         if (store_entry_get(&copy->from, form.data, form.size, &bytes) != LARDER_OK ||
             !record_decode(bytes.data, bytes.size, &record) || record.header.row != row) {
             continue;
@@ -111,8 +111,9 @@ static int fill_generation(struct copy *copy, const struct control *scratch)
     }
     if (copy->needed_bytes > room) {
         return error_set(LARDER_EFULL,
-                         "a map of %" PRIu64 " bytes cannot hold what Redis has not got yet (%"
-                         PRIu64 " bytes)", size, copy->needed_bytes);
+                         "a map of %" PRIu64
+                         " bytes cannot hold what Redis has not got yet (%" PRIu64 " bytes)",
+                         size, copy->needed_bytes);
     }
     uint64_t all = copy->needed_bytes + copy->clean_bytes;
     copy->skip_bytes = all > room ? all - room : 0;
@@ -212,8 +213,8 @@ int upkeep_resize(larder *handle, uint64_t map_size, bool *changed)
         }
     }
     if (result == LARDER_OK) {
-        handle->max_value = handle_value_limit(handle->wanted_value,
-                                               atomic_load(&map_control(map)->map_size));
+        handle->max_value =
+            handle_value_limit(handle->wanted_value, atomic_load(&map_control(map)->map_size));
     }
     registry_unlock();
     return result;

@@ -65,8 +65,8 @@ static int take(struct scan *scan, const larder_bytes *form, const larder_bytes 
         stats_count(map_stats(scan->handle->map), STATS_READ_CORRUPT);
         return LARDER_MISS;
     }
-    const uint8_t *key = record.long_key != NULL ? record.long_key
-                                                 : (const uint8_t *)form->data + 1;
+    const uint8_t *key =
+        record.long_key != NULL ? record.long_key : (const uint8_t *)form->data + 1;
     size_t key_size = record.long_key != NULL ? record.long_key_size : form->size - 1;
     if (!begins_with(scan, key, key_size)) {
         return LARDER_MISS;
@@ -149,8 +149,8 @@ int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, lard
         (prefix.data == NULL && prefix.size > 0) || prefix.size > LARDER_KEY_MAX) {
         return error_set(LARDER_EINVAL,
                          "larder_scan(): a missing place, an unknown flag, a damaged cursor, a "
-                         "prefix of %zu bytes or %zu items (1 to %u)", prefix.size, max,
-                         LARDER_MANY_MAX);
+                         "prefix of %zu bytes or %zu items (1 to %u)",
+                         prefix.size, max, LARDER_MANY_MAX);
     }
     *found = 0;
     *memory = NULL;

@@ -1,5 +1,5 @@
-/* stats.h: counters, one slot of the control segment per process, so that counting needs no lock and
- * shares no cache line with other processes. Readers sum all slots.
+/* stats.h: counters, one slot of the control segment per process, so that counting needs no lock
+ * and shares no cache line with other processes. Readers sum all slots.
  */
 #ifndef LARDER_LIB_STATS_H
 #define LARDER_LIB_STATS_H
@@ -21,8 +21,8 @@ static inline void stats_add(struct stats_slot *slot, enum stats_counter counter
     (void)atomic_fetch_add_explicit(&slot->counters[counter], count, memory_order_relaxed);
 }
 
-/* Count with the strength of a full barrier. On x86 every locked instruction is one; elsewhere a fence
- * is spelt out. */
+/* Count with the strength of a full barrier. On x86 every locked instruction is one; elsewhere a
+ * fence is spelt out. */
 static inline void stats_count_and_fence(struct stats_slot *slot, enum stats_counter counter)
 {
     (void)atomic_fetch_add_explicit(&slot->counters[counter], 1, memory_order_seq_cst);

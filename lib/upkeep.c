@@ -14,7 +14,8 @@
 
 enum { STEP_ROWS_MAX = 1024, STEP_WAIT_MS = 10, CANDIDATES_MAX = 256, EVICT_STEP = 64 };
 
-/* ---- Expiry ----------------------------------------------------------------------------------- */
+/* ---- Expiry -----------------------------------------------------------------------------------
+ */
 
 static bool is_done_with(const struct record *record, int64_t tombstones_before_ms)
 {
@@ -127,7 +128,8 @@ int upkeep_expire(larder *handle, upkeep_step *step, size_t max_rows, int64_t to
     return result;
 }
 
-/* ---- Eviction --------------------------------------------------------------------------------- */
+/* ---- Eviction ---------------------------------------------------------------------------------
+ */
 
 int upkeep_evict(larder *handle, double share, size_t max_entries, size_t *evicted)
 {
@@ -169,7 +171,8 @@ int upkeep_evict(larder *handle, double share, size_t max_entries, size_t *evict
     return LARDER_OK;
 }
 
-/* ---- Readers ---------------------------------------------------------------------------------- */
+/* ---- Readers ----------------------------------------------------------------------------------
+ */
 
 int upkeep_readers(larder *handle, int *cleared)
 {
@@ -191,7 +194,8 @@ int upkeep_readers(larder *handle, int *cleared)
     return result;
 }
 
-/* ---- Verification ----------------------------------------------------------------------------- */
+/* ---- Verification -----------------------------------------------------------------------------
+ */
 
 static int verify_row(struct transaction *t, const larder_bytes *form, uint64_t row)
 {

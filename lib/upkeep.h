@@ -1,6 +1,7 @@
 /* upkeep.h: keeping a map in order: removal of expired entries and old tombstones, eviction to a
- * watermark, dead readers. larderd's janitor calls it in small steps; workers evict through the same
- * code when they find the map full. Every step holds the write gate for about a millisecond at most.
+ * watermark, dead readers. larderd's janitor calls it in small steps; workers evict through the
+ * same code when they find the map full. Every step holds the write gate for about a millisecond at
+ * most.
  */
 #ifndef LARDER_LIB_UPKEEP_H
 #define LARDER_LIB_UPKEEP_H
@@ -33,9 +34,9 @@ int upkeep_readers(larder *handle, int *cleared);
  * LARDER_ECORRUPT on the first damage. */
 int upkeep_verify(larder *handle, uint64_t *next_row, size_t max_rows);
 
-/* Give the map another size (bytes, a multiple of 4096): a new generation that carries over all that is
- * dirty, the tombstones, the inbound position, and as much of the rest as fits. Writers wait or are
- * refused meanwhile, readers go on. *changed is false where it has that size already.
+/* Give the map another size (bytes, a multiple of 4096): a new generation that carries over all
+ * that is dirty, the tombstones, the inbound position, and as much of the rest as fits. Writers
+ * wait or are refused meanwhile, readers go on. *changed is false where it has that size already.
  * EFULL: what must not be lost does not fit; ENOSPC; the old generation then stays. */
 int upkeep_resize(larder *handle, uint64_t map_size, bool *changed);
 

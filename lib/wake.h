@@ -1,5 +1,5 @@
-/* wake.h: telling the daemon that there is something to do. It sleeps in an event loop, where a futex
- * has no place: so a FIFO in the map's directory, touched only while it says that it sleeps.
+/* wake.h: telling the daemon that there is something to do. It sleeps in an event loop, where a
+ * futex has no place: so a FIFO in the map's directory, touched only while it says that it sleeps.
  */
 #ifndef LARDER_LIB_WAKE_H
 #define LARDER_LIB_WAKE_H

@@ -29,7 +29,8 @@ struct set_request {
     uint8_t kind, flags;
 };
 
-/* ---- Arguments -------------------------------------------------------------------------------- */
+/* ---- Arguments --------------------------------------------------------------------------------
+ */
 
 static int check_policy(const larder_policy *policy, size_t value_size)
 {
@@ -80,8 +81,7 @@ static int make_request(const struct larder *handle, const void *key, size_t key
     request->value = value;
     request->value_size = value_size;
     request->condition = SET_ALWAYS;
-    request->kind =
-        (policy->flags & LARDER_NEGATIVE) != 0 ? RECORD_NEGATIVE : RECORD_VALUE;
+    request->kind = (policy->flags & LARDER_NEGATIVE) != 0 ? RECORD_NEGATIVE : RECORD_VALUE;
     request->flags = local ? RECORD_LOCAL : RECORD_DIRTY;
     /* the time is asked for only where it matters */
     int64_t now = policy->expiry.kind <= LARDER_EXPIRY_NEVER ? 0 : clock_wall_ms();
@@ -95,7 +95,8 @@ static int too_big(const struct larder *handle, size_t size)
                      handle->max_value);
 }
 
-/* ---- Refusals --------------------------------------------------------------------------------- */
+/* ---- Refusals ---------------------------------------------------------------------------------
+ */
 
 /* The key of a refused write must not go on showing the old value. */
 static void invalidate_later(const struct larder *handle, const struct key *key)
@@ -115,7 +116,8 @@ static void count_refusal(const struct larder *handle, int result)
     }
 }
 
-/* ---- Set, add, replace, cas ------------------------------------------------------------------- */
+/* ---- Set, add, replace, cas -------------------------------------------------------------------
+ */
 
 /* Whether a reader would find the record. */
 static bool alive(const struct writer *writer, const struct key *key, const struct record *record)
@@ -255,7 +257,8 @@ int larder_cas(larder *handle, const void *key, size_t key_size, const void *val
     return set_if(handle, key, key_size, value, value_size, policy, SET_IF_VERSION, expected);
 }
 
-/* ---- Delete ----------------------------------------------------------------------------------- */
+/* ---- Delete -----------------------------------------------------------------------------------
+ */
 
 static int delete_one(struct writer *writer, const struct key *key)
 {
@@ -265,8 +268,8 @@ static int delete_one(struct writer *writer, const struct key *key)
         return found;
     }
     bool there = found == LARDER_OK && alive(writer, key, &old);
-    int result = entry_delete(writer, key, found == LARDER_OK ? &old : NULL,
-                              clock_next(writer->control));
+    int result =
+        entry_delete(writer, key, found == LARDER_OK ? &old : NULL, clock_next(writer->control));
     return result != LARDER_OK ? result : there ? LARDER_OK : LARDER_MISS;
 }
 
@@ -295,7 +298,8 @@ int larder_delete(larder *handle, const void *key, size_t key_size)
     return result;
 }
 
-/* ---- Touch ------------------------------------------------------------------------------------ */
+/* ---- Touch ------------------------------------------------------------------------------------
+ */
 
 struct touch_request {
     struct key key;
@@ -331,8 +335,7 @@ static int touch_operation(struct writer *writer, void *context)
     }
     bool local = (old.header.flags & RECORD_LOCAL) != 0;
     struct record record = record_make(version, old.header.kind,
-                                       local ? RECORD_LOCAL : RECORD_DIRTY,
-                                       request->expires_at_ms);
+                                       local ? RECORD_LOCAL : RECORD_DIRTY, request->expires_at_ms);
     record.created_ms = record_created_ms(&old);
     record.value_size = old.value_size;
     return entry_store(writer, &request->key, &old, &record, request->value);
@@ -376,7 +379,8 @@ int larder_touch(larder *handle, const void *key, size_t key_size, const larder_
     return result;
 }
 
-/* ---- Increment -------------------------------------------------------------------------------- */
+/* ---- Increment --------------------------------------------------------------------------------
+ */
 
 struct incr_request {
     struct set_request set;
@@ -416,8 +420,7 @@ static int incr_operation(struct writer *writer, void *context)
     if (found < 0) {
         return found;
     }
-    if (found == LARDER_OK && alive(writer, &set.key, &old) &&
-        old.header.kind == RECORD_VALUE) {
+    if (found == LARDER_OK && alive(writer, &set.key, &old) && old.header.kind == RECORD_VALUE) {
         if (old.value == NULL || !parse_number(old.value, old.value_size, &before)) {
             return error_set(LARDER_ENUMBER, "the value is not a decimal 64-bit integer");
         }
@@ -426,8 +429,8 @@ static int incr_operation(struct writer *writer, void *context)
         }
     }
     if (__builtin_add_overflow(before, request->delta, &request->result)) {
-        return error_set(LARDER_EOVERFLOW, "%" PRId64 " and %" PRId64 " do not fit 64 bits",
-                         before, request->delta);
+        return error_set(LARDER_EOVERFLOW, "%" PRId64 " and %" PRId64 " do not fit 64 bits", before,
+                         request->delta);
     }
     int length = snprintf(text, sizeof text, "%" PRId64, request->result);
     set.value = text;
@@ -461,7 +464,8 @@ int larder_incr(larder *handle, const void *key, size_t key_size, int64_t delta,
     return outcome;
 }
 
-/* ---- Many keys -------------------------------------------------------------------------------- */
+/* ---- Many keys --------------------------------------------------------------------------------
+ */
 
 struct many_request {
     struct set_request *requests;

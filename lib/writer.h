@@ -2,10 +2,10 @@
  *
  *   writer_begin -> entry_* -> writer_commit | writer_abort
  *
- * Between begin and commit nothing of the host program is called and the thread cannot be cancelled.
- * Signals are not blocked: two system calls would be a quarter of a set (doc/decisions). A handler
- * that calls back in gets EBUSY. Whatever dies in between leaves the last committed transaction and
- * its ledger.
+ * Between begin and commit nothing of the host program is called and the thread cannot be
+ * cancelled. Signals are not blocked: two system calls would be a quarter of a set (doc/decisions).
+ * A handler that calls back in gets EBUSY. Whatever dies in between leaves the last committed
+ * transaction and its ledger.
  */
 #ifndef LARDER_LIB_WRITER_H
 #define LARDER_LIB_WRITER_H
@@ -19,9 +19,9 @@
 #include "store.h"
 
 enum {
-    WRITER_PENDING_MAX = 64,         /* pending invalidations made durable by one write */
+    WRITER_PENDING_MAX = 64,          /* pending invalidations made durable by one write */
     WRITER_ACKED_RECENTLY_MS = 30000, /* a failover may still forget what Redis acknowledged */
-    WRITER_PATH_PAGES = 64           /* pages that one small write may dirty in all trees */
+    WRITER_PATH_PAGES = 64            /* pages that one small write may dirty in all trees */
 };
 
 struct writer {
@@ -36,7 +36,8 @@ struct writer {
     uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
 };
 
-/* Enter the gate within wait_ms and begin. EBUSY, ECORRUPT, or what opening a generation can give. */
+/* Enter the gate within wait_ms and begin. EBUSY, ECORRUPT, or what opening a generation can give.
+ */
 int writer_begin(struct writer *writer, const struct larder *handle, int64_t wait_ms);
 int writer_commit(struct writer *writer);
 void writer_abort(struct writer *writer);
@@ -47,7 +48,8 @@ typedef int writer_operation(struct writer *writer, void *context);
 int writer_run(const struct larder *handle, size_t need, writer_operation *operation,
                void *context);
 
-/* ---- Entries, inside a write ------------------------------------------------------------------ */
+/* ---- Entries, inside a write ------------------------------------------------------------------
+ */
 
 /* The key's record as it stands: LARDER_OK, LARDER_MISS, error. Its pointers end with the next
  * write of this transaction; its header stays. */
@@ -62,13 +64,13 @@ int entry_store(struct writer *writer, const struct key *key, const struct recor
 int entry_upsert(struct writer *writer, const struct key *key, struct record *record,
                  const void *value, bool *inserted);
 
-/* Remove because somebody asked: leaves a tombstone of that version where the map replicates. old may
- * be NULL: then only the tombstone is written. */
+/* Remove because somebody asked: leaves a tombstone of that version where the map replicates. old
+ * may be NULL: then only the tombstone is written. */
 int entry_delete(struct writer *writer, const struct key *key, const struct record *old,
                  larder_version version);
 
-/* Remove for space or because it expired: leaves an invalidation where Redis may hold, or a failover
- * bring back, something older. */
+/* Remove for space or because it expired: leaves an invalidation where Redis may hold, or a
+ * failover bring back, something older. */
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old);
 
 /* Write a record again whose flags, row or times changed; value and long key are still old's. */

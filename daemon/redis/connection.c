@@ -99,10 +99,10 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
         due = self->requests[self->first].sent_us + self->reply_timeout_us;
     if (due != 0 && now >= due) {
         char why[128];
-        snprintf(why, sizeof why, self->connected ? "no reply within %lld ms"
-                                                  : "no connection within %lld ms",
-                 (long long)((self->connected ? self->reply_timeout_us
-                                              : self->connect_timeout_us) / 1000));
+        snprintf(why, sizeof why,
+                 self->connected ? "no reply within %lld ms" : "no connection within %lld ms",
+                 (long long)((self->connected ? self->reply_timeout_us : self->connect_timeout_us) /
+                             1000));
         fail(self, why, true, false);
     } else if (due != 0) {
         set_timer(self, due);
@@ -112,9 +112,8 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
 
 static bool is_message(const reply *got)
 {
-    return got->kind == REPLY_ARRAY && got->count == 3 &&
-           got->elements[0]->kind == REPLY_STRING && reply_text_is(got->elements[0], "message") &&
-           got->elements[2]->kind == REPLY_STRING;
+    return got->kind == REPLY_ARRAY && got->count == 3 && got->elements[0]->kind == REPLY_STRING &&
+           reply_text_is(got->elements[0], "message") && got->elements[2]->kind == REPLY_STRING;
 }
 
 static void take_reply(connection *self, const reply *got)
@@ -236,8 +235,8 @@ connection *connection_open(const connection_settings *settings,
     self->codec = codec_create(&settings->limits);
     self->timer = evtimer_new(settings->base, on_timer, self);
     /* deferred: a connect that fails at once must not call back into its caller */
-    self->socket = bufferevent_socket_new(settings->base, -1,
-                                          BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
+    self->socket =
+        bufferevent_socket_new(settings->base, -1, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
     bool lookup = connection_needs_lookup(&self->url);
     if (self->codec == NULL || self->timer == NULL || self->socket == NULL ||
         (lookup && settings->dns == NULL)) {

@@ -118,7 +118,8 @@ bool link_send(struct link *self, connection *to, enum request_kind kind, uint32
     return to != NULL && connection_send(to, &tag, count, arguments, sizes);
 }
 
-/* ---- Greeting --------------------------------------------------------------------------------- */
+/* ---- Greeting ---------------------------------------------------------------------------------
+ */
 
 static bool send_scripts(struct link *self)
 {
@@ -208,8 +209,7 @@ static void got_server(struct link *self, const reply *got)
         info_field(got, "run_id:", self->run_id, sizeof self->run_id);
         info_field(got, "redis_version:", self->redis_version, sizeof self->redis_version);
     }
-    if (self->redis_version[0] != 0 &&
-        strtol(self->redis_version, NULL, 10) < REDIS_MAJOR_NEEDED) {
+    if (self->redis_version[0] != 0 && strtol(self->redis_version, NULL, 10) < REDIS_MAJOR_NEEDED) {
         char why[128];
         snprintf(why, sizeof why, "Redis %s is too old: %d.0 is needed", self->redis_version,
                  REDIS_MAJOR_NEEDED);
@@ -243,8 +243,8 @@ static bool greeting_failed(struct link *self, const connection_tag *tag, const 
     if (got->kind != REPLY_ERROR)
         return false;
     bool session = link_session_error(got, &cause);
-    if (!session && (tag->kind == REQUEST_NAME || tag->kind == REQUEST_SERVER ||
-                     tag->kind >= REQUEST_JOIN))
+    if (!session &&
+        (tag->kind == REQUEST_NAME || tag->kind == REQUEST_SERVER || tag->kind >= REQUEST_JOIN))
         return false;
     if (!session && tag->kind == REQUEST_PING)
         cause = SYNC_LOST_CONNECTION;
@@ -262,8 +262,7 @@ static void on_commands_answer(void *context, const connection_tag *tag, const r
 {
     struct link *self = context;
     int64_t took = connection_now_us() - sent_us;
-    self->round_trip_us = self->round_trip_us == 0 ? took
-                                                   : (self->round_trip_us * 7 + took) / 8;
+    self->round_trip_us = self->round_trip_us == 0 ? took : (self->round_trip_us * 7 + took) / 8;
     if (greeting_failed(self, tag, got))
         return;
     switch ((enum request_kind)tag->kind) {
@@ -350,7 +349,8 @@ static void on_ping(evutil_socket_t fd, short what, void *context)
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for a request", false, false);
 }
 
-/* ---- Connecting ------------------------------------------------------------------------------- */
+/* ---- Connecting -------------------------------------------------------------------------------
+ */
 
 /* A fresh resolver for every attempt, so that changes of resolv.conf are seen. */
 static void renew_resolver(struct link *self)

@@ -1,7 +1,7 @@
-/* link.h: a session with Redis in the protocol's own terms: one connection for commands, one for the
- * channel, greeted, authenticated and subscribed. Turns the machine's actions into commands and the
- * replies into what the machine wants to know. The replicator is the only caller. Nothing in here
- * decides anything: that is daemon/sync.
+/* link.h: a session with Redis in the protocol's own terms: one connection for commands, one for
+ * the channel, greeted, authenticated and subscribed. Turns the machine's actions into commands and
+ * the replies into what the machine wants to know. The replicator is the only caller. Nothing in
+ * here decides anything: that is daemon/sync.
  */
 #ifndef LARDER_DAEMON_REDIS_LINK_H
 #define LARDER_DAEMON_REDIS_LINK_H

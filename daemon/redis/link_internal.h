@@ -16,9 +16,9 @@ enum request_kind {
     REQUEST_SUBSCRIBE,
     REQUEST_PING,
     REQUEST_JOIN,
-    REQUEST_PUSH,  /* pointer: batch, index */
+    REQUEST_PUSH, /* pointer: batch, index */
     REQUEST_RANGE,
-    REQUEST_FETCH  /* id */
+    REQUEST_FETCH /* id */
 };
 
 struct link {

@@ -10,7 +10,7 @@
 
 #include "daemon/redis/wire.h"
 
-#define EVENT_OVERHEAD 48u     /* what an entry costs in a stream beside its text, about */
+#define EVENT_OVERHEAD 48u /* what an entry costs in a stream beside its text, about */
 #define STREAM_LENGTH_MIN 1000u
 #define PUSH_KEYS 3
 #define PUSH_WORDS (3 + PUSH_KEYS + PUSH_ARGUMENTS)
@@ -22,7 +22,8 @@ static void out_of_step(struct link *self, const char *what)
     link_fail(self, SYNC_LOST_CONNECTION, why, false, true);
 }
 
-/* ---- Join ------------------------------------------------------------------------------------- */
+/* ---- Join -------------------------------------------------------------------------------------
+ */
 
 bool link_join(struct link *self, uint64_t epoch, uint64_t number)
 {
@@ -32,8 +33,8 @@ bool link_join(struct link *self, uint64_t epoch, uint64_t number)
     if (epoch != 0)
         wire_id(epoch, number, id);
     wire_begin(sync_random(&self->random), sync_random(&self->random), begin);
-    const char *words[] = {"EVALSHA", self->sha[SCRIPT_JOIN], "1", self->stream,
-                           id,        begin,                  self->channel_name};
+    const char *words[] = {"EVALSHA", self->sha[SCRIPT_JOIN], "1", self->stream, id,
+                           begin,     self->channel_name};
     return link_send(self, self->commands, REQUEST_JOIN, 0, 0, NULL, 7, words, NULL);
 }
 
@@ -85,7 +86,8 @@ void link_got_join(struct link *self, const reply *got)
     self->callbacks.joined(self->context, &joined);
 }
 
-/* ---- Push ------------------------------------------------------------------------------------- */
+/* ---- Push -------------------------------------------------------------------------------------
+ */
 
 static bool room_for_event(struct link *self, size_t size)
 {
@@ -175,9 +177,12 @@ static bool send_push(struct link *self, const sync_action *push, uint32_t index
     char epoch[32], limit[16];
     snprintf(epoch, sizeof epoch, "%" PRIu64 "-*", push->push.epoch);
     snprintf(limit, sizeof limit, "%u", self->settings.inline_value);
-    const char *words[PUSH_WORDS] = {"EVALSHA", self->sha[SCRIPT_PUSH], "3",
+    const char *words[PUSH_WORDS] = {"EVALSHA",
+                                     self->sha[SCRIPT_PUSH],
+                                     "3",
                                      (const char *)self->names.key,
-                                     (const char *)self->names.record, self->stream};
+                                     (const char *)self->names.record,
+                                     self->stream};
     const char **argv = words + 3 + PUSH_KEYS - 1; /* argv[PUSH_...] counts from 1, as in Lua */
     size_t sizes[PUSH_WORDS];
     bool value_apart = text->set && !text->in_event;
@@ -205,7 +210,8 @@ static bool send_push(struct link *self, const sync_action *push, uint32_t index
                      words, sizes);
 }
 
-/* A name that cannot be used in Redis: a request whose answer says so keeps the order of replies. */
+/* A name that cannot be used in Redis: a request whose answer says so keeps the order of replies.
+ */
 static bool send_unnamed(struct link *self, struct sync_batch *batch, uint32_t index)
 {
     static const char *const words[] = {"EVAL",
@@ -306,7 +312,8 @@ void link_got_push(struct link *self, const connection_tag *tag, const reply *go
     self->callbacks.replied(self->context, batch, tag->index, outcome, found, trouble);
 }
 
-/* ---- Stream and channel ----------------------------------------------------------------------- */
+/* ---- Stream and channel -----------------------------------------------------------------------
+ */
 
 bool link_range(struct link *self, uint64_t epoch, uint64_t number, uint32_t limit)
 {
@@ -360,14 +367,14 @@ void link_got_message(struct link *self, const char *text, size_t size)
     self->callbacks.streamed(self->context, &change);
 }
 
-/* ---- Values ----------------------------------------------------------------------------------- */
+/* ---- Values -----------------------------------------------------------------------------------
+ */
 
 bool link_fetch(struct link *self, uint64_t id, const uint8_t *key, size_t key_size)
 {
     if (names_of(&self->names, self->settings.prefix, key, key_size) != 0)
         return false;
-    const char *words[] = {"MGET", (const char *)self->names.record,
-                           (const char *)self->names.key};
+    const char *words[] = {"MGET", (const char *)self->names.record, (const char *)self->names.key};
     size_t sizes[] = {4, self->names.record_size, self->names.key_size};
     return link_send(self, self->commands, REQUEST_FETCH, 0, id, NULL, 3, words, sizes);
 }

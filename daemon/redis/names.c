@@ -133,8 +133,8 @@ void names_fleet(const char *prefix, const char *what, char *out, size_t out_siz
 {
     uint8_t encoded[3 * NAMES_PREFIX_MAX + 1];
     size_t size = strlen(prefix);
-    size = encode((const uint8_t *)prefix, size > NAMES_PREFIX_MAX ? NAMES_PREFIX_MAX : size,
-                  encoded);
+    size =
+        encode((const uint8_t *)prefix, size > NAMES_PREFIX_MAX ? NAMES_PREFIX_MAX : size, encoded);
     if (size == 0)
         encoded[size++] = '%';
     encoded[size] = 0;

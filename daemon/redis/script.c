@@ -1,6 +1,6 @@
-/* script.c: see script.h. The order of two entries is that of five pieces of their records' first 42
- * characters, compared as numbers: a 64-bit clock does not fit a Lua number (a double), and strings
- * are compared by the server's locale. Each piece is at most 36 bits.
+/* script.c: see script.h. The order of two entries is that of five pieces of their records' first
+ * 42 characters, compared as numbers: a 64-bit clock does not fit a Lua number (a double), and
+ * strings are compared by the server's locale. Each piece is at most 36 bits.
  *
  * The event is emitted before anything is written: where the stream is gone or in a newer epoch,
  * nothing has been changed.
@@ -31,36 +31,35 @@
 static const char push[] =
     "local call, head = redis.call, ARGV[1]\n"
     "local r = call('GET', KEYS[2])\n"
-    "if r then\n" COMPARE("ARGV[11]")
-    "  if d == 0 and ARGV[10] == 'q' then return 2 end\n"
-    "end\n"
-    "local id = redis.pcall('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[8], ARGV[7],"
-    " 'e', ARGV[2])\n"
-    "if not id then return 4 end\n"
-    "if type(id) == 'table' then\n"
-    "  if id.err and string.find(id.err, 'equal or smaller', 1, true) then return 4 end\n"
-    "  return id\n"
-    "end\n"
-    "if ARGV[4] == 's' then\n"
-    "  local v = ARGV[12]\n"
-    "  if ARGV[3] ~= '0' then v = string.sub(ARGV[2], ARGV[3]) end\n"
-    "  if ARGV[5] == '' then call('SET', KEYS[1], v)\n"
-    "  else call('SET', KEYS[1], v, 'PXAT', ARGV[5]) end\n"
-    "else call('UNLINK', KEYS[1]) end\n"
-    "if ARGV[6] == '' then call('SET', KEYS[2], head)\n"
-    "else call('SET', KEYS[2], head, 'PXAT', ARGV[6]) end\n"
-    "call('PUBLISH', ARGV[9], id .. ' ' .. ARGV[2])\n"
-    "return 1\n";
+    "if r then\n" COMPARE(
+        "ARGV[11]") "  if d == 0 and ARGV[10] == 'q' then return 2 end\n"
+                    "end\n"
+                    "local id = redis.pcall('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[8], ARGV[7],"
+                    " 'e', ARGV[2])\n"
+                    "if not id then return 4 end\n"
+                    "if type(id) == 'table' then\n"
+                    "  if id.err and string.find(id.err, 'equal or smaller', 1, true) then return 4 end\n"
+                    "  return id\n"
+                    "end\n"
+                    "if ARGV[4] == 's' then\n"
+                    "  local v = ARGV[12]\n"
+                    "  if ARGV[3] ~= '0' then v = string.sub(ARGV[2], ARGV[3]) end\n"
+                    "  if ARGV[5] == '' then call('SET', KEYS[1], v)\n"
+                    "  else call('SET', KEYS[1], v, 'PXAT', ARGV[5]) end\n"
+                    "else call('UNLINK', KEYS[1]) end\n"
+                    "if ARGV[6] == '' then call('SET', KEYS[2], head)\n"
+                    "else call('SET', KEYS[2], head, 'PXAT', ARGV[6]) end\n"
+                    "call('PUBLISH', ARGV[9], id .. ' ' .. ARGV[2])\n"
+                    "return 1\n";
 
 static const char remove_[] =
     "#!lua flags=allow-oom\n"
     "local call, head = redis.call, ARGV[1]\n"
     "local r = call('GET', KEYS[2])\n"
-    "if r then\n" COMPARE("ARGV[4]")
-    "end\n"
-    "call('UNLINK', KEYS[1])\n"
-    "call('PUBLISH', ARGV[3], '- ' .. ARGV[2])\n"
-    "return 3\n";
+    "if r then\n" COMPARE("ARGV[4]") "end\n"
+                                     "call('UNLINK', KEYS[1])\n"
+                                     "call('PUBLISH', ARGV[3], '- ' .. ARGV[2])\n"
+                                     "return 3\n";
 
 static const char join[] =
     "#!lua flags=allow-oom\n"

@@ -1,5 +1,5 @@
-/* script.h: the Lua scripts that larderd runs in Redis. Their text is part of the protocol: hosts of
- * different versions may share one Redis, so arguments are only ever appended.
+/* script.h: the Lua scripts that larderd runs in Redis. Their text is part of the protocol: hosts
+ * of different versions may share one Redis, so arguments are only ever appended.
  */
 #ifndef LARDER_DAEMON_REDIS_SCRIPT_H
 #define LARDER_DAEMON_REDIS_SCRIPT_H
@@ -16,18 +16,18 @@ enum script_id {
 /* SCRIPT_PUSH: KEYS value, record, stream. ARGV below. Integer replies below; an older entry is
  * answered with {record} or {record, value}. */
 enum {
-    PUSH_RECORD = 1,      /* the record's text */
-    PUSH_EVENT = 2,       /* the event's text */
-    PUSH_VALUE_AT = 3,    /* where the value begins in the event, from 1; 0: see PUSH_VALUE */
-    PUSH_OPERATION = 4,   /* "s": set the value, "u": unlink it */
-    PUSH_EXPIRY = 5,      /* PXAT of the value; "": none */
+    PUSH_RECORD = 1,    /* the record's text */
+    PUSH_EVENT = 2,     /* the event's text */
+    PUSH_VALUE_AT = 3,  /* where the value begins in the event, from 1; 0: see PUSH_VALUE */
+    PUSH_OPERATION = 4, /* "s": set the value, "u": unlink it */
+    PUSH_EXPIRY = 5,    /* PXAT of the value; "": none */
     PUSH_RECORD_EXPIRY = 6,
-    PUSH_EPOCH = 7,       /* "<epoch>-*" */
-    PUSH_LENGTH = 8,      /* approximate length to trim the stream to */
+    PUSH_EPOCH = 7,  /* "<epoch>-*" */
+    PUSH_LENGTH = 8, /* approximate length to trim the stream to */
     PUSH_CHANNEL = 9,
-    PUSH_QUIET = 10,      /* "q": equal entries are left alone */
-    PUSH_INLINE = 11,     /* bytes of a winner's value that may come with the reply */
-    PUSH_VALUE = 12,      /* the value, where it is not in the event */
+    PUSH_QUIET = 10,  /* "q": equal entries are left alone */
+    PUSH_INLINE = 11, /* bytes of a winner's value that may come with the reply */
+    PUSH_VALUE = 12,  /* the value, where it is not in the event */
     PUSH_ARGUMENTS = 12
 };
 enum {
@@ -38,8 +38,8 @@ enum {
 };
 
 /* SCRIPT_REMOVE: KEYS value, record. ARGV record, event, channel, inline limit. */
-/* SCRIPT_JOIN: KEYS stream. ARGV id of the cursor ("": none), begin event, channel. Reply: {id of the last
- * entry, its event, event at the cursor or "", time ms}. */
+/* SCRIPT_JOIN: KEYS stream. ARGV id of the cursor ("": none), begin event, channel. Reply: {id of
+ * the last entry, its event, event at the cursor or "", time ms}. */
 
 const char *script_text(enum script_id id);
 

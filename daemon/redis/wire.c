@@ -150,9 +150,8 @@ static void read_event(text *self, sync_change *out)
     uint64_t key_size = decimal(self, LARDER_KEY_MAX);
     expect(self, " ");
     read_record(self, out);
-    const char *line = self->bad || self->at == self->end
-                           ? NULL
-                           : memchr(self->at, '\n', left(self));
+    const char *line =
+        self->bad || self->at == self->end ? NULL : memchr(self->at, '\n', left(self));
     if (line == NULL || (*self->at != '\n' && *self->at != ' ')) {
         self->bad = true;
         return;

@@ -13,8 +13,8 @@
 
 #include "daemon/sync/sync.h"
 
-#define WIRE_RECORD_MAX 96u         /* bytes of a record that is written, with its 0 */
-#define WIRE_EVENT_HEAD_MAX 192u    /* bytes of an event before its key, with a 0 */
+#define WIRE_RECORD_MAX 96u      /* bytes of a record that is written, with its 0 */
+#define WIRE_EVENT_HEAD_MAX 192u /* bytes of an event before its key, with a 0 */
 
 /* Write the record's text; its length. */
 size_t wire_record(const replica_record *record, char out[WIRE_RECORD_MAX]);

@@ -1,6 +1,6 @@
-/* backoff.c: when to try again. Full jitter (a whole fleet must not come back in step), doubling from
- * min_ms to max_ms; after `threshold` failures in a row the breaker opens, and attempts keep a floor
- * below which they do not fall. Pure: the caller keeps the time.
+/* backoff.c: when to try again. Full jitter (a whole fleet must not come back in step), doubling
+ * from min_ms to max_ms; after `threshold` failures in a row the breaker opens, and attempts keep a
+ * floor below which they do not fall. Pure: the caller keeps the time.
  */
 #include "daemon/sync/sync.h"
 

@@ -79,7 +79,8 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
     return true;
 }
 
-/* ---- The channel and the stream --------------------------------------------------------------- */
+/* ---- The channel and the stream ---------------------------------------------------------------
+ */
 
 static void begin_catching_up(struct sync *self)
 {
@@ -176,7 +177,8 @@ void inbound_range(struct sync *self, const sync_change *changes, size_t count)
             continue;
         if (changes[i].epoch != self->cursor.epoch ||
             changes[i].number != self->cursor.number + 1) {
-            /* trimmed away under us, or another epoch began: the stream cannot tell what we missed */
+            /* trimmed away under us, or another epoch began: the stream cannot tell what we missed
+             */
             sync_rejoin(self, true);
             in->catching_up = false;
             return;
@@ -207,7 +209,8 @@ void inbound_disconnected(struct sync *self)
     in->fetch_bytes_out = 0;
 }
 
-/* ---- Large values ----------------------------------------------------------------------------- */
+/* ---- Large values -----------------------------------------------------------------------------
+ */
 
 static void free_fetch(struct inbound *in, struct fetch *fetch)
 {
@@ -224,8 +227,7 @@ static void free_fetch(struct inbound *in, struct fetch *fetch)
 static void want_value(struct sync *self, const replica_record *record, uint64_t size)
 {
     struct inbound *in = &self->in;
-    if (size > self->settings.max_value ||
-        record->expires_at_ms <= self->wall_ms + self->offset_ms)
+    if (size > self->settings.max_value || record->expires_at_ms <= self->wall_ms + self->offset_ms)
         return;
     struct fetch *fetch = NULL;
     for (size_t i = 0; i < FETCHES_MAX && fetch == NULL; i++)
@@ -295,7 +297,8 @@ void inbound_fetched(struct sync *self, uint64_t id, const sync_change *change)
     }
 }
 
-/* ---- Applying --------------------------------------------------------------------------------- */
+/* ---- Applying ---------------------------------------------------------------------------------
+ */
 
 static void count_verdicts(struct sync *self, const struct change_set *set)
 {
@@ -364,10 +367,9 @@ static bool position_moved(const struct sync *self)
 /* Echoes alone move the place in the stream without work for the map: it is stored now and then. */
 static bool position_due(const struct sync *self)
 {
-    return position_moved(self) &&
-           (self->now_ms >= self->in.position_at + POSITION_EVERY_MS ||
-            self->cursor.epoch != self->stored.epoch ||
-            strcmp(self->cursor.run_id, self->stored.run_id) != 0);
+    return position_moved(self) && (self->now_ms >= self->in.position_at + POSITION_EVERY_MS ||
+                                    self->cursor.epoch != self->stored.epoch ||
+                                    strcmp(self->cursor.run_id, self->stored.run_id) != 0);
 }
 
 static void apply(struct sync *self)
@@ -390,8 +392,8 @@ void inbound_advance(struct sync *self, bool flush)
 {
     struct inbound *in = &self->in;
     bool full = !has_room(in->collecting, 4096) || in->collecting->count >= SYNC_APPLY_MAX / 2;
-    if (!in->apply_wanted && (((flush || full) && in->collecting->count != 0) ||
-                              (flush && position_due(self)))) {
+    if (!in->apply_wanted &&
+        (((flush || full) && in->collecting->count != 0) || (flush && position_due(self)))) {
         struct change_set *set = in->collecting;
         in->collecting = in->applying;
         in->applying = set;

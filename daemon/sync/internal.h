@@ -1,30 +1,27 @@
 /* internal.h: the machine's inside, shared by session.c (states, joining, the one step function),
- * outbound.c (from the map to Redis) and inbound.c (from Redis to the map). Nobody else includes it.
+ * outbound.c (from the map to Redis) and inbound.c (from Redis to the map). Nobody else includes
+ * it.
  */
 #ifndef LARDER_DAEMON_SYNC_INTERNAL_H
 #define LARDER_DAEMON_SYNC_INTERNAL_H
 
 #include "daemon/sync/sync.h"
 
-#define RANGES_MAX 256u         /* runs of rows to look at again */
-#define RANGE_JOIN 64u          /* rows this close become one run */
-#define FEW_ROWS 4u             /* see scan_few */
-#define READS_AT_A_TIME 32u     /* reads that find nothing before the loop gets its turn */
-#define FETCHES_MAX 1024u       /* large values waiting to be fetched */
-#define FETCHES_OUT 16u         /* of these, asked for */
+#define RANGES_MAX 256u     /* runs of rows to look at again */
+#define RANGE_JOIN 64u      /* rows this close become one run */
+#define FEW_ROWS 4u         /* see scan_few */
+#define READS_AT_A_TIME 32u /* reads that find nothing before the loop gets its turn */
+#define FETCHES_MAX 1024u   /* large values waiting to be fetched */
+#define FETCHES_OUT 16u     /* of these, asked for */
 #define FETCH_BYTES_OUT (8u * 1024u * 1024u)
-#define POSITION_EVERY_MS 1000  /* the place in the stream is stored at least this often */
-#define MAP_BUSY_MS 50          /* pause before a refused map call is repeated */
-#define MAP_ERROR_MS 500        /* the same, after an error that is not "busy" */
-#define SESSION_WORKED_MS 1000  /* a session that lasted this long was a success */
+#define POSITION_EVERY_MS 1000 /* the place in the stream is stored at least this often */
+#define MAP_BUSY_MS 50         /* pause before a refused map call is repeated */
+#define MAP_ERROR_MS 500       /* the same, after an error that is not "busy" */
+#define SESSION_WORKED_MS 1000 /* a session that lasted this long was a success */
 #define RECHECK_MAX_MS 60000
 
-enum source { /* why a row was read */
-    FROM_LOG,
-    FROM_RANGE,
-    FROM_RETRY,
-    FROM_RESYNC
-};
+/* why a row was read */
+enum source { FROM_LOG, FROM_RANGE, FROM_RETRY, FROM_RESYNC };
 
 enum log_scan {
     LOG_ACTIVE,  /* there may be rows: read now */
@@ -40,10 +37,10 @@ struct sync_batch {
     uint32_t generation; /* of the resync it belongs to */
     bool clean;          /* clean entries may be in it */
     bool remove;
-    bool acking;         /* ACKNOWLEDGE is out */
+    bool acking; /* ACKNOWLEDGE is out */
     bool answered_all;
-    int64_t ack_at;      /* not before */
-    uint16_t attempts;   /* of the retried row */
+    int64_t ack_at;    /* not before */
+    uint16_t attempts; /* of the retried row */
     size_t count, answered, ack_count, bytes;
     sync_item *items;
     replica_ack *acks;

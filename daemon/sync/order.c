@@ -1,5 +1,5 @@
-/* order.c: the one order of all writes of a fleet. The push script in daemon/redis/script.c compares
- * the same way; both are tested against each other. Pure.
+/* order.c: the one order of all writes of a fleet. The push script in daemon/redis/script.c
+ * compares the same way; both are tested against each other. Pure.
  */
 #include "daemon/sync/sync.h"
 

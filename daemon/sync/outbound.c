@@ -53,7 +53,8 @@ static void unlink_batch(struct outbound *out, struct sync_batch *batch)
     free_batch(batch);
 }
 
-/* ---- Sessions and resyncs --------------------------------------------------------------------- */
+/* ---- Sessions and resyncs ---------------------------------------------------------------------
+ */
 
 static void finish_batch(struct sync *self, struct sync_batch *batch);
 
@@ -134,7 +135,8 @@ bool outbound_drained(const struct sync *self)
            out->retry_count == 0;
 }
 
-/* ---- Reading ---------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------
+ */
 
 static bool window_open(const struct sync *self)
 {
@@ -214,7 +216,8 @@ static void read_more(struct sync *self)
         retry->out = true;
 }
 
-/* ---- What was read ---------------------------------------------------------------------------- */
+/* ---- What was read ----------------------------------------------------------------------------
+ */
 
 static struct sync_batch *make_batch(struct sync *self, size_t count)
 {
@@ -395,7 +398,8 @@ void outbound_rows(struct sync *self, const sync_event *event)
     }
 }
 
-/* ---- Answers ---------------------------------------------------------------------------------- */
+/* ---- Answers ----------------------------------------------------------------------------------
+ */
 
 static void acknowledge(struct sync *self, struct sync_batch *batch)
 {
@@ -507,8 +511,7 @@ void outbound_acknowledged(struct sync *self, const sync_event *event)
     batch->acking = false;
     if (event->status < 0) {
         self->counters.map_busy++;
-        batch->ack_at =
-            self->now_ms + (event->status == LARDER_EBUSY ? MAP_BUSY_MS : MAP_ERROR_MS);
+        batch->ack_at = self->now_ms + (event->status == LARDER_EBUSY ? MAP_BUSY_MS : MAP_ERROR_MS);
         return;
     }
     self->counters.acknowledged += event->acknowledged.cleared;
@@ -525,7 +528,8 @@ void outbound_acknowledged(struct sync *self, const sync_event *event)
         out->scan_at = self->now_ms; /* a round trip gathers what a lone writer writes */
 }
 
-/* ---- At the end of every step ----------------------------------------------------------------- */
+/* ---- At the end of every step -----------------------------------------------------------------
+ */
 
 void outbound_advance(struct sync *self)
 {

@@ -1,12 +1,13 @@
-/* pending.c: rows that must be read again: runs of rows whose push came to nothing or whose entry was
- * overwritten in flight, and the bounded set of rows that Redis refuses for their own sake or for
- * want of memory. Called by outbound.c; it never reads or sends anything.
+/* pending.c: rows that must be read again: runs of rows whose push came to nothing or whose entry
+ * was overwritten in flight, and the bounded set of rows that Redis refuses for their own sake or
+ * for want of memory. Called by outbound.c; it never reads or sends anything.
  */
 #include "daemon/sync/internal.h"
 
 #include <string.h>
 
-/* ---- Rows to look at again -------------------------------------------------------------------- */
+/* ---- Rows to look at again --------------------------------------------------------------------
+ */
 
 void pending_again(struct sync *self, uint64_t row)
 {
@@ -53,7 +54,8 @@ void pending_put_back(struct sync *self, const struct sync_batch *batch, const s
     }
 }
 
-/* ---- Refused rows ----------------------------------------------------------------------------- */
+/* ---- Refused rows -----------------------------------------------------------------------------
+ */
 
 static size_t place(const struct outbound *out, uint64_t row)
 {
@@ -87,8 +89,8 @@ void pending_forget(struct outbound *out, uint64_t row)
 static int64_t pause_before(struct sync *self, unsigned attempts, enum sync_outcome reason)
 {
     int64_t pause = self->settings.backoff_min_ms;
-    int64_t most = reason == SYNC_REFUSED_KEY ? self->settings.retry_max_ms
-                                              : self->settings.backoff_max_ms;
+    int64_t most =
+        reason == SYNC_REFUSED_KEY ? self->settings.retry_max_ms : self->settings.backoff_max_ms;
     for (unsigned i = 0; i < attempts && pause < most; i++)
         pause *= 2;
     if (pause > most)
@@ -97,7 +99,7 @@ static int64_t pause_before(struct sync *self, unsigned attempts, enum sync_outc
 }
 
 void pending_refuse(struct sync *self, const struct sync_batch *batch, const sync_item *item,
-                   enum sync_outcome reason)
+                    enum sync_outcome reason)
 {
     struct outbound *out = &self->out;
     struct retry *entry = pending_find(out, item->row);
@@ -105,7 +107,8 @@ void pending_refuse(struct sync *self, const struct sync_batch *batch, const syn
         self->counters.refused++;
     if (entry == NULL) {
         if (out->retry_count == self->settings.retry_entries) {
-            pending_put_back(self, batch, item); /* full: reading stands still until there is room */
+            pending_put_back(self, batch,
+                             item); /* full: reading stands still until there is room */
             return;
         }
         size_t at = place(out, item->row);
@@ -121,8 +124,8 @@ void pending_refuse(struct sync *self, const struct sync_batch *batch, const syn
     entry->remove = reason == SYNC_NO_MEMORY && item->kind == REPLICA_DELETED && !batch->remove;
     entry->reason = (uint8_t)reason;
     entry->out = false;
-    entry->due_ms = entry->remove ? self->now_ms
-                                  : self->now_ms + pause_before(self, entry->attempts, reason);
+    entry->due_ms =
+        entry->remove ? self->now_ms : self->now_ms + pause_before(self, entry->attempts, reason);
     if (entry->attempts < UINT16_MAX && !entry->remove)
         entry->attempts++;
     if (entry->due_ms < out->retry_at)

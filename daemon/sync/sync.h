@@ -17,11 +17,11 @@
 
 #include "lib/replica.h" /* types only */
 
-#define SYNC_APPLY_MAX 1024u          /* events of one apply: the port's limit */
+#define SYNC_APPLY_MAX 1024u             /* events of one apply: the port's limit */
 #define SYNC_APPLY_BYTES (1024u * 1024u) /* bytes of one apply; one larger event goes alone */
-#define SYNC_BATCH_MAX 4096u          /* commands of one batch, whatever the settings say */
-#define SYNC_PAGE_MAX 128u            /* stream entries of one range page */
-#define SYNC_IN_FLIGHT_MAX 32768u     /* commands sent and not answered */
+#define SYNC_BATCH_MAX 4096u             /* commands of one batch, whatever the settings say */
+#define SYNC_PAGE_MAX 128u               /* stream entries of one range page */
+#define SYNC_IN_FLIGHT_MAX 32768u        /* commands sent and not answered */
 #define SYNC_NEVER INT64_MAX
 
 typedef struct sync_settings {
@@ -114,8 +114,8 @@ enum sync_event_kind {
     SYNC_EV_APPLIED,      /* status of the apply; the verdicts stand in its events */
     SYNC_EV_ACKNOWLEDGED, /* batch, status, cleared */
     SYNC_EV_WAKE,         /* a worker wrote */
-    SYNC_EV_RECHECK,      /* the map counts dirty entries: scan from the start if nothing is known */
-    SYNC_EV_TICK          /* the time asked for came (or any other time) */
+    SYNC_EV_RECHECK, /* the map counts dirty entries: scan from the start if nothing is known */
+    SYNC_EV_TICK     /* the time asked for came (or any other time) */
 };
 
 struct sync_batch;
@@ -185,14 +185,14 @@ typedef struct sync_action {
         struct {
             uint64_t epoch, number;
             uint32_t count; /* RANGE */
-        } cursor; /* JOIN, RANGE */
+        } cursor;           /* JOIN, RANGE */
         struct {
             uint64_t from_row;
             uint32_t max_records, max_bytes;
             bool include_clean;
         } read;
         struct {
-            struct sync_batch *batch;      /* hand back with the replies */
+            struct sync_batch *batch;       /* hand back with the replies */
             const replica_record **records; /* valid until the step's actions are done */
             size_t count;
             uint64_t epoch, emitter, nonce_seed;
@@ -246,7 +246,8 @@ typedef struct sync_view { /* for status and tests */
     enum sync_breaker breaker;
     uint32_t failures, in_flight_items, in_flight_batches, retry_entries, ranges;
     uint64_t epoch, number, scan_row;
-    bool resyncing, catching_up, drained; /* drained: nothing dirty is known, in flight or waiting */
+    bool resyncing, catching_up,
+        drained; /* drained: nothing dirty is known, in flight or waiting */
     int64_t attempt_at_ms, lag_ms, clock_offset_ms;
     sync_counters counters;
 } sync_view;

@@ -1,8 +1,8 @@
-/* damage.c: what else can happen to files. A memory file system that is too small, a control segment or
- * data file that is cut off, flipped, foreign or of another boot, directories of the wrong owner or
- * mode, symbolic links, a handle that only reads. Each gets a clear error or a fresh generation, from a
- * process that was attached before as well as from one that comes later: no crash, no wrong value,
- * nothing that hangs.
+/* damage.c: what else can happen to files. A memory file system that is too small, a control
+ * segment or data file that is cut off, flipped, foreign or of another boot, directories of the
+ * wrong owner or mode, symbolic links, a handle that only reads. Each gets a clear error or a fresh
+ * generation, from a process that was attached before as well as from one that comes later: no
+ * crash, no wrong value, nothing that hangs.
  *
  * Every look is taken in a process of its own, so that a signal is seen as what it is.
  */
@@ -48,7 +48,10 @@ static size_t key_text(char out[32], unsigned index)
     return (size_t)snprintf(out, 32, "key:%u", index);
 }
 
-static size_t size_of(unsigned index) { return index % 5 == 0 ? VALUE_MAX - index : 50 + index; }
+static size_t size_of(unsigned index)
+{
+    return index % 5 == 0 ? VALUE_MAX - index : 50 + index;
+}
 
 static void set_keys(larder *handle)
 {
@@ -72,7 +75,8 @@ static unsigned count_keys(larder *handle)
         larder_info info;
         size_t key_size = key_text(key, index);
         int code = larder_get(handle, key, key_size, value, sizeof value, &info);
-        if (code == LARDER_MISS) continue;
+        if (code == LARDER_MISS)
+            continue;
         if (code < 0) {
             test_check(larder_last_error()[0] != '\0', "get %s: %d without a word", key, code);
             continue;
@@ -149,7 +153,8 @@ static int attached_before(void *context)
     test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());
     test_check(count_keys(handle) == KEYS, "not all keys are there");
     atomic_store(&board->attached, 1);
-    while (!atomic_load(&board->damaged)) test_pause_us(100);
+    while (!atomic_load(&board->damaged))
+        test_pause_us(100);
     use_damaged(handle);
     larder_close(&handle);
     return 0;
@@ -162,7 +167,8 @@ static int comes_later(void *context)
     larder *handle = NULL;
     int code = open_with(flags | LARDER_VERIFY, 0, &handle);
     if (code < 0) {
-        test_check(handle == NULL && larder_last_error()[0] != '\0', "open: %d without a word", code);
+        test_check(handle == NULL && larder_last_error()[0] != '\0', "open: %d without a word",
+                   code);
         snprintf(board->message, sizeof board->message, "%s", larder_last_error());
         atomic_store(&board->code, code);
         return REFUSED;
@@ -196,7 +202,8 @@ static int finds_it_working(void *context)
     return 0;
 }
 
-/* ---- Doing damage ----------------------------------------------------------------------------------- */
+/* ---- Doing damage
+ * ----------------------------------------------------------------------------------- */
 
 static void map_path(char out[512], const char *file)
 {
@@ -251,8 +258,18 @@ static void on_control(off_t offset, const void *bytes, size_t size)
     overwrite(path, offset, bytes, size);
 }
 
-static void control_empty(void) { char path[512]; map_path(path, "control"); cut(path, 0); }
-static void control_one_page(void) { char path[512]; map_path(path, "control"); cut(path, 4096); }
+static void control_empty(void)
+{
+    char path[512];
+    map_path(path, "control");
+    cut(path, 0);
+}
+static void control_one_page(void)
+{
+    char path[512];
+    map_path(path, "control");
+    cut(path, 4096);
+}
 static void control_half(void)
 {
     char path[512];
@@ -265,7 +282,10 @@ static void control_less_one(void)
     map_path(path, "control");
     cut(path, size_of_file(path) - 1);
 }
-static void control_foreign(void) { on_control(0, "#!/bin/sh\necho not yours\n", 24); }
+static void control_foreign(void)
+{
+    on_control(0, "#!/bin/sh\necho not yours\n", 24);
+}
 static void control_format(void)
 {
     uint32_t format = CONTROL_FORMAT + 1;
@@ -306,9 +326,24 @@ static void control_is_link(void)
     snprintf(target, sizeof target, "%s/elsewhere", directory);
     test_check(rename(path, target) == 0 && symlink(target, path) == 0, "%s", strerror(errno));
 }
-static void data_empty(void) { char path[512]; data_path(path); cut(path, 0); }
-static void data_one_page(void) { char path[512]; data_path(path); cut(path, 4096); }
-static void data_some_pages(void) { char path[512]; data_path(path); cut(path, 20 * 4096); }
+static void data_empty(void)
+{
+    char path[512];
+    data_path(path);
+    cut(path, 0);
+}
+static void data_one_page(void)
+{
+    char path[512];
+    data_path(path);
+    cut(path, 4096);
+}
+static void data_some_pages(void)
+{
+    char path[512];
+    data_path(path);
+    cut(path, 20 * 4096);
+}
 static void data_half(void)
 {
     char path[512];
@@ -360,7 +395,7 @@ struct damage {
     const char *name;
     void (*inflict)(void);
     enum outcome outcome;
-    int code; /* of REFUSE; 0: any */
+    int code;     /* of REFUSE; 0: any */
     bool shrinks; /* a file that is mapped: see ended() */
 };
 
@@ -391,8 +426,8 @@ static const struct damage damages[] = {
 static unsigned crashes, bus_errors;
 
 /* A crash is counted and told; the test fails in the end, when all cases have been seen. One is no
- * failure: a process that has a file mapped while somebody cuts it off gets SIGBUS from the kernel, and
- * the library does not take that signal away from its host. */
+ * failure: a process that has a file mapped while somebody cuts it off gets SIGBUS from the kernel,
+ * and the library does not take that signal away from its host. */
 static int ended(pid_t child, const char *name, const char *who, bool shrinks)
 {
     int status = test_wait(child, 20000);
@@ -471,7 +506,8 @@ static void random_flips(uint64_t rounds)
         /* what is in use: the beginning of either file */
         uint64_t bytes = (uint64_t)size_of_file(path);
         uint64_t limit = control ? bytes : 800u << 10;
-        if (control && round % 2 == 0) limit = 2048;
+        if (control && round % 2 == 0)
+            limit = 2048;
         uint64_t count = 1 + test_random_below(&random, 8);
         for (uint64_t at = 0; at < count; at++) {
             flip(path, (off_t)test_random_below(&random, limit < bytes ? limit : bytes),
@@ -487,7 +523,8 @@ static void random_flips(uint64_t rounds)
     test_figure("damage_flips_refused", refused, "count");
 }
 
-/* ---- Too little space -------------------------------------------------------------------------------- */
+/* ---- Too little space
+ * -------------------------------------------------------------------------------- */
 
 static unsigned count_files(const char *path)
 {
@@ -532,8 +569,10 @@ static int over_free_space(void *context)
 static int on_small_file_system(void *context)
 {
     (void)context;
-    if (unshare(CLONE_NEWNS) != 0) return TEST_SKIP;
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return TEST_SKIP;
+    if (unshare(CLONE_NEWNS) != 0)
+        return TEST_SKIP;
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        return TEST_SKIP;
     char small[512];
     snprintf(small, sizeof small, "%s/small", directory);
     if (mkdir(small, 0700) != 0 || mount("none", small, "tmpfs", 0, "size=8m,mode=0700") != 0) {
@@ -553,7 +592,8 @@ static int on_small_file_system(void *context)
     snprintf(path, sizeof path, "%s/ballast", small);
     int file = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     static uint8_t ballast[65536];
-    while (write(file, ballast, sizeof ballast) > 0) continue;
+    while (write(file, ballast, sizeof ballast) > 0)
+        continue;
     close(file);
     static uint8_t value[60000];
     for (uint64_t index = 0; index < 1500; index++) { /* 90 MB through 16 */
@@ -572,7 +612,8 @@ static int on_small_file_system(void *context)
     return 0;
 }
 
-/* ---- Who may, and handles that only read ------------------------------------------------------------ */
+/* ---- Who may, and handles that only read
+ * ------------------------------------------------------------ */
 
 static int as_nobody(void *context)
 {
@@ -660,7 +701,8 @@ int main(void)
     test_kill(begin_case());
     test_join(test_spawn(read_only, NULL), 10000, "a handle that only reads");
     wrong_owner();
-    for (size_t at = 0; at < sizeof damages / sizeof damages[0]; at++) one_damage(&damages[at]);
+    for (size_t at = 0; at < sizeof damages / sizeof damages[0]; at++)
+        one_damage(&damages[at]);
     random_flips(test_number("LARDER_ROUNDS", 60, 5000) / TEST_SLOWNESS);
     test_figure("damage_bus_errors_of_attached", bus_errors, "count");
     test_figure("damage_kinds", (double)(sizeof damages / sizeof damages[0]), "count");

@@ -1,7 +1,7 @@
 /* fork.c: a map opened before fork by a parent and used by its children and by the parent at once,
  * with two handles in one process, threads in the children, children of children, forks from a
- * program with many threads and forks while a view is borrowed or a transaction's snapshot is cached.
- * Meant to be run under AddressSanitizer, too.
+ * program with many threads and forks while a view is borrowed or a transaction's snapshot is
+ * cached. Meant to be run under AddressSanitizer, too.
  *
  * The sums at the end are exact: each child adds to shared counters and owns keys of its own.
  */
@@ -49,7 +49,10 @@ static void count_one(larder *map)
     atomic_fetch_add(&board->counted, 1);
 }
 
-static size_t size_of(uint64_t tag) { return 8 + (size_t)((tag * 2654435761u) % (VALUE_MAX - 8)); }
+static size_t size_of(uint64_t tag)
+{
+    return 8 + (size_t)((tag * 2654435761u) % (VALUE_MAX - 8));
+}
 
 struct user {
     uint64_t id, tags[OWN_KEYS]; /* what this one's keys hold; 0 = absent */
@@ -89,7 +92,8 @@ static void write_many(struct user *user, larder *map)
         items[at].key = keys[at];
         items[at].value = user->value; /* all the same bytes */
         items[at].value_size = size_of(tag);
-        if (at == 0) test_value_fill(user->value, VALUE_MAX, tag);
+        if (at == 0)
+            test_value_fill(user->value, VALUE_MAX, tag);
         user->tags[at] = 0;
     }
     int code = larder_set_many(map, items, MANY, NULL);
@@ -117,14 +121,16 @@ static void scan_own(struct user *user, larder *map)
     larder_cursor cursor = {0};
     larder_item items[7];
     unsigned expected = 0, found_all = 0;
-    for (unsigned index = 0; index < OWN_KEYS; index++) expected += user->tags[index] != 0;
+    for (unsigned index = 0; index < OWN_KEYS; index++)
+        expected += user->tags[index] != 0;
     for (;;) {
         size_t found = 0;
         void *memory = NULL;
         int code = larder_scan(map, &cursor, bytes, items, 7, LARDER_SCAN_VALUES, &found, &memory);
         test_check(code == LARDER_OK, "scan: %d %s", code, larder_last_error());
         larder_free(memory);
-        if (found == 0) break;
+        if (found == 0)
+            break;
         found_all += (unsigned)found;
     }
     test_check(found_all == expected, "scan brought %u keys of %u", found_all, expected);
@@ -138,7 +144,8 @@ static void view_own(struct user *user, larder *map, unsigned index)
     int code = larder_borrow(map, key, size, &view);
     uint64_t tag = user->tags[index];
     test_check(code == (tag != 0 ? LARDER_OK : LARDER_MISS), "borrow %s: %d", key, code);
-    if (code != LARDER_OK) return;
+    if (code != LARDER_OK)
+        return;
     for (size_t part = 0; part < view.part_count; part++) {
         test_check(at + view.parts[part].iov_len <= VALUE_MAX, "a view too long");
         memcpy(user->value + at, view.parts[part].iov_base, view.parts[part].iov_len);
@@ -195,7 +202,8 @@ static void use_map(uint64_t id, uint64_t count, larder *one, larder *other)
             verify_own(&user, map, index);
         }
     }
-    for (unsigned index = 0; index < OWN_KEYS; index++) verify_own(&user, one, index);
+    for (unsigned index = 0; index < OWN_KEYS; index++)
+        verify_own(&user, one, index);
     free(user.value);
 }
 
@@ -244,7 +252,8 @@ static int child(void *context)
 {
     uint64_t id = *(uint64_t *)context;
     use_map(id, rounds, handle, second);
-    if (id % 4 == 1) use_in_threads(id * 1000);
+    if (id % 4 == 1)
+        use_in_threads(id * 1000);
     if (id % 4 == 2) {
         uint64_t next = id * 1000 + 500;
         pid_t further = test_spawn(grandchild, &next);
@@ -274,13 +283,15 @@ static void eight_at_once(void)
         children[at] = test_spawn(child, &ids[at]);
     }
     use_map(100, rounds, handle, second);
-    for (unsigned at = 0; at < CHILDREN; at++) test_join(children[at], 60000, "a child");
+    for (unsigned at = 0; at < CHILDREN; at++)
+        test_join(children[at], 60000, "a child");
     test_check(atomic_load(&board->finished) == CHILDREN, "not all children came to their end");
     use_map(101, rounds / 2, second, handle);
     is_whole(handle);
 }
 
-/* ---- Fork while a view is borrowed ---------------------------------------------------------------- */
+/* ---- Fork while a view is borrowed
+ * ---------------------------------------------------------------- */
 
 static larder_view parents_view;
 
@@ -327,12 +338,14 @@ static void fork_with_a_view(void)
     is_whole(handle);
 }
 
-/* ---- Forks from a program with threads ------------------------------------------------------------- */
+/* ---- Forks from a program with threads
+ * ------------------------------------------------------------- */
 
 static void *busy_thread(void *context)
 {
     struct thread_task *task = context;
-    while (!atomic_load(&board->end)) use_map(task->id, 50, handle, second);
+    while (!atomic_load(&board->end))
+        use_map(task->id, 50, handle, second);
     return NULL;
 }
 
@@ -363,12 +376,14 @@ static void fork_from_threads(uint64_t forks)
     is_whole(handle);
 }
 
-/* ---- Handles of one process ------------------------------------------------------------------------ */
+/* ---- Handles of one process
+ * ------------------------------------------------------------------------ */
 
 static void many_handles(void)
 {
     larder *handles[20];
-    for (unsigned at = 0; at < 20; at++) handles[at] = open_map();
+    for (unsigned at = 0; at < 20; at++)
+        handles[at] = open_map();
     test_check(larder_set(handles[3], "h", 1, "one", 3, NULL) == LARDER_OK, "set");
     for (unsigned at = 0; at < 20; at++) {
         char value[3];

@@ -1,8 +1,8 @@
-/* full.c: a map of 16 MiB filled far beyond its size, without a daemon. Writers make their own room:
- * no set fails, what is popular stays, the newest is there, one huge value does not push out the rest,
- * space that deletes gave back is used again. Then an old reader pins pages: the set is refused with
- * an error that names the reader's process, most of the map stays, and all goes on when the reader lets
- * go, is killed, or dies holding it.
+/* full.c: a map of 16 MiB filled far beyond its size, without a daemon. Writers make their own
+ * room: no set fails, what is popular stays, the newest is there, one huge value does not push out
+ * the rest, space that deletes gave back is used again. Then an old reader pins pages: the set is
+ * refused with an error that names the reader's process, most of the map stays, and all goes on
+ * when the reader lets go, is killed, or dies holding it.
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -36,7 +36,10 @@ static larder *open_named(const char *map)
     return opened;
 }
 
-static larder *open_map(void) { return open_named("full"); }
+static larder *open_map(void)
+{
+    return open_named("full");
+}
 
 static void is_whole(const char *when)
 {
@@ -76,7 +79,8 @@ static unsigned is_there(larder *map, const char *key, uint64_t tag, size_t size
 {
     larder_info info;
     int code = larder_get(map, key, strlen(key), value, sizeof value, &info);
-    if (code == LARDER_MISS) return 0;
+    if (code == LARDER_MISS)
+        return 0;
     test_check(code == LARDER_OK, "get %s: %d %s", key, code, larder_last_error());
     test_check(info.size == size && test_value_is(value, size, tag), "get %s: another value", key);
     return 1;
@@ -87,7 +91,8 @@ static void name(char out[48], const char *family, uint64_t index)
     snprintf(out, 48, "%s:%" PRIu64, family, index);
 }
 
-/* ---- Filling ------------------------------------------------------------------------------------- */
+/* ---- Filling
+ * ------------------------------------------------------------------------------------- */
 
 static uint64_t flood(const char *family, uint64_t bytes, bool popular)
 {
@@ -103,7 +108,8 @@ static uint64_t flood(const char *family, uint64_t bytes, bool popular)
         if (count % 16 == 0) {
             test_check(is_there(handle, key, count, size), "%s is gone as soon as it is set", key);
         }
-        if (!popular) continue;
+        if (!popular)
+            continue;
         for (unsigned at = 0; at < 4; at++) { /* as readers do: a miss is filled again */
             uint64_t index = (count * 4 + at) % POPULAR;
             name(key, "popular", index);
@@ -224,15 +230,18 @@ static void space_comes_back(void)
         test_check(deleted > 0, "nothing to delete");
         larder_stats stats = statistics();
         test_check(stats.entries == 0, "%" PRIu64 " entries after deleting all", stats.entries);
-        if (stats.used_bytes < least) least = stats.used_bytes;
-        if (stats.used_bytes > most) most = stats.used_bytes;
+        if (stats.used_bytes < least)
+            least = stats.used_bytes;
+        if (stats.used_bytes > most)
+            most = stats.used_bytes;
         is_whole("after deleting all");
     }
     test_figure("full_used_when_empty", (double)most / 1e6, "MB");
     test_check(most < MAP_SIZE / 8, "an empty map uses %" PRIu64 " bytes", most);
 }
 
-/* ---- Several writers ------------------------------------------------------------------------------ */
+/* ---- Several writers
+ * ------------------------------------------------------------------------------ */
 
 static int filler(void *context)
 {
@@ -276,16 +285,21 @@ static void fill_together(void)
     uint64_t ids[3] = {1, 2, 3};
     pid_t children[3], readers[3];
     *board = (struct board){0};
-    for (unsigned at = 0; at < 3; at++) readers[at] = test_spawn(hungry_reader, NULL);
-    for (unsigned at = 0; at < 3; at++) children[at] = test_spawn(filler, &ids[at]);
-    for (unsigned at = 0; at < 3; at++) test_join(children[at], 60000, "one of three writers");
+    for (unsigned at = 0; at < 3; at++)
+        readers[at] = test_spawn(hungry_reader, NULL);
+    for (unsigned at = 0; at < 3; at++)
+        children[at] = test_spawn(filler, &ids[at]);
+    for (unsigned at = 0; at < 3; at++)
+        test_join(children[at], 60000, "one of three writers");
     atomic_store(&board->release, 1);
-    for (unsigned at = 0; at < 3; at++) test_join(readers[at], 10000, "one of three readers");
+    for (unsigned at = 0; at < 3; at++)
+        test_join(readers[at], 10000, "one of three readers");
     statistics();
     is_whole("after three writers");
 }
 
-/* ---- An old reader -------------------------------------------------------------------------------- */
+/* ---- An old reader
+ * -------------------------------------------------------------------------------- */
 
 static int pinner(void *context)
 {
@@ -295,7 +309,8 @@ static int pinner(void *context)
     int code = larder_borrow(map, "pinned", 6, &view);
     test_check(code == LARDER_OK, "borrow: %d %s", code, larder_last_error());
     atomic_store(&board->borrowed, 1);
-    while (!atomic_load(&board->release)) test_pause_us(500);
+    while (!atomic_load(&board->release))
+        test_pause_us(500);
     uint8_t copy[5000];
     size_t at = 0;
     for (size_t part = 0; part < view.part_count; part++) {
@@ -338,9 +353,11 @@ static void old_reader(enum way way)
         set_tagged(handle, key, index, 20000);
     }
     uint64_t left = statistics().entries;
-    test_figure(way == LETS_GO ? "full_entries_before_an_old_reader" : "full_entries_before_a_dead_one",
+    test_figure(way == LETS_GO ? "full_entries_before_an_old_reader"
+                               : "full_entries_before_a_dead_one",
                 (double)before, "count");
-    test_figure(way == LETS_GO ? "full_entries_beside_an_old_reader" : "full_entries_beside_a_dead_one",
+    test_figure(way == LETS_GO ? "full_entries_beside_an_old_reader"
+                               : "full_entries_beside_a_dead_one",
                 (double)left, "count");
     test_check(left * 3 >= before, "%" PRIu64 " of %" PRIu64 " entries left", left, before);
     /* a refused overwrite leaves no old value; a delete is never refused; reads go on */
@@ -384,7 +401,8 @@ int main(void)
     one_huge_value();
     space_comes_back();
     fill_together();
-    for (unsigned way = 0; way < WAYS; way++) old_reader((enum way)way);
+    for (unsigned way = 0; way < WAYS; way++)
+        old_reader((enum way)way);
     larder_close(&handle);
     test_figure("full_seconds", (double)(test_now_us() - began) / 1e6, "s");
     test_end();

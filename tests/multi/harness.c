@@ -25,8 +25,14 @@ static bool long_form;
 static pid_t main_pid;
 static char directory[256];
 
-bool test_long(void) { return long_form; }
-uint64_t test_seed(void) { return seed; }
+bool test_long(void)
+{
+    return long_form;
+}
+uint64_t test_seed(void)
+{
+    return seed;
+}
 
 static uint64_t number_from(const char *text, const char *variable)
 {
@@ -43,7 +49,8 @@ static uint64_t number_from(const char *text, const char *variable)
 uint64_t test_number(const char *variable, uint64_t short_default, uint64_t long_default)
 {
     const char *text = getenv(variable);
-    if (text != NULL && *text != '\0') return number_from(text, variable);
+    if (text != NULL && *text != '\0')
+        return number_from(text, variable);
     return long_form ? long_default : short_default;
 }
 
@@ -109,7 +116,8 @@ void test_fail_at(const char *file, int line, const char *format, ...)
     fprintf(stderr, "%s:%d: FAILED (pid %d, LARDER_SEED=%" PRIu64 "): %s\n", file, line,
             (int)getpid(), seed, text);
     fflush(stderr);
-    if (getpid() != main_pid) _exit(99);
+    if (getpid() != main_pid)
+        _exit(99);
     if (getenv("LARDER_TEST_KEEP") == NULL) {
         clean_up();
     } else {
@@ -132,13 +140,17 @@ uint64_t test_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-uint64_t test_now_us(void) { return test_now_ns() / 1000u; }
+uint64_t test_now_us(void)
+{
+    return test_now_ns() / 1000u;
+}
 
 void test_pause_us(uint64_t us)
 {
     struct timespec span = {.tv_sec = (time_t)(us / 1000000u),
                             .tv_nsec = (long)(us % 1000000u) * 1000L};
-    while (nanosleep(&span, &span) != 0 && errno == EINTR) continue;
+    while (nanosleep(&span, &span) != 0 && errno == EINTR)
+        continue;
 }
 
 /* ---- Randomness ------------------------------------------------------------------------------ */
@@ -173,7 +185,10 @@ static int remove_one(const char *path, const struct stat *status, int type, str
     return remove(path) == 0 || errno == ENOENT ? 0 : -1;
 }
 
-void test_remove_tree(const char *path) { nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
+void test_remove_tree(const char *path)
+{
+    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
 
 const char *test_directory(void)
 {
@@ -204,9 +219,11 @@ pid_t test_spawn(int (*function)(void *context), void *context)
     pid_t parent = getpid();
     pid_t child = fork();
     test_check(child >= 0, "fork: %s", strerror(errno));
-    if (child != 0) return child;
+    if (child != 0)
+        return child;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) _exit(97); /* it died before the line above */
+    if (getppid() != parent)
+        _exit(97); /* it died before the line above */
     alarm(0);
     exit(function(context));
 }
@@ -217,7 +234,8 @@ const char *test_status_text(int status)
     if (WIFEXITED(status)) {
         snprintf(text, sizeof text, "exit %d", WEXITSTATUS(status));
     } else if (WIFSIGNALED(status)) {
-        snprintf(text, sizeof text, "signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+        snprintf(text, sizeof text, "signal %d (%s)", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
     } else {
         snprintf(text, sizeof text, "status %#x", (unsigned)status);
     }
@@ -230,13 +248,15 @@ int test_wait(pid_t child, uint64_t milliseconds)
     for (;;) {
         int status = 0;
         pid_t got = waitpid(child, &status, WNOHANG);
-        if (got == child) return status;
+        if (got == child)
+            return status;
         test_check(got == 0 || errno == EINTR, "waitpid %d: %s", (int)child, strerror(errno));
         if (test_now_us() > deadline) {
             char command[160]; /* where it hangs, for the log */
             snprintf(command, sizeof command, "cat /proc/%d/wchan /proc/%d/syscall >&2", (int)child,
                      (int)child);
-            if (system(command) != 0) fprintf(stderr, "(no wchan)\n");
+            if (system(command) != 0)
+                fprintf(stderr, "(no wchan)\n");
             kill(child, SIGKILL);
             test_fail("child %d still runs after %" PRIu64 " ms", (int)child, milliseconds);
         }
@@ -255,7 +275,8 @@ void test_kill(pid_t child)
 {
     kill(child, SIGKILL);
     int status = 0;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        continue;
 }
 
 void test_stop(pid_t child)
@@ -275,11 +296,13 @@ void test_stop(pid_t child)
     }
 }
 
-/* ---- Values that tell whose they are ---------------------------------------------------------- */
+/* ---- Values that tell whose they are ----------------------------------------------------------
+ */
 
 static uint64_t value_word(uint64_t tag, size_t index)
 {
-    if (index == 0) return tag;
+    if (index == 0)
+        return tag;
     uint64_t word = (tag + index) * UINT64_C(0x9e3779b97f4a7c15);
     return word ^ (word >> 29);
 }
@@ -298,14 +321,16 @@ bool test_value_is(const void *value, size_t size, uint64_t tag)
     const uint8_t *bytes = value;
     for (size_t at = 0, index = 0; at < size; at += 8, index++) {
         uint64_t word = value_word(tag, index);
-        if (memcmp(bytes + at, &word, size - at < 8 ? size - at : 8) != 0) return false;
+        if (memcmp(bytes + at, &word, size - at < 8 ? size - at : 8) != 0)
+            return false;
     }
     return true;
 }
 
 bool test_value_tag(const void *value, size_t size, uint64_t *tag)
 {
-    if (size < 8) return false;
+    if (size < 8)
+        return false;
     memcpy(tag, value, 8);
     return test_value_is(value, size, *tag);
 }

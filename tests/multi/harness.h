@@ -39,7 +39,8 @@ void test_fail_at(const char *file, int line, const char *format, ...)
 #define test_fail(...) test_fail_at(__FILE__, __LINE__, __VA_ARGS__)
 #define test_check(condition, ...)                                                                 \
     do {                                                                                           \
-        if (!(condition)) test_fail_at(__FILE__, __LINE__, __VA_ARGS__);                           \
+        if (!(condition))                                                                          \
+            test_fail_at(__FILE__, __LINE__, __VA_ARGS__);                                         \
     } while (0)
 
 /* One line "name value unit". */
@@ -56,7 +57,8 @@ void test_pause_us(uint64_t us); /* between two looks at a condition, or before 
     do {                                                                                           \
         uint64_t until_us_ = test_now_us() + (uint64_t)(milliseconds)*1000u * TEST_SLOWNESS;       \
         while (!(condition)) {                                                                     \
-            if (test_now_us() > until_us_) test_fail_at(__FILE__, __LINE__, __VA_ARGS__);          \
+            if (test_now_us() > until_us_)                                                         \
+                test_fail_at(__FILE__, __LINE__, __VA_ARGS__);                                     \
             test_pause_us(200);                                                                    \
         }                                                                                          \
     } while (0)
@@ -73,8 +75,8 @@ uint64_t test_random_below(test_random *random, uint64_t limit); /* 0 .. limit -
 
 /* ---- Places and memory ----------------------------------------------------------------------- */
 
-const char *test_directory(void);   /* made at the first call, under $LARDER_TEST_DIR or /dev/shm */
-void *test_shared(size_t size);     /* zeroed memory shared with all children forked later */
+const char *test_directory(void); /* made at the first call, under $LARDER_TEST_DIR or /dev/shm */
+void *test_shared(size_t size);   /* zeroed memory shared with all children forked later */
 void test_remove_tree(const char *path);
 
 /* ---- Processes ------------------------------------------------------------------------------- */
@@ -92,7 +94,8 @@ void test_kill(pid_t child);
 void test_stop(pid_t child);
 const char *test_status_text(int status); /* "exit 3", "signal 11 (Segmentation fault)" */
 
-/* ---- Values that tell whose they are ---------------------------------------------------------- */
+/* ---- Values that tell whose they are ----------------------------------------------------------
+ */
 
 /* Fill out with bytes that follow from tag and size; the first 8 bytes (or fewer) are the tag. */
 void test_value_fill(void *out, size_t size, uint64_t tag);

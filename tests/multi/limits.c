@@ -1,7 +1,8 @@
-/* limits.c: what stands at the edges. Keys of 0 to 65,536 bytes, with zeros and foreign letters, two long
- * ones with one prefix; values of 0 bytes, around every size where the way of storing changes, at the
- * cap and over it; counters at the ends of 64 bits; expiry around the marks of the wall clock, with a
- * clock that this program moves (it replaces clock_gettime() for the library that it links).
+/* limits.c: what stands at the edges. Keys of 0 to 65,536 bytes, with zeros and foreign letters,
+ * two long ones with one prefix; values of 0 bytes, around every size where the way of storing
+ * changes, at the cap and over it; counters at the ends of 64 bits; expiry around the marks of the
+ * wall clock, with a clock that this program moves (it replaces clock_gettime() for the library
+ * that it links).
  */
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -20,7 +21,8 @@
 static larder *handle;
 static const char *directory;
 
-/* ---- A wall clock that can be moved ------------------------------------------------------------------ */
+/* ---- A wall clock that can be moved
+ * ------------------------------------------------------------------ */
 
 static _Atomic int64_t frozen_ms; /* 0: the real one */
 
@@ -37,12 +39,17 @@ int clock_gettime(clockid_t which, struct timespec *now)
 
 static int64_t at_time(int year, int month, int day, int hour, int minute, int second, int ms)
 {
-    struct tm parts = {.tm_year = year - 1900, .tm_mon = month - 1, .tm_mday = day,
-                       .tm_hour = hour, .tm_min = minute, .tm_sec = second};
+    struct tm parts = {.tm_year = year - 1900,
+                       .tm_mon = month - 1,
+                       .tm_mday = day,
+                       .tm_hour = hour,
+                       .tm_min = minute,
+                       .tm_sec = second};
     return (int64_t)timegm(&parts) * 1000 + ms;
 }
 
-/* ---- Keys ------------------------------------------------------------------------------------------ */
+/* ---- Keys
+ * ------------------------------------------------------------------------------------------ */
 
 static void set_value(const void *key, size_t key_size, uint64_t tag, size_t size)
 {
@@ -63,22 +70,24 @@ static void has_value(const void *key, size_t key_size, uint64_t tag, size_t siz
     int code = larder_get_alloc(handle, key, key_size, &memory, &got, &info);
     test_check(code == LARDER_OK, "get_alloc (key of %zu): %d %s", key_size, code,
                larder_last_error());
-    test_check(memory != NULL && got == size && info.size == size && test_value_is(memory, size, tag),
-               "get_alloc (key of %zu): another value of %zu bytes, expected %zu", key_size, got,
-               size);
+    test_check(
+        memory != NULL && got == size && info.size == size && test_value_is(memory, size, tag),
+        "get_alloc (key of %zu): another value of %zu bytes, expected %zu", key_size, got, size);
     larder_free(memory);
     uint8_t *buffer = malloc(size + 9);
     test_check(buffer != NULL, "malloc");
     memset(buffer, 0xee, size + 9);
     code = larder_get(handle, key, key_size, buffer, size, &info);
     test_check(code == LARDER_OK && test_value_is(buffer, size, tag), "get: %d", code);
-    for (size_t at = size; at < size + 9; at++) test_check(buffer[at] == 0xee, "get wrote beyond");
+    for (size_t at = size; at < size + 9; at++)
+        test_check(buffer[at] == 0xee, "get wrote beyond");
     if (size > 0) {
         memset(buffer, 0xee, size);
         memset(&info, 0, sizeof info);
         code = larder_get(handle, key, key_size, buffer, size - 1, &info);
         test_check(code == LARDER_ESIZE && info.size == size, "get, a byte too little: %d", code);
-        for (size_t at = 0; at < size; at++) test_check(buffer[at] == 0xee, "ESIZE and a write");
+        for (size_t at = 0; at < size; at++)
+            test_check(buffer[at] == 0xee, "ESIZE and a write");
         code = larder_get(handle, key, key_size, NULL, 0, &info);
         test_check(code == LARDER_ESIZE && info.size == size, "get for the size: %d", code);
     }
@@ -129,13 +138,15 @@ static void refused_key(const void *key, size_t size, int expected)
 
 static void key_sizes(void)
 {
-    static const size_t sizes[] = {1, 2, 8, 255, 493, 494, 495, 496, 508, 509, 510, 511, 512, 513,
-                                   1024, 4096, 32768, 65534, 65535};
+    static const size_t sizes[] = {1,   2,   8,   255, 493,  494,  495,   496,   508,  509,
+                                   510, 511, 512, 513, 1024, 4096, 32768, 65534, 65535};
     enum { COUNT = sizeof sizes / sizeof sizes[0] };
     static uint8_t key[65537];
     memset(key, 'k', sizeof key); /* each is a prefix of the next */
-    for (unsigned at = 0; at < COUNT; at++) set_value(key, sizes[at], at + 100, 40 + at * 300);
-    for (unsigned at = 0; at < COUNT; at++) has_value(key, sizes[at], at + 100, 40 + at * 300);
+    for (unsigned at = 0; at < COUNT; at++)
+        set_value(key, sizes[at], at + 100, 40 + at * 300);
+    for (unsigned at = 0; at < COUNT; at++)
+        has_value(key, sizes[at], at + 100, 40 + at * 300);
     refused_key(key, 0, LARDER_EINVAL);
     refused_key(NULL, 0, LARDER_EINVAL);
     refused_key(key, 65536, LARDER_ETOOBIG);
@@ -177,10 +188,24 @@ static void odd_keys(void)
     static const struct {
         const char *text;
         size_t size;
-    } keys[] = {{"\0", 1},        {"\0\0", 2},        {"a\0b", 3},  {"a\0c", 3},
-                {"a", 1},         {"\xff\xfe", 2},    {"\x80", 1},  {"\xc3\x28", 2},
-                {"{}", 2},        {":", 1},           {"*?[", 3},   {"\r\n\x1b[31m", 7},
-                {"\x01log", 4},   {"\x02", 1},        {"\x01", 1},  {"\x01""chunks", 7},
+    } keys[] = {{"\0", 1},
+                {"\0\0", 2},
+                {"a\0b", 3},
+                {"a\0c", 3},
+                {"a", 1},
+                {"\xff\xfe", 2},
+                {"\x80", 1},
+                {"\xc3\x28", 2},
+                {"{}", 2},
+                {":", 1},
+                {"*?[", 3},
+                {"\r\n\x1b[31m", 7},
+                {"\x01log", 4},
+                {"\x02", 1},
+                {"\x01", 1},
+                {"\x01"
+                 "chunks",
+                 7},
                 {"\xff\xff\xff\xff", 4}};
     enum { COUNT = sizeof keys / sizeof keys[0] };
     for (unsigned at = 0; at < COUNT; at++) {
@@ -200,8 +225,8 @@ static void odd_keys(void)
     larder_free(memory);
     memset(&cursor, 0, sizeof cursor);
     do { /* a prefix of 0xff bytes has no upper neighbour */
-        code = larder_scan(handle, &cursor, (larder_bytes){"\xff", 1}, items, 1,
-                           LARDER_SCAN_VALUES, &found, &memory);
+        code = larder_scan(handle, &cursor, (larder_bytes){"\xff", 1}, items, 1, LARDER_SCAN_VALUES,
+                           &found, &memory);
         test_check(code == LARDER_OK, "scan: %d", code);
         larder_free(memory);
         total += found;
@@ -213,7 +238,8 @@ static void odd_keys(void)
     }
 }
 
-/* ---- Values ---------------------------------------------------------------------------------------- */
+/* ---- Values
+ * ---------------------------------------------------------------------------------------- */
 
 static void one_size(size_t size)
 {
@@ -228,13 +254,16 @@ static void one_size(size_t size)
 
 static void value_sizes(void)
 {
-    for (size_t size = 0; size <= 20; size++) one_size(size);
-    for (size_t size = RECORD_NODE_MAX - 100; size <= RECORD_NODE_MAX + 20; size++) one_size(size);
+    for (size_t size = 0; size <= 20; size++)
+        one_size(size);
+    for (size_t size = RECORD_NODE_MAX - 100; size <= RECORD_NODE_MAX + 20; size++)
+        one_size(size);
     for (size_t chunks = 1; chunks <= 20; chunks++) {
         for (size_t size = chunks * CHUNK_SIZE - 2; size <= chunks * CHUNK_SIZE + 2; size++) {
             one_size(size);
         }
-        for (size_t size = chunks * 4096 - 1; size <= chunks * 4096 + 1; size++) one_size(size);
+        for (size_t size = chunks * 4096 - 1; size <= chunks * 4096 + 1; size++)
+            one_size(size);
     }
     /* from one way of storing to another and back, under one key */
     static const size_t sizes[] = {10, 5000, 0, 100000, 2000, 4080, 4081, 1, 0};
@@ -282,7 +311,8 @@ static void value_cap(void)
                "set_many of 4,097");
 }
 
-/* ---- Counters ---------------------------------------------------------------------------------------- */
+/* ---- Counters
+ * ---------------------------------------------------------------------------------------- */
 
 static void set_text(const char *key, const char *text)
 {
@@ -323,15 +353,19 @@ static void counters(void)
     holds("n", "-9223372036854775808");
     adds("n", -1, LARDER_EOVERFLOW, 0);
     adds("n", INT64_MAX, LARDER_OK, -1);
-    static const char *const wrong[] = {"", "x", "1x", " 1", "1 ", "9223372036854775808",
-                                        "-9223372036854775809", "--1", "+", "-", "0x10", "1.0",
-                                        "99999999999999999999999"};
+    static const char *const wrong[] = {
+        "",    "x", "1x", " 1",   "1 ",  "9223372036854775808",    "-9223372036854775809",
+        "--1", "+", "-",  "0x10", "1.0", "99999999999999999999999"};
     for (unsigned at = 0; at < sizeof wrong / sizeof wrong[0]; at++) {
         set_text("w", wrong[at]);
         adds("w", 1, LARDER_ENUMBER, 0);
         holds("w", wrong[at]);
     }
-    test_check(larder_set(handle, "w", 1, "1\0" "2", 3, NULL) == LARDER_OK, "set");
+    test_check(larder_set(handle, "w", 1,
+                          "1\0"
+                          "2",
+                          3, NULL) == LARDER_OK,
+               "set");
     adds("w", 1, LARDER_ENUMBER, 0);
     set_text("w", "-5");
     adds("w", 5, LARDER_OK, 0);
@@ -348,8 +382,10 @@ static void compare_and_swap(void)
     test_check(larder_get(handle, "c", 1, NULL, 0, &info) == LARDER_ESIZE, "get");
     larder_version first = info.version;
     test_check(larder_cas(handle, "c", 1, "two", 3, &first, NULL) == LARDER_OK, "cas");
-    test_check(larder_cas(handle, "c", 1, "three", 5, &first, NULL) == LARDER_CONFLICT, "cas, late");
-    test_check(larder_cas(handle, "c", 1, "three", 5, &never, NULL) == LARDER_CONFLICT, "cas, never");
+    test_check(larder_cas(handle, "c", 1, "three", 5, &first, NULL) == LARDER_CONFLICT,
+               "cas, late");
+    test_check(larder_cas(handle, "c", 1, "three", 5, &never, NULL) == LARDER_CONFLICT,
+               "cas, never");
     holds("c", "two");
     test_check(larder_get(handle, "c", 1, NULL, 0, &info) == LARDER_ESIZE, "get");
     test_check(larder_delete(handle, "c", 1) == LARDER_OK, "delete");
@@ -363,7 +399,8 @@ static void compare_and_swap(void)
     holds("c", "five");
 }
 
-/* ---- Expiry ---------------------------------------------------------------------------------------------- */
+/* ---- Expiry
+ * ---------------------------------------------------------------------------------------------- */
 
 static int set_until(const char *key, larder_expiry expiry)
 {
@@ -386,8 +423,9 @@ static void aligned(int64_t now, int64_t period_ms, int64_t offset_ms, int64_t e
     int code = set_until("aligned", larder_expire_aligned(period_ms, offset_ms));
     test_check(code == LARDER_OK, "set: %d %s", code, larder_last_error());
     int64_t when = expires("aligned");
-    test_check(when == expected, "set at %" PRId64 ", period %" PRId64 ": until %" PRId64
-               ", expected %" PRId64, now, period_ms, when, expected);
+    test_check(when == expected,
+               "set at %" PRId64 ", period %" PRId64 ": until %" PRId64 ", expected %" PRId64, now,
+               period_ms, when, expected);
     test_check(when > now, "expires at once");
     /* half open: there one millisecond before, gone at the mark; either way for all ways to ask */
     atomic_store(&frozen_ms, expected - 1);
@@ -430,24 +468,30 @@ static void other_expiries(void)
 {
     int64_t now = at_time(2027, 6, 1, 12, 0, 0, 500);
     atomic_store(&frozen_ms, now);
-    test_check(set_until("e", larder_expire_in(1)) == LARDER_OK && expires("e") == now + 1, "in 1 ms");
+    test_check(set_until("e", larder_expire_in(1)) == LARDER_OK && expires("e") == now + 1,
+               "in 1 ms");
     test_check(set_until("e", larder_expire_in(0)) == LARDER_OK && expires("e") == INT64_MAX,
                "a TTL of 0 is no expiry");
-    test_check(set_until("e", larder_expire_never()) == LARDER_OK && expires("e") == INT64_MAX, "never");
+    test_check(set_until("e", larder_expire_never()) == LARDER_OK && expires("e") == INT64_MAX,
+               "never");
     test_check(set_until("e", larder_expire_in(-1)) == LARDER_EINVAL, "a negative TTL");
     test_check(set_until("e", larder_expire_in(INT64_MIN)) == LARDER_EINVAL, "the least TTL");
     test_check(set_until("e", larder_expire_in(INT64_MAX)) == LARDER_EOVERFLOW, "the largest TTL");
     test_check(set_until("e", larder_expire_in(INT64_MAX - now)) == LARDER_EOVERFLOW,
                "a TTL that ends at 'never'");
     test_check(set_until("e", larder_expire_aligned(0, 0)) == LARDER_EINVAL, "a period of 0");
-    test_check(set_until("e", larder_expire_aligned(1500, 0)) == LARDER_EINVAL, "a period of 1.5 s");
-    test_check(set_until("e", larder_expire_aligned(-1000, 0)) == LARDER_EINVAL, "a negative period");
-    test_check(set_until("e", larder_expire_aligned(1000, 1000)) == LARDER_EINVAL, "offset = period");
+    test_check(set_until("e", larder_expire_aligned(1500, 0)) == LARDER_EINVAL,
+               "a period of 1.5 s");
+    test_check(set_until("e", larder_expire_aligned(-1000, 0)) == LARDER_EINVAL,
+               "a negative period");
+    test_check(set_until("e", larder_expire_aligned(1000, 1000)) == LARDER_EINVAL,
+               "offset = period");
     test_check(set_until("e", (larder_expiry){.kind = 99}) == LARDER_EINVAL, "an unknown kind");
     test_check(set_until("e", larder_expire_at(-5)) == LARDER_EINVAL ||
                    larder_has(handle, "e", 1) == LARDER_MISS,
                "before the epoch");
-    test_check(set_until("e", larder_expire_at(now + 1)) == LARDER_OK && expires("e") == now + 1, "at");
+    test_check(set_until("e", larder_expire_at(now + 1)) == LARDER_OK && expires("e") == now + 1,
+               "at");
     int code = set_until("e", larder_expire_at(now));
     test_check(code >= 0, "at a time that has come: %d", code);
     test_check(larder_has(handle, "e", 1) == LARDER_MISS, "a set that is past deletes");
@@ -457,13 +501,16 @@ static void other_expiries(void)
     /* touch: another time, the same value; on an expired one a miss */
     test_check(set_until("t", larder_expire_in(1000)) == LARDER_OK, "set");
     larder_expiry later = larder_expire_in(5000), past = larder_expire_at(1);
-    test_check(larder_touch(handle, "t", 1, &later) == LARDER_OK && expires("t") == now + 5000, "touch");
+    test_check(larder_touch(handle, "t", 1, &later) == LARDER_OK && expires("t") == now + 5000,
+               "touch");
     atomic_store(&frozen_ms, now + 5000);
-    test_check(larder_touch(handle, "t", 1, &later) == LARDER_MISS, "touch revives an expired entry");
+    test_check(larder_touch(handle, "t", 1, &later) == LARDER_MISS,
+               "touch revives an expired entry");
     test_check(larder_has(handle, "t", 1) == LARDER_MISS, "it is there again");
     test_check(set_until("t", larder_expire_in(1000)) == LARDER_OK, "set");
     code = larder_touch(handle, "t", 1, &past);
-    test_check(code >= 0 && larder_has(handle, "t", 1) == LARDER_MISS, "touch into the past: %d", code);
+    test_check(code >= 0 && larder_has(handle, "t", 1) == LARDER_MISS, "touch into the past: %d",
+               code);
     /* an expired entry is not there for add, replace, cas, incr, delete, scan */
     now = atomic_load(&frozen_ms);
     test_check(set_until("x", larder_expire_in(10)) == LARDER_OK, "set");
@@ -474,10 +521,13 @@ static void other_expiries(void)
     larder_cursor cursor = {0};
     size_t found = 1;
     void *memory = NULL;
-    test_check(larder_replace(handle, "x", 1, "v", 1, NULL) == LARDER_MISS, "replace of an expired one");
+    test_check(larder_replace(handle, "x", 1, "v", 1, NULL) == LARDER_MISS,
+               "replace of an expired one");
     test_check(larder_cas(handle, "x", 1, "v", 1, &info.version, NULL) == LARDER_MISS, "cas");
     test_check(larder_scan(handle, &cursor, (larder_bytes){"x", 1}, &item, 1, 0, &found, &memory) ==
-                       LARDER_OK && found == 0, "scan shows an expired one");
+                       LARDER_OK &&
+                   found == 0,
+               "scan shows an expired one");
     larder_free(memory);
     test_check(larder_delete(handle, "x", 1) == LARDER_MISS, "delete of an expired one");
     test_check(set_until("x", larder_expire_in(10)) == LARDER_OK, "set");

@@ -24,9 +24,9 @@ enum { KEYS = 6, BATCH = 128, BATCH_VALUE = 2000, FLOOD = 3000, STEPS = 512 };
 
 struct board {
     _Atomic uint32_t park, parked, end;
-    _Atomic uint64_t written; /* batches of the writer that were acknowledged */
+    _Atomic uint64_t written;         /* batches of the writer that were acknowledged */
     _Atomic uint64_t step, step_done; /* of the watching process */
-    _Atomic uint64_t flood; /* flood keys of this round were deleted: 0 or the round */
+    _Atomic uint64_t flood;           /* flood keys of this round were deleted: 0 or the round */
     _Atomic uint64_t flood_count;
     _Atomic uint64_t round;
 };
@@ -49,8 +49,9 @@ static int set_text(larder *handle, const char *key, const char *text)
     return larder_set(handle, key, strlen(key), text, strlen(text), NULL);
 }
 
-/* ---- Keys of a round: family 'a' is left alone, 'd' deleted, 'm' deleted in one call, 'r' overwritten
- * in vain, 'x' likewise by set after add, replace, cas and set_many. One of each family is long, one has chunks. */
+/* ---- Keys of a round: family 'a' is left alone, 'd' deleted, 'm' deleted in one call, 'r'
+ * overwritten in vain, 'x' likewise by set after add, replace, cas and set_many. One of each family
+ * is long, one has chunks. */
 
 static void family_key(char out[1024], char family, unsigned index)
 {
@@ -61,7 +62,10 @@ static void family_key(char out[1024], char family, unsigned index)
     }
 }
 
-static size_t family_size(unsigned index) { return index == 2 ? 30000 : 40 + index; }
+static size_t family_size(unsigned index)
+{
+    return index == 2 ? 30000 : 40 + index;
+}
 
 static uint64_t family_tag(char family, unsigned index, uint64_t round)
 {
@@ -141,7 +145,8 @@ static void family_is_gone(larder *handle, char family, const char *when)
 static void flood_is_gone(larder *handle, const char *when)
 {
     uint64_t round = atomic_load(&board->flood), count = atomic_load(&board->flood_count);
-    if (round == 0) return;
+    if (round == 0)
+        return;
     for (uint64_t index = 0; index < count; index++) {
         char key[64], value[64];
         size_t size = (size_t)snprintf(key, sizeof key, "flood:%" PRIu64 ":%" PRIu64, round, index);
@@ -164,7 +169,8 @@ static void removed_keys_are_gone(larder *handle, const char *when)
     }
 }
 
-/* ---- The processes ------------------------------------------------------------------------------- */
+/* ---- The processes
+ * ------------------------------------------------------------------------------- */
 
 static int writer(void *context)
 {
@@ -189,7 +195,8 @@ static int writer(void *context)
         atomic_store(&board->written, number);
         if (atomic_load(&board->park)) {
             atomic_store(&board->parked, 1);
-            while (atomic_load(&board->park)) test_pause_us(100);
+            while (atomic_load(&board->park))
+                test_pause_us(100);
             atomic_store(&board->parked, 0);
         }
     }
@@ -243,7 +250,8 @@ static void all_look(larder *handle, const char *when)
     test_join(test_spawn(newcomer, NULL), 10000, "a newcomer");
 }
 
-/* ---- A round ---------------------------------------------------------------------------------------- */
+/* ---- A round
+ * ---------------------------------------------------------------------------------------- */
 
 static uint64_t waits_us[STEPS], reads_us[STEPS];
 static unsigned wait_count, read_count, tries;
@@ -256,7 +264,8 @@ static int compare_numbers(const void *left, const void *right)
 
 static void note(uint64_t *list, unsigned *count, uint64_t value)
 {
-    if (*count < STEPS) list[(*count)++] = value;
+    if (*count < STEPS)
+        list[(*count)++] = value;
 }
 
 /* Stop the writer at random instants until it holds the gate. */
@@ -267,7 +276,8 @@ static void stop_with_gate(pid_t child, larder *probe, test_random *random)
         test_pause_us(test_random_below(random, 3000));
         test_stop(child);
         int code = set_text(probe, "probe", "value");
-        if (code == LARDER_EBUSY) return;
+        if (code == LARDER_EBUSY)
+            return;
         test_check(code == LARDER_OK, "probe: %d %s", code, larder_last_error());
         kill(child, SIGCONT);
     }
@@ -423,19 +433,23 @@ static void one_round(uint64_t round, pid_t *child, larder *handle, larder *quic
         family_is_there(handle, *family, round);
     }
     test_check(set_text(handle, "count", "41") == LARDER_OK, "set");
-    if (flood) flood_set(handle, round, FLOOD / TEST_SLOWNESS);
+    if (flood)
+        flood_set(handle, round, FLOOD / TEST_SLOWNESS);
     atomic_store(&board->park, 0);
     stop_with_gate(*child, quick, random);
     refuse_all(handle);
     refuse_the_rest(handle);
-    if (!flood) family_is_there(handle, 'a', round);
-    if (!flood) all_look(handle, "while the gate is held");
+    if (!flood)
+        family_is_there(handle, 'a', round);
+    if (!flood)
+        all_look(handle, "while the gate is held");
     if (flood) {
         flood_delete(quick, round, FLOOD / TEST_SLOWNESS);
         removed_keys_are_gone(handle, "after a flood of deletions");
     }
     go_on(child, handle, killed);
-    if (flood) family_set(handle, 'a', round); /* the barrier may have taken them */
+    if (flood)
+        family_set(handle, 'a', round); /* the barrier may have taken them */
     all_look(handle, "after the holder went on or died");
     is_whole(handle);
     if (killed) {
@@ -449,7 +463,8 @@ static void one_round(uint64_t round, pid_t *child, larder *handle, larder *quic
     }
 }
 
-/* ---- Stopped in open, in a first read ---------------------------------------------------------------- */
+/* ---- Stopped in open, in a first read
+ * ---------------------------------------------------------------- */
 
 static void *first_read(void *context)
 {
@@ -473,11 +488,13 @@ static int opener(void *context)
         larder_options options = {.dir = directory};
         larder *handle = NULL;
         int code = larder_open("stop", &options, &handle);
-        if (code == LARDER_EBUSY) continue; /* the other one was stopped inside */
+        if (code == LARDER_EBUSY)
+            continue; /* the other one was stopped inside */
         test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());
         read_in_a_thread(handle);
         larder_view view;
-        if (larder_borrow(handle, "steady", 6, &view) == LARDER_OK) larder_release(handle, &view);
+        if (larder_borrow(handle, "steady", 6, &view) == LARDER_OK)
+            larder_release(handle, &view);
         larder_close(&handle);
     }
     return 0;
@@ -489,7 +506,8 @@ static int short_opener(void *context)
     larder_options options = {.dir = directory};
     larder *handle = NULL;
     int code = larder_open("stop", &options, &handle);
-    if (code == LARDER_EBUSY) return 5;
+    if (code == LARDER_EBUSY)
+        return 5;
     test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());
     code = larder_has(handle, "steady", 6); /* a miss where the reader gate is held */
     test_check(code == LARDER_OK || code == LARDER_MISS, "has: %d", code);

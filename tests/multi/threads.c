@@ -1,6 +1,7 @@
 /* threads.c: threads of one process. A thread per request, thousands of them one after another and
- * sixteen at once: reader slots are given back when a thread ends, so they never run out; and sixteen
- * threads that write and read the same keys through one handle see no torn and no lost write.
+ * sixteen at once: reader slots are given back when a thread ends, so they never run out; and
+ * sixteen threads that write and read the same keys through one handle see no torn and no lost
+ * write.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -25,7 +26,10 @@ static size_t key_text(char out[32], uint64_t index)
     return (size_t)snprintf(out, 32, "key:%" PRIu64, index);
 }
 
-static size_t size_of(uint64_t tag) { return 8 + (size_t)((tag >> 7) % (VALUE_MAX - 8)); }
+static size_t size_of(uint64_t tag)
+{
+    return 8 + (size_t)((tag >> 7) % (VALUE_MAX - 8));
+}
 
 static void one_request(uint64_t id)
 {
@@ -64,7 +68,8 @@ static size_t own_readers(void)
     int code = inspect_readers(handle, readers, 1100, &found);
     test_check(code == LARDER_OK, "readers: %d %s", code, larder_last_error());
     test_check(found <= 1100, "%zu readers", found);
-    for (size_t at = 0; at < found; at++) own += readers[at].pid == (int)getpid();
+    for (size_t at = 0; at < found; at++)
+        own += readers[at].pid == (int)getpid();
     return own;
 }
 
@@ -83,7 +88,8 @@ static void thread_per_request(uint64_t count)
         }
         if (id % 100 == 0) {
             size_t own = own_readers();
-            if (own > most) most = own;
+            if (own > most)
+                most = own;
             test_check(own <= 8, "%zu reader slots for 1 living thread, after %" PRIu64, own, id);
         }
     }
@@ -130,7 +136,8 @@ static void views_outlive_threads(void)
     int code = larder_borrow(handle, "viewed", 6, &views[64]);
     test_check(code == LARDER_ELIMIT, "the 65th view: %d", code);
     test_check(larder_has(handle, "viewed", 6) == LARDER_OK, "reads go on beside 64 views");
-    for (unsigned at = 0; at < 64; at++) larder_release(handle, &views[at]);
+    for (unsigned at = 0; at < 64; at++)
+        larder_release(handle, &views[at]);
     code = larder_borrow(handle, "viewed", 6, &views[0]);
     test_check(code == LARDER_OK, "a view after the release: %d", code);
     larder_release(handle, &views[0]);

@@ -1,5 +1,5 @@
-/* test_converge.c: two hosts on one Redis in good weather: what is set, replaced, deleted, expired on
- * one is so on the other and in Redis, for keys and values of every shape.
+/* test_converge.c: two hosts on one Redis in good weather: what is set, replaced, deleted, expired
+ * on one is so on the other and in Redis, for keys and values of every shape.
  */
 #include "tests/redis/fleet.h"
 

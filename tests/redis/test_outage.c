@@ -1,5 +1,5 @@
-/* test_outage.c: Redis and larderd go away and come back: killed, restarted empty, frozen; writes go
- * on meanwhile, and afterwards everything is everywhere.
+/* test_outage.c: Redis and larderd go away and come back: killed, restarted empty, frozen; writes
+ * go on meanwhile, and afterwards everything is everywhere.
  */
 #include "tests/redis/fleet.h"
 
@@ -57,7 +57,8 @@ static void expect_in_redis(const char *prefix, int count, bool there)
     }
 }
 
-/* Restarted empty: what was written before, meanwhile and deleted meanwhile is all as it should be. */
+/* Restarted empty: what was written before, meanwhile and deleted meanwhile is all as it should be.
+ */
 START_TEST(redis_restarts_empty)
 {
     fill(&a, "before", 300);
