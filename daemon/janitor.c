@@ -293,11 +293,14 @@ void janitor_free(janitor **self)
     if (!gone) {
         return;
     }
-    struct event *timers[] = {gone->round_timer, gone->step_timer, gone->readers_timer};
-    for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
-        if (timers[i]) {
-            event_free(timers[i]);
-        }
+    if (gone->round_timer) {
+        event_free(gone->round_timer);
+    }
+    if (gone->step_timer) {
+        event_free(gone->step_timer);
+    }
+    if (gone->readers_timer) {
+        event_free(gone->readers_timer);
     }
     free(gone);
     *self = NULL;

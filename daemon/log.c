@@ -46,9 +46,16 @@ static bool is_journal(int fd)
 {
     const char *stream = getenv("JOURNAL_STREAM");
     struct stat status;
-    unsigned long long device, inode;
-    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && fstat(fd, &status) == 0 &&
-           device == (unsigned long long)status.st_dev &&
+    char *end = NULL;
+    if (!stream || fstat(fd, &status) != 0) {
+        return false;
+    }
+    unsigned long long device = strtoull(stream, &end, 10);
+    if (end == stream || *end != ':') {
+        return false;
+    }
+    unsigned long long inode = strtoull(end + 1, NULL, 10);
+    return device == (unsigned long long)status.st_dev &&
            inode == (unsigned long long)status.st_ino;
 }
 

@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -162,13 +163,14 @@ void metrics_complete(metrics_snapshot *snapshot)
         snapshot->cpu_ms = (int64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
                            (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
     }
+    char text[128] = "", *at = text;
     FILE *file = fopen("/proc/self/statm", "re");
-    unsigned long long pages = 0;
     if (file) {
-        if (fscanf(file, "%*u %llu", &pages) == 1) {
-            snapshot->resident_bytes = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+        if (fgets(text, sizeof text, file)) {
+            (void)strtoull(text, &at, 10); /* the whole size; the resident part comes second */
         }
-        fclose(file);
+        (void)fclose(file);
+        snapshot->resident_bytes = strtoull(at, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
     }
 }
 

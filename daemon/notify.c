@@ -97,7 +97,7 @@ static bool send_text(const char *text)
 static void remember_status(const char *status)
 {
     size_t length = 0;
-    for (; status[length] && length < sizeof state.status - 1; length++) {
+    for (; length < sizeof state.status - 1 && status[length]; length++) {
         unsigned char byte = (unsigned char)status[length];
         state.status[length] = byte < 0x20 || byte >= 0x7f ? '?' : (char)byte;
     }

@@ -40,6 +40,9 @@ int shell_run(const char *const argv[], char **output);
  * deadline, which fails the test), 0-terminated, to be freed. */
 char *shell_exchange(const char *socket_path, const char *request);
 
+/* The status code of an answer; fails the test where it is not HTTP. */
+int shell_status(const char *answer);
+
 /* A GET of path; returns the status code; *body is to be freed. */
 int shell_get(const char *socket_path, const char *path, char **body);
 

@@ -188,7 +188,7 @@ START_TEST(is_ready_without_redis_and_notices_when_it_comes)
     ck_assert(shell_metric(&self, "larder_redis_up") == 1);
     ck_assert(shell_metric(&self, "larder_redis_state{state=\"up\"}") == 1);
     ck_assert_uint_eq(stats_of(map).redis_up, 1);
-    ck_assert(harness_redis_says(&redis, "vvvvvvvvvv", "GET", "m:k4", NULL));
+    ck_assert(harness_redis_says(&redis, "vvvvvvvvvv", "GET", "m:k4", (char *)NULL));
     harness_redis_kill(&redis);
     ck_assert(shell_shows(&self, "/healthz", "\"status\":\"degraded\"", 10000));
     larder_close(&map);
@@ -210,7 +210,7 @@ START_TEST(pushes_what_waits_before_it_ends)
     ck_assert(harness_redis_says(&redis, "2000", "EVAL",
                                  "local n = 0 for i = 0, 1999 do n = n + "
                                  "redis.call('EXISTS', 'm:k' .. i) end return n",
-                                 "0", NULL));
+                                 "0", (char *)NULL));
     larder_close(&map);
     harness_redis_end(&redis);
 }
@@ -236,7 +236,7 @@ START_TEST(ends_in_time_while_redis_hangs)
     harness_thaw(&redis.process);
     shell_start(&self, "hung", extra);
     ck_assert(shell_shows(&self, "/healthz", "\"queue_depth\":0", 10000));
-    ck_assert(harness_redis_says(&redis, "1", "EXISTS", "m:k99", NULL));
+    ck_assert(harness_redis_says(&redis, "1", "EXISTS", "m:k99", (char *)NULL));
     /* A second signal does not wait for the drain. */
     harness_freeze(&redis.process);
     set_many(map, "l", 100, 100, NULL);
@@ -341,15 +341,15 @@ START_TEST(a_reload_moves_to_another_redis)
     larder *map = attach(&self);
     set_many(map, "a", 1, 10, NULL);
     ck_assert(shell_shows(&self, "/healthz", "\"queue_depth\":0", 10000));
-    ck_assert(harness_redis_says(&one, "1", "EXISTS", "m:a0", NULL));
+    ck_assert(harness_redis_says(&one, "1", "EXISTS", "m:a0", (char *)NULL));
     (void)shell_file("move.conf", "redis = { url = \"%s\"; };\n", harness_redis_url(&two));
     ck_assert_int_eq(kill(self.process.pid, SIGHUP), 0);
     ck_assert(shell_shows(&self, "/healthz", "redis-two", 10000));
     ck_assert(shell_shows(&self, "/healthz", "\"redis\":\"up\"", 10000));
     set_many(map, "b", 1, 10, NULL);
     ck_assert(shell_shows(&self, "/healthz", "\"queue_depth\":0", 10000));
-    ck_assert(harness_redis_says(&two, "1", "EXISTS", "m:b0", NULL));
-    ck_assert(harness_redis_says(&one, "0", "EXISTS", "m:b0", NULL));
+    ck_assert(harness_redis_says(&two, "1", "EXISTS", "m:b0", (char *)NULL));
+    ck_assert(harness_redis_says(&one, "0", "EXISTS", "m:b0", (char *)NULL));
     larder_close(&map);
     shell_end(&self, 0, 5000);
     harness_redis_end(&one);
