@@ -10,7 +10,8 @@
 
 static const char *configuration(void)
 {
-    const char *path = harness_path("quick.conf");
+    static char path[160];
+    (void)snprintf(path, sizeof path, "%s", harness_path("quick.conf"));
     FILE *file = fopen(path, "w");
     ck_assert_ptr_nonnull(file);
     (void)fprintf(file, "redis = { backoff_min = \"20ms\"; backoff_max = \"200ms\";\n"
@@ -29,6 +30,7 @@ void host_start_daemon(host *self)
         ck_assert_uint_lt(count, 15);
         arguments[count++] = self->extra[i];
     }
+    arguments[count] = NULL;
     harness_larderd_start(&self->larderd, "m", self->directory, self->url, arguments);
 }
 
@@ -190,8 +192,9 @@ void redis_comes_to(harness_redis *redis, const char *key, const char *value)
     struct wanted wanted = {.redis = redis, .key = key, .value = value};
     if (!wait_until(redis_has, &wanted, PATIENCE_MS)) {
         char *found = harness_redis_command(redis, "GET", key, NULL);
-        ck_abort_msg("Redis: %s is %.100s instead of %.100s", key, found == NULL ? "nil" : found,
-                     value == NULL ? "nil" : value);
+        char *keys = harness_redis_command(redis, "KEYS", "*", NULL);
+        ck_abort_msg("Redis: %s is %.100s instead of %.100s; its keys:\n%.2000s", key,
+                     found == NULL ? "nil" : found, value == NULL ? "nil" : value, keys);
     }
 }
 

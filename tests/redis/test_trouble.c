@@ -167,7 +167,8 @@ END_TEST
 
 static const char *password_file(const char *name, const char *password)
 {
-    const char *path = harness_path("%s", name);
+    static char path[160];
+    (void)snprintf(path, sizeof path, "%s", harness_path("%s", name));
     FILE *file = fopen(path, "w");
     ck_assert_ptr_nonnull(file);
     (void)fputs(password, file);
@@ -181,7 +182,8 @@ static host lone;
 /* A host whose larderd reads its password from the file. */
 static void start_with_password(const char *name, const char *url, const char *file)
 {
-    const char *path = harness_path("%s.conf", name);
+    static char path[160];
+    (void)snprintf(path, sizeof path, "%s", harness_path("%s.conf", name));
     FILE *conf = fopen(path, "w");
     ck_assert_ptr_nonnull(conf);
     (void)fprintf(conf,

@@ -1,0 +1,198 @@
+/* test_liars.c: servers that are not Redis, or not in their right mind: silence, closed doors,
+ * garbage, drips, floods, replies out of step. larderd must neither crash nor hang nor grow, the map
+ * must not notice, and once a real Redis stands in the same place all is well. Deadlines here are
+ * those of the quick configuration (fleet.c): a second for a reply.
+ */
+#include "tests/redis/fleet.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+struct lie {
+    const char *name;
+    const char *once;   /* said when a client connects */
+    const char *repeat; /* said again and again */
+    int pause_us;       /* between the repetitions */
+    bool listens;       /* waits for a request before it says anything */
+    bool closes;        /* after what it said once */
+};
+
+static const struct lie tales[] = {
+    {"silent", "", NULL, 0, false, false},
+    {"closes", "", NULL, 0, false, true},
+    {"http", "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", NULL, 0, true, true},
+    {"unasked", "+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n", NULL, 0, false,
+     false},
+    {"ok to all", "", "+OK\r\n", 1000, true, false},
+    {"zeros to all", "", ":0\r\n", 1000, true, false},
+    {"nils to all", "", "$-1\r\n", 1000, true, false},
+    {"empty arrays", "", "*0\r\n", 1000, true, false},
+    {"errors to all", "", "-ERR no\r\n", 1000, true, false},
+    {"loading for ever", "", "-LOADING Redis is loading\r\n", 1000, true, false},
+    {"drips a line", "+", "x", 20000, true, false},
+    {"drips a string", "$100000\r\n", "x", 20000, true, false},
+    {"endless line", "+", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 0, true,
+     false},
+    {"endless string", "$2000000000\r\n",
+     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 0, true, false},
+    {"huge array", "*2000000000\r\n", ":1\r\n", 0, true, false},
+    {"larger array", "*4294967297\r\n", ":1\r\n", 0, true, false},
+    {"negative sizes", "$-7\r\n*-9\r\n", NULL, 0, true, false},
+    {"no number", "*x\r\n", NULL, 0, true, false},
+    {"nested", "", "*1\r\n", 0, true, false},
+    {"endless header", "*1", "1", 0, true, false},
+    {"bytes", "\xff\xfe\x01\x02\x80\x81\r\n", "\x07\x00\xff", 100, false, false},
+    {"messages", "*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\ny\r\n", NULL, 0, false, false},
+};
+
+static volatile sig_atomic_t *told; /* connections that the liar took; shared with it */
+
+static void speak(int client, const struct lie *lie)
+{
+    char request[4096];
+    if (lie->listens && read(client, request, sizeof request) <= 0)
+        return;
+    size_t size = strlen(lie->once);
+    if (size != 0 && send(client, lie->once, size, MSG_NOSIGNAL) < 0)
+        return;
+    if (lie->closes)
+        return;
+    while (lie->repeat != NULL) {
+        size = strlen(lie->repeat);
+        if (send(client, lie->repeat, size == 0 ? 1 : size, MSG_NOSIGNAL) < 0)
+            return;
+        struct timespec pause = {.tv_nsec = lie->pause_us * 1000L};
+        if (lie->pause_us != 0)
+            (void)nanosleep(&pause, NULL);
+    }
+    while (read(client, request, sizeof request) > 0) {
+    }
+}
+
+/* A process for each connection, all of one group, so that they end together. */
+static void serve(int listener, const struct lie *lie)
+{
+    (void)signal(SIGCHLD, SIG_IGN);
+    for (;;) {
+        int client = accept(listener, NULL, NULL);
+        if (client < 0)
+            _exit(1);
+        (*told)++;
+        pid_t child = fork();
+        if (child == 0) {
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+            (void)close(listener);
+            speak(client, lie);
+            _exit(0);
+        }
+        (void)close(client);
+    }
+}
+
+static pid_t start_liar(const char *path, const struct lie *lie)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_ge(listener, 0);
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    ck_assert_int_eq(listen(listener, 64), 0);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        serve(listener, lie);
+    }
+    (void)close(listener);
+    return pid;
+}
+
+static long resident_kb(pid_t pid)
+{
+    char path[64], line[256];
+    long found = -1;
+    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "RssAnon: %ld", &found) == 1)
+            break;
+    (void)fclose(file);
+    return found;
+}
+
+static bool told_enough(void *context)
+{
+    (void)context;
+    return *told >= 6; /* three sessions of two connections */
+}
+
+START_TEST(lies)
+{
+    const struct lie *lie = &tales[_i];
+    host a;
+    char path[108], url[128];
+    told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne((void *)told, MAP_FAILED);
+    *told = 0;
+    (void)snprintf(path, sizeof path, "%s", harness_path("liar"));
+    (void)snprintf(url, sizeof url, "unix://%s", path);
+    pid_t liar = start_liar(path, lie);
+    host_start(&a, "a", NULL, url, NULL);
+    int64_t until = harness_now_ms() + harness_patience(60000);
+    int64_t slowest = 0;
+    for (int i = 0; !told_enough(NULL); i++) {
+        char value[16];
+        (void)snprintf(value, sizeof value, "%d", i);
+        int64_t from = harness_now_ms();
+        host_set(&a, "k", value);
+        ck_assert(host_has(&a, "k", value));
+        int64_t took = harness_now_ms() - from;
+        slowest = took > slowest ? took : slowest;
+        struct timespec pause = {.tv_nsec = 2000000};
+        (void)nanosleep(&pause, NULL);
+        ck_assert_msg(harness_alive(&a.larderd.process), "%s: larderd died", lie->name);
+        ck_assert_msg(harness_now_ms() < until, "%s: larderd hangs in a session", lie->name);
+    }
+    ck_assert_msg(slowest < harness_patience(500), "%s: the map was slowed down: %d ms", lie->name,
+                  (int)slowest);
+    long resident = resident_kb(a.larderd.process.pid);
+    ck_assert_msg(resident < 100 * 1024 || getenv("ASAN_OPTIONS") != NULL ||
+                      strcmp(getenv("SANITIZED") == NULL ? "" : getenv("SANITIZED"), "yes") == 0,
+                  "%s: larderd has grown to %ld kB", lie->name, resident);
+    host_set(&a, "k", "true");
+    ck_assert_int_eq(kill(liar, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(liar, NULL, 0), liar);
+    ck_assert_int_eq(unlink(path), 0);
+
+    harness_redis redis;
+    memset(&redis, 0, sizeof redis);
+    harness_redis_start(&redis, "honest");
+    ck_assert_int_eq(symlink(redis.socket, path), 0);
+    redis_comes_to(&redis, "t:k", "true");
+    host_drained(&a);
+    host_end(&a);
+    harness_redis_end(&redis);
+}
+END_TEST
+
+int main(void)
+{
+    harness_needs_redis();
+    Suite *suite = suite_create("liars");
+    TCase *all = tcase_create("lies");
+    tcase_set_timeout(all, 120);
+    tcase_add_loop_test(all, lies, 0, (int)(sizeof tales / sizeof *tales));
+    suite_add_tcase(suite, all);
+    return harness_run(suite);
+}
