@@ -62,7 +62,7 @@ void error_clear(void)
     last_text[0] = '\0';
 }
 
-int error_set(int code, const char *format, ...)
+int(error_set)(int code, const char *format, ...)
 {
     int saved = errno;
     va_list arguments;
@@ -73,7 +73,7 @@ int error_set(int code, const char *format, ...)
     return code;
 }
 
-int error_system(int code, const char *format, ...)
+int(error_system)(int code, const char *format, ...)
 {
     int saved = errno;
     va_list arguments;

@@ -54,7 +54,7 @@ static bool judge(struct writer *writer, uint64_t row, const larder_bytes *form)
     if (entry_key(form, &record, &key, &memory) != LARDER_OK) {
         return false;
     }
-    _Atomic uint8_t *popularity = evict_popularity(writer->control, key.hash);
+    _Atomic uint8_t *popularity = evict_popularity(t->store, key.hash);
     bool expired = clock_expired(record.expires_at_ms);
     if (!expired && atomic_load_explicit(popularity, memory_order_relaxed) != 0) {
         atomic_store_explicit(popularity, 0, memory_order_relaxed);

@@ -22,15 +22,15 @@ bool evict_fits(struct writer *writer, uint64_t need);
  * many entries went. */
 size_t evict_some(struct writer *writer, uint64_t need, size_t max);
 
-static inline _Atomic uint8_t *evict_popularity(struct control *control, uint64_t hash)
+static inline _Atomic uint8_t *evict_popularity(const struct store *store, uint64_t hash)
 {
-    return &control->popularity[hash & (control->popularity_size - 1)];
+    return &store->control->popularity[hash & store->popularity_mask];
 }
 
 /* Note a hit: at most one store, and only the first time. */
-static inline void evict_touch(struct control *control, uint64_t hash)
+static inline void evict_touch(const struct store *store, uint64_t hash)
 {
-    _Atomic uint8_t *popularity = evict_popularity(control, hash);
+    _Atomic uint8_t *popularity = evict_popularity(store, hash);
     if (atomic_load_explicit(popularity, memory_order_relaxed) == 0) {
         atomic_store_explicit(popularity, 1, memory_order_relaxed);
     }

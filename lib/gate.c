@@ -7,6 +7,9 @@
 #include "gate.h"
 
 #include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 #include <time.h>
 
@@ -37,6 +40,16 @@ int gate_init(struct gate *gate)
     return error;
 }
 
+/* Held by a thread that does not exist: the kernel marks the mutexes of a thread that dies, so this one
+ * was never locked by it; its memory is damaged. Linux gives the lock word of a robust mutex a fixed
+ * form (futex(2)). */
+static bool is_orphaned(struct gate *gate)
+{
+    uint32_t word = *(const volatile uint32_t *)(const void *)&gate->mutex;
+    pid_t owner = (pid_t)(word & FUTEX_TID_MASK);
+    return owner != 0 && (word & FUTEX_OWNER_DIED) == 0 && kill(owner, 0) != 0 && errno == ESRCH;
+}
+
 enum gate_result gate_enter(struct gate *gate, int64_t wait_ms)
 {
     int error = pthread_mutex_trylock(&gate->mutex);
@@ -65,7 +78,7 @@ enum gate_result gate_enter(struct gate *gate, int64_t wait_ms)
         return pthread_mutex_consistent(&gate->mutex) == 0 ? GATE_RECOVERED : GATE_BROKEN;
     case EBUSY:
     case ETIMEDOUT:
-        return GATE_BUSY;
+        return is_orphaned(gate) ? GATE_BROKEN : GATE_BUSY;
     case EDEADLK:
         return GATE_OWN;
     default:

@@ -17,7 +17,7 @@ enum gate_result {
     GATE_RECOVERED = 1, /* entered; the last holder died inside: look at what it left */
     GATE_BUSY = -1,     /* held past the deadline */
     GATE_OWN = -2,      /* this thread holds it already */
-    GATE_BROKEN = -3    /* not a mutex any more */
+    GATE_BROKEN = -3    /* not a mutex any more, or held by nobody who exists */
 };
 
 /* Make a gate in fresh memory. 0 or an errno. */

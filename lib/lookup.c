@@ -21,9 +21,8 @@ static bool damaged(const struct larder *handle, struct transaction *t, const st
 int lookup_find(const struct larder *handle, struct transaction *t, struct lookup *l, bool peek)
 {
     struct stats_slot *stats = map_stats(handle->map);
-    struct control *control = t->store->control;
     bool expired = false;
-    __builtin_prefetch((const void *)evict_popularity(control, l->key.hash));
+    __builtin_prefetch((const void *)evict_popularity(t->store, l->key.hash));
     int result = store_entry_get(t, l->key.form, l->key.form_size, &l->bytes);
     if (__builtin_expect(result == LARDER_OK, 1)) {
         if (__builtin_expect(!record_decode(l->bytes.data, l->bytes.size, &l->record) ||
@@ -44,9 +43,9 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
         return result;
     }
     if (__builtin_expect(result == LARDER_OK, 1)) {
-        evict_touch(control, l->key.hash);
+        evict_touch(t->store, l->key.hash);
     } else if (result == LARDER_ABSENT) {
-        evict_touch(control, l->key.hash);
+        evict_touch(t->store, l->key.hash);
         stats_count(stats, STATS_ABSENT);
     } else {
         stats_count(stats, STATS_MISSES);

@@ -109,7 +109,16 @@ static int reattach_control_locked(struct map *map)
 
 /* ---- Generations ------------------------------------------------------------------------------ */
 
-static int enter(struct gate *gate, const char *what)
+void map_damaged(struct map *map)
+{
+    struct control *control = map_control(map);
+    if ((atomic_fetch_or(&control->generation, GENERATION_RETIRED) & GENERATION_RETIRED) == 0 &&
+        !map->read_only) {
+        (void)control_retire(map->directory);
+    }
+}
+
+static int enter(struct map *map, struct gate *gate, const char *what)
 {
     switch (gate_enter(gate, MAP_OPEN_WAIT_MS)) {
     case GATE_ENTERED:
@@ -118,6 +127,7 @@ static int enter(struct gate *gate, const char *what)
     case GATE_BUSY:
         return error_set(LARDER_EBUSY, "the %s gate is held by another process", what);
     default:
+        map_damaged(map);
         return error_set(LARDER_ECORRUPT, "the %s gate is damaged", what);
     }
 }
@@ -125,9 +135,9 @@ static int enter(struct gate *gate, const char *what)
 int map_enter_gates(struct map *map)
 {
     struct control *control = map_control(map);
-    int result = enter(&control->open_gate, "open");
+    int result = enter(map, &control->open_gate, "open");
     if (result == LARDER_OK) {
-        result = enter(&control->write_gate, "write");
+        result = enter(map, &control->write_gate, "write");
         if (result != LARDER_OK) {
             gate_leave(&control->open_gate);
         }
@@ -145,7 +155,7 @@ void map_leave_gates(struct map *map)
 static int start_generation(struct map *map, bool after_damage)
 {
     struct control *control = map_control(map);
-    int result = enter(&control->write_gate, "write");
+    int result = enter(map, &control->write_gate, "write");
     if (result == LARDER_OK) {
         result = generation_start(map, after_damage);
         gate_leave(&control->write_gate);
@@ -207,7 +217,7 @@ int map_refresh_locked(struct map *map)
         }
         result = control_check_namespace(control); /* a child may have been born into another one */
         if (result == LARDER_OK) {
-            result = enter(&control->open_gate, "open");
+            result = enter(map, &control->open_gate, "open");
         }
         if (result != LARDER_OK) {
             return result;
@@ -221,6 +231,7 @@ int map_refresh_locked(struct map *map)
         if (result != LARDER_OK) {
             return result;
         }
+        opened->popularity_mask = map->control_size - sizeof *control - 1;
         registry_store_add_locked(opened);
         store = atomic_exchange(&map->store, opened);
         if (store != NULL) {

@@ -53,6 +53,10 @@ int map_acquire(const char *path, int directory, const struct control_settings *
                 bool attach_only, bool read_only, struct map **out);
 void map_release(struct map **map);
 
+/* The control segment itself is damaged (a gate is no mutex any more): put it aside, so that whoever
+ * calls next makes another map. */
+void map_damaged(struct map *map);
+
 /* Bring map->store to the current generation, making one where there is none or a damaged one.
  * The registry's lock is held. */
 int map_refresh_locked(struct map *map);

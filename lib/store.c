@@ -329,7 +329,9 @@ int store_reader_open(struct store *store, struct transaction *reader, int64_t w
     *reader = (struct transaction){.store = store};
     enum gate_result entered = gate_enter(&store->control->reader_gate, wait_ms);
     if (entered < 0) {
-        return error_set(LARDER_EBUSY, "the reader table is locked by another process");
+        return error_set(entered == GATE_BUSY ? LARDER_EBUSY : LARDER_ECORRUPT,
+                         "the reader table's gate is %s",
+                         entered == GATE_BUSY ? "held by another process" : "damaged");
     }
     volatile int code = MDB_PANIC;
     GUARDED(code = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &reader->txn), code = MDB_CORRUPTED);

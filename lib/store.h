@@ -36,6 +36,7 @@ struct store {
     uint64_t generation;
     uint64_t max_pages;
     const uint8_t *base; /* of the mapping; see in_page() */
+    uint64_t popularity_mask; /* from the segment's real size, whatever it says of itself */
     _Atomic bool hosed; /* LMDB's assertion failed here: never touch env again */
     unsigned users;     /* the registry's count of what refers to this store */
     struct store *next; /* the registry's list */

@@ -98,6 +98,12 @@ static int too_big(const struct larder *handle, size_t size)
 /* ---- Refusals ---------------------------------------------------------------------------------
  */
 
+/* Whether a write failed for a reason that does not make its caller a stranger to the map. */
+static bool was_refused(int result)
+{
+    return result < 0 && result != LARDER_ENAMESPACE;
+}
+
 /* The key of a refused write must not go on showing the old value. */
 static void invalidate_later(const struct larder *handle, const struct key *key)
 {
@@ -177,7 +183,7 @@ static int set_one(struct writer *writer, const struct set_request *request)
     int result = entry_upsert(writer, &request->key, &record, request->value, &inserted);
     if (inserted) {
         /* a new entry has to earn its place; the byte may be another key's, long gone */
-        atomic_store_explicit(evict_popularity(writer->control, request->key.hash), 0,
+        atomic_store_explicit(evict_popularity(writer->transaction.store, request->key.hash), 0,
                               memory_order_relaxed);
     }
     return result;
@@ -200,7 +206,7 @@ static int run_set(larder *handle, struct set_request *request)
     }
     if (result == LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_SETS);
-    } else if (result < 0 && replaces) {
+    } else if (was_refused(result) && replaces) {
         invalidate_later(handle, &request->key);
     }
     return result;
@@ -289,12 +295,14 @@ int larder_delete(larder *handle, const void *key, size_t key_size)
         return result;
     }
     result = writer_run(handle, 0, delete_operation, &made);
-    if (result < 0) {
+    if (was_refused(result)) {
         count_refusal(handle, result);
         invalidate_later(handle, &made); /* an invalidation is never refused */
         result = LARDER_OK;
     }
-    stats_count(map_stats(handle->map), STATS_DELETES);
+    if (result >= 0) {
+        stats_count(map_stats(handle->map), STATS_DELETES);
+    }
     return result;
 }
 
@@ -525,7 +533,7 @@ int larder_set_many(larder *handle, larder_item *items, size_t count, const lard
         result = writer_run(handle, bytes, set_many_operation, &many);
         count_refusal(handle, result);
     }
-    for (size_t i = 0; i < count && result < 0; i++) {
+    for (size_t i = 0; i < count && was_refused(result); i++) {
         invalidate_later(handle, &many.requests[i].key);
         items[i].outcome = result;
     }
@@ -571,7 +579,7 @@ int larder_delete_many(larder *handle, larder_item *items, size_t count)
         return result;
     }
     result = writer_run(handle, 0, delete_many_operation, &many);
-    if (result < 0) {
+    if (was_refused(result)) {
         count_refusal(handle, result);
         for (size_t i = 0; i < count; i++) {
             invalidate_later(handle, &many.requests[i].key);
@@ -579,7 +587,9 @@ int larder_delete_many(larder *handle, larder_item *items, size_t count)
         }
         result = LARDER_OK;
     }
-    stats_add(map_stats(handle->map), STATS_DELETES, count);
+    if (result >= 0) {
+        stats_add(map_stats(handle->map), STATS_DELETES, count);
+    }
     free(many.requests);
     return result;
 }

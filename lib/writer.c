@@ -44,6 +44,7 @@ static int enter_gate(struct writer *writer, int64_t wait_ms)
     case GATE_OWN:
         return error_set(LARDER_EBUSY, "this thread is inside a write already: a signal handler?");
     default:
+        map_damaged(writer->map);
         return error_set(LARDER_ECORRUPT, "the write gate is damaged");
     }
 }
