@@ -21,7 +21,7 @@ static int begin(const struct larder *handle, const void *key, size_t key_size, 
         result = key_make(&l->key, key, key_size);
     }
     if (__builtin_expect(result != LARDER_OK, 0)) {
-        return result;
+        return result < 0 ? result : LARDER_ESYSTEM; /* outcomes come from the snapshot alone */
     }
     struct control *control = map_control(handle->map);
     l->dead_before = removal_dead_before(control, l->key.hash); /* before the snapshot */
