@@ -31,6 +31,8 @@ enum {
     FREE_LIST = 0,
     DATABASES = 4,
     RENEW_TRIES = 100,
+    OPEN_TRIES = 2,
+    READER_GATE_WAIT_MS = 1000,
     META_PAGES = 2,
     PAGE_HEADER = 16 /* LMDB's, before a page's content */
 };
@@ -246,6 +248,10 @@ static int open_databases(struct store *store)
     if (code != MDB_SUCCESS) {
         return code;
     }
+    if (mdb_txn_id(txn) == 0) { /* a generation begins with a commit: the lock file is not finished */
+        mdb_txn_abort(txn);
+        return MDB_VERSION_MISMATCH;
+    }
     code = mdb_dbi_open(txn, NULL, 0, &entries);
     if (code == MDB_SUCCESS) {
         code = mdb_dbi_open(txn, LOG_NAME, MDB_INTEGERKEY, &store->log);
@@ -261,6 +267,28 @@ static int open_databases(struct store *store)
         return code == MDB_NOTFOUND ? MDB_CORRUPTED : code;
     }
     return mdb_txn_commit(txn); /* keeps the handles */
+}
+
+static int open_once(struct store *store, const char *path, uint64_t map_size, bool protect)
+{
+    int code = open_env(path, map_size, protect, (mode_t)store->control->mode, &store->env);
+    if (code != MDB_SUCCESS) {
+        return code;
+    }
+    (void)mdb_env_set_userctx(store->env, store);
+    volatile int opened = EBUSY;
+    struct gate *gate = &store->control->reader_gate;
+    if (gate_enter(gate, READER_GATE_WAIT_MS) >= 0) { /* it takes a reader slot */
+        GUARDED(opened = open_databases(store), opened = MDB_CORRUPTED);
+        if (opened == MDB_READERS_FULL && mdb_reader_check(store->env, NULL) == MDB_SUCCESS) {
+            GUARDED(opened = open_databases(store), opened = MDB_CORRUPTED);
+        }
+        gate_leave(gate);
+    }
+    if (opened != MDB_SUCCESS && !atomic_load(&store->hosed)) {
+        mdb_env_close(store->env);
+    }
+    return opened;
 }
 
 int store_open(const char *path, struct control *control, uint64_t generation, struct store **out)
@@ -281,24 +309,22 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
     store->control = control;
     store->generation = generation;
     store->max_pages = map_size / control->page_size;
-    int code = open_env(path, map_size, protect, (mode_t)control->mode, &store->env);
+    int code = open_once(store, path, map_size, protect);
+    /* Whoever opens first sets up the lock file. One that was killed meanwhile keeps its file lock until
+     * the kernel has closed its files, a moment after our gate has noticed: then LMDB takes the unfinished
+     * file for good. By now it has been waited for, and next time it is set up anew. */
+    for (int tries = 0; tries < OPEN_TRIES && !atomic_load(&store->hosed) &&
+                        (code == MDB_INVALID || code == MDB_VERSION_MISMATCH);
+         tries++) {
+        code = open_once(store, path, map_size, protect);
+    }
     if (code != MDB_SUCCESS) {
         free(store);
+        if (code == EBUSY) {
+            return error_set(LARDER_EBUSY, "the reader table is locked by another process");
+        }
         result = convert(NULL, code, "opening the map's files");
         return result == LARDER_ESYSTEM ? LARDER_ECORRUPT : result;
-    }
-    (void)mdb_env_set_userctx(store->env, store);
-    volatile int opened = MDB_CORRUPTED;
-    GUARDED(opened = open_databases(store), opened = MDB_CORRUPTED);
-    if (opened == MDB_READERS_FULL && mdb_reader_check(store->env, NULL) == MDB_SUCCESS) {
-        GUARDED(opened = open_databases(store), opened = MDB_CORRUPTED);
-    }
-    if (opened != MDB_SUCCESS) {
-        if (!atomic_load(&store->hosed)) {
-            mdb_env_close(store->env);
-        }
-        free(store);
-        return convert(NULL, opened, "opening the map's databases");
     }
     *out = store;
     return LARDER_OK;
