@@ -122,9 +122,9 @@ const conf_row conf_rows[] = {
      "it exists, else /dev/shm/larder-UID.",
      check_path},
     {"map.size", CONF_SIZE, AT(map.size), 0, 16 * 1024 * GIB, "0", CONF_RESTART,
-     "Size of the map when it is made. 0: 256M or half of the free space, whichever is less. A map "
-     "that is there keeps its size, and larderd says so: end its processes and remove its directory "
-     "to give it another.",
+     "Size of the map. 0: what it has, and for a new one 256M or half of the free space, whichever is "
+     "less. A map of another size gets a new generation when larderd starts: with all that Redis has "
+     "not got yet, and as much of the rest as fits.",
      check_map_size},
     {"map.max_value", CONF_SIZE, AT(map.max_value), 1, GIB, "8M", CONF_RESTART,
      "Largest value; never more than a sixteenth of the map.", NULL},

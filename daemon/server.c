@@ -15,6 +15,7 @@
 #include "daemon/notify.h"
 #include "daemon/server_internal.h"
 #include "lib/replica.h"
+#include "lib/upkeep.h"
 
 #define OPEN_ATTEMPTS 10 /* each waits up to a second for the map's gates */
 #define OPEN_PAUSE_MS 100
@@ -397,6 +398,29 @@ static bool start_parts(struct server *self)
     return start_web(self) && (!self->replicates || start_replicator(self));
 }
 
+/* A map that is there gets the size that is configured: a new generation with what must not be lost and
+ * what fits. Where that cannot be it keeps the old one, and larderd goes on. */
+static void match_size(struct server *self)
+{
+    larder_stats before = {0};
+    uint64_t wanted = (uint64_t)self->conf.map.size & ~UINT64_C(4095);
+    bool changed = false;
+    if (wanted == 0 || larder_stats_read(self->map, &before, sizeof before) != LARDER_OK) {
+        return;
+    }
+    int result = upkeep_resize(self->map, wanted, &changed);
+    if (result == LARDER_OK && !changed) {
+        return;
+    }
+    log_line line;
+    log_begin(&line, result == LARDER_OK ? LOG_INFO : LOG_WARNING, "map_size");
+    log_number(&line, "configured", (int64_t)wanted);
+    log_number(&line, "before", (int64_t)before.map_size);
+    log_text(&line, "msg", result == LARDER_OK ? "a new generation was started"
+                                               : larder_last_error());
+    log_end(&line);
+}
+
 static int start(struct server *self)
 {
     self->base = event_base_new();
@@ -408,32 +432,19 @@ static int start(struct server *self)
         return SERVER_FAILED;
     }
     int code = claim_map(self);
+    if (code == SERVER_OK) {
+        match_size(self);
+    }
     if (code == SERVER_OK && !start_parts(self)) {
         code = SERVER_FAILED;
     }
     return code;
 }
 
-/* A map that was there keeps its size. */
-static void compare_size(const struct server *self)
-{
-    uint64_t wanted = (uint64_t)self->conf.map.size & ~UINT64_C(4095);
-    if (wanted == 0 || wanted == self->stats.map_size) {
-        return;
-    }
-    log_line line;
-    log_begin(&line, LOG_WARNING, "map_size");
-    log_number(&line, "configured", (int64_t)wanted);
-    log_number(&line, "size", (int64_t)self->stats.map_size);
-    log_text(&line, "msg", "the map is there already and keeps its size");
-    log_end(&line);
-}
-
 static void announce(struct server *self)
 {
     char text[200];
     on_heartbeat(-1, 0, self);
-    compare_size(self);
     log_line line;
     log_begin(&line, LOG_INFO, "ready");
     log_text(&line, "version", larder_version_text());

@@ -457,7 +457,7 @@ START_TEST(clears_the_slots_of_dead_readers)
 END_TEST
 
 /* A map that is there keeps its size and its entries, and larderd says so. */
-START_TEST(another_size_is_said)
+START_TEST(another_size_starts_a_generation)
 {
     shell self = {.manager = 0};
     const char *file = shell_file("size.conf", "map = { size = \"16M\"; };\n");
@@ -469,9 +469,10 @@ START_TEST(another_size_is_said)
     (void)shell_file("size.conf", "map = { size = \"32M\"; };\n");
     shell_start(&self, "size", (const char *const[]){"-c", file, NULL});
     ck_assert(
-        harness_logged(&self.process, "event=map_size configured=33554432 size=16777216 ", 5000));
-    ck_assert(shell_metric(&self, "larder_map_size_bytes") == 16 << 20);
+        harness_logged(&self.process, "event=map_size configured=33554432 before=16777216 ", 5000));
+    ck_assert(shell_metric(&self, "larder_map_size_bytes") == 32 << 20);
     ck_assert_uint_eq(stats_of(map).entries, 10);
+    ck_assert_uint_eq(stats_of(map).generation, 2);
     larder_close(&map);
     shell_end(&self, 0, 5000);
 }
@@ -541,7 +542,7 @@ int main(void)
     tcase_add_test(alone, removes_what_has_expired);
     tcase_add_test(alone, evicts_to_the_watermark);
     tcase_add_test(alone, clears_the_slots_of_dead_readers);
-    tcase_add_test(alone, another_size_is_said);
+    tcase_add_test(alone, another_size_starts_a_generation);
     tcase_add_test(alone, lives_through_a_gate_that_is_held);
     suite_add_tcase(suite, alone);
     TCase *redis = tcase_create("with Redis");
