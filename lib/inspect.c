@@ -313,10 +313,16 @@ int inspect_check(larder *handle, inspect_report *report)
 {
     int pipes[2];
     struct answer answer;
+    struct transaction *reader = NULL;
     memset(report, 0, sizeof *report);
     int result = handle_enter(handle);
     if (result != LARDER_OK) {
         return result;
+    }
+    /* The child reads through this thread's slot, idle meanwhile: one that it took for itself would
+     * bear this process's number and stay. Where none is to be had the child says why. */
+    if (registry_reader(handle->map, &reader) != LARDER_OK) {
+        reader = NULL;
     }
     if (pipe2(pipes, O_CLOEXEC) != 0) {
         return error_system(LARDER_ESYSTEM, "pipe");
@@ -338,6 +344,9 @@ int inspect_check(larder *handle, inspect_report *report)
     }
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (!answered && reader != NULL && store_read_begin(reader, NULL) == LARDER_OK) {
+        store_read_end(reader); /* gives back the snapshot that the child died with */
     }
     if (answered) {
         answer.error[sizeof answer.error - 1] = '\0';
