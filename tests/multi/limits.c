@@ -119,7 +119,7 @@ static void refused_key(const void *key, size_t size, int expected)
     int code = larder_set(handle, key, size, "v", 1, NULL);
     test_check(code == expected, "set with a key of %zu bytes: %d", size, code);
     if (size > 0) {
-        char number[16];
+        char number[24];
         snprintf(number, sizeof number, "%zu", size);
         test_check(strstr(larder_last_error(), number) != NULL &&
                        strstr(larder_last_error(), "65535") != NULL,
