@@ -34,7 +34,6 @@ static int enter_gate(struct writer *writer, int64_t wait_ms)
     }
     if (entered == GATE_RECOVERED) {
         stats_count(map_stats(writer->map), STATS_GATE_RECOVERIES);
-        atomic_store(&writer->control->recovery_due, 1);
         return LARDER_OK;
     }
     (void)pthread_setcancelstate(writer->cancelled, NULL);
@@ -77,36 +76,19 @@ static int apply_pending(struct writer *writer)
     return LARDER_OK;
 }
 
-/* The first write after a writer died: LMDB repairs its mutex and looks through the reader table, for
- * which it takes the reader mutex. That one has no deadline, so it is entered through its gate. */
-static int begin_recovering(struct writer *writer, struct store *store, int64_t wait_ms)
+static int begin_inside(struct writer *writer, struct store *store, bool pending_first)
 {
-    struct gate *gate = &writer->control->reader_gate;
-    if (gate_enter(gate, wait_ms) < 0) {
-        return error_set(LARDER_EBUSY, "a writer died, and the reader table is locked");
-    }
     int result = store_write_begin(store, &writer->transaction);
-    gate_leave(gate);
-    if (result == LARDER_OK) {
-        atomic_store(&writer->control->recovery_due, 0);
-    }
-    return result;
-}
-
-static int begin_inside(struct writer *writer, struct store *store, int64_t wait_ms,
-                        bool pending_first)
-{
-    writer->transaction = (struct transaction){.store = store};
-    int result = __builtin_expect(atomic_load(&writer->control->recovery_due) != 0, 0)
-                     ? begin_recovering(writer, store, wait_ms)
-                     : store_write_begin(store, &writer->transaction);
     if (result != LARDER_OK) {
         return result;
     }
     uint64_t last = writer->transaction.number - 1;
-    if (!ledger_read(store->life, last, &writer->ledger)) {
+    writer->ledger = writer->control->ledgers[last & 1];
+    if (writer->ledger.transaction != last) {
         control_poison(writer->control, store->generation);
-        return error_set(LARDER_ECORRUPT, "there is no ledger of transaction %" PRIu64, last);
+        return error_set(LARDER_ECORRUPT,
+                         "the ledger is of transaction %" PRIu64 ", the data of %" PRIu64,
+                         writer->ledger.transaction, last);
     }
     writer->replicates = atomic_load(&writer->control->replicates) != 0;
     if (pending_first && removal_any_pending(writer->control)) {
@@ -139,7 +121,7 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
             leave(writer); /* it changed while we waited */
             continue;
         }
-        result = begin_inside(writer, store, wait_ms, pending_first);
+        result = begin_inside(writer, store, pending_first);
         if (result != LARDER_OK) {
             writer_abort(writer);
         }
@@ -159,7 +141,7 @@ int writer_commit(struct writer *writer)
     bool changed = t->changed;
     if (changed && t->error == LARDER_OK) {
         writer->ledger.transaction = t->number;
-        ledger_write(t->store->life, &writer->ledger);
+        writer->control->ledgers[t->number & 1] = writer->ledger;
         /* the ledger before the commit, also for whoever looks after this thread was killed */
         atomic_signal_fence(memory_order_seq_cst);
     }
