@@ -1,5 +1,6 @@
-/* bench_fleet: two hosts, played by two maps with a larderd each, on one Redis. How long until what is set
- * on A is read on B; and whether, after both have written the same keys at once, A, B and Redis agree.
+/* bench_fleet: two hosts, played by two maps with a larderd each, on one Redis. How long until what
+ * is set on A is read on B; and whether, after both have written the same keys at once, A, B and
+ * Redis agree.
  *
  *   bench_fleet [--sets N] [--keys N] [--writes N (a side)]
  */
@@ -72,8 +73,10 @@ static void latency(struct side *from, struct side *to, const char *name, uint64
             uint8_t value[VALUE];
             uint64_t number = 0;
             int code = larder_get(to->handle, key, strlen(key), value, sizeof value, NULL);
-            if (code == LARDER_OK) memcpy(&number, value, sizeof number);
-            if (code == LARDER_OK && number == at + 1) break;
+            if (code == LARDER_OK)
+                memcpy(&number, value, sizeof number);
+            if (code == LARDER_OK && number == at + 1)
+                break;
             test_check(test_now_us() < deadline, "%s does not arrive", key);
             test_pause_us(20);
         }
@@ -98,7 +101,8 @@ static int write_shared(void *context)
         } else {
             set_number(side, key, test_random_next(&random));
         }
-        if (at % 20 == 19) test_pause_us(500);
+        if (at % 20 == 19)
+            test_pause_us(500);
     }
     return 0;
 }
@@ -110,7 +114,8 @@ static uint64_t number_on(struct side *side, const char *key)
     uint64_t number = 0;
     int code = larder_get(side->handle, key, strlen(key), value, sizeof value, NULL);
     test_check(code == LARDER_OK || code == LARDER_MISS, "get: %d", code);
-    if (code == LARDER_OK) memcpy(&number, value, sizeof number);
+    if (code == LARDER_OK)
+        memcpy(&number, value, sizeof number);
     return number;
 }
 

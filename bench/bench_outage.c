@@ -1,9 +1,9 @@
-/* bench_outage: does a worker feel that Redis is hung or gone? A worker reads and writes at a steady pace
- * in a process of its own, larderd replicates its map; phases with Redis up, hung (SIGSTOP) and gone
- * (SIGKILL) take turns in random order. Each phase gives the median and the 99th percentile of get and
- * set; the bootstrap bounds compare the phases with an outage with those without. Then an outage in which
- * many distinct keys are set and one key is overwritten again and again: how long until all is in Redis
- * after its return, and in how many pushes.
+/* bench_outage: does a worker feel that Redis is hung or gone? A worker reads and writes at a
+ * steady pace in a process of its own, larderd replicates its map; phases with Redis up, hung
+ * (SIGSTOP) and gone (SIGKILL) take turns in random order. Each phase gives the median and the 99th
+ * percentile of get and set; the bootstrap bounds compare the phases with an outage with those
+ * without. Then an outage in which many distinct keys are set and one key is overwritten again and
+ * again: how long until all is in Redis after its return, and in how many pushes.
  *
  *   bench_outage [--phases N (together)] [--phase-ms N] [--distinct N] [--overwrites N]
  */
@@ -50,7 +50,8 @@ static larder *open_map(uint32_t flags)
     return handle;
 }
 
-/* ---- The worker ------------------------------------------------------------------------------------- */
+/* ---- The worker
+ * ------------------------------------------------------------------------------------- */
 
 static void note(struct samples *samples, uint64_t ns)
 {
@@ -83,12 +84,12 @@ static int worker(void *context)
             size_t size = (size_t)snprintf(key, sizeof key, "key:%u",
                                            (unsigned)test_random_below(&random, KEYS));
             uint64_t began = test_now_ns();
-            int code = request % 10 == 0
-                           ? larder_set(handle, key, size, value, sizeof value, NULL)
-                           : larder_get(handle, key, size, value, sizeof value, NULL);
+            int code = request % 10 == 0 ? larder_set(handle, key, size, value, sizeof value, NULL)
+                                         : larder_get(handle, key, size, value, sizeof value, NULL);
             uint64_t took = test_now_ns() - began;
             test_check(code == LARDER_OK, "request: %d %s", code, larder_last_error());
-            if (on) note(request % 10 == 0 ? &board->sets : &board->gets, took);
+            if (on)
+                note(request % 10 == 0 ? &board->sets : &board->gets, took);
         }
         test_pause_us(900);
     }
@@ -96,7 +97,8 @@ static int worker(void *context)
     return 0;
 }
 
-/* ---- Phases ------------------------------------------------------------------------------------------- */
+/* ---- Phases
+ * ------------------------------------------------------------------------------------------- */
 
 enum { FIGURES = 4 }; /* get p50, get p99, set p50, set p99 */
 static const char *const figure_names[FIGURES] = {"get_p50", "get_p99", "set_p50", "set_p99"};
@@ -107,16 +109,20 @@ static void take(struct samples *samples, double *p50, double *p99)
 {
     static double sorted[SAMPLES_MAX];
     uint32_t count = atomic_load_explicit(&samples->count, memory_order_acquire);
-    for (uint32_t at = 0; at < count; at++) sorted[at] = (double)samples->ns[at];
+    for (uint32_t at = 0; at < count; at++)
+        sorted[at] = (double)samples->ns[at];
     *p50 = measure_quantile(sorted, count, 0.5);
     *p99 = measure_quantile(sorted, count, 0.99);
 }
 
 static void one_phase(enum state state, struct server *redis, larder *handle, uint64_t phase_ms)
 {
-    if (state == UP) server_wait_redis(handle, true, 20000);
-    if (state == HUNG) server_freeze(redis);
-    if (state == GONE) server_end(redis, SIGKILL);
+    if (state == UP)
+        server_wait_redis(handle, true, 20000);
+    if (state == HUNG)
+        server_freeze(redis);
+    if (state == GONE)
+        server_end(redis, SIGKILL);
     atomic_store(&board->gets.count, 0);
     atomic_store(&board->sets.count, 0);
     atomic_store(&board->on, 1);
@@ -126,8 +132,10 @@ static void one_phase(enum state state, struct server *redis, larder *handle, ui
     size_t at = phase_counts[state]++;
     take(&board->gets, &figures[0][state][at], &figures[1][state][at]);
     take(&board->sets, &figures[2][state][at], &figures[3][state][at]);
-    if (state == HUNG) server_thaw(redis);
-    if (state == GONE) server_redis_start(redis, "redis");
+    if (state == HUNG)
+        server_thaw(redis);
+    if (state == GONE)
+        server_redis_start(redis, "redis");
 }
 
 static void phases(struct server *redis, larder *handle, uint64_t count, uint64_t phase_ms)
@@ -137,7 +145,8 @@ static void phases(struct server *redis, larder *handle, uint64_t count, uint64_
     test_until(atomic_load(&board->ready), 20000, "the worker does not begin");
     server_wait_redis(handle, true, 20000);
     server_wait_clean(handle, 20000);
-    /* up and an outage take turns, which outage is drawn; every second pair begins with the outage */
+    /* up and an outage take turns, which outage is drawn; every second pair begins with the outage
+     */
     for (uint64_t at = 0; at < count; at++) {
         bool up = (at % 2 == 0) != (at / 2 % 2 == 1);
         enum state outage = phase_counts[HUNG] > phase_counts[GONE]   ? GONE
@@ -168,7 +177,8 @@ static void phases(struct server *redis, larder *handle, uint64_t count, uint64_
     }
 }
 
-/* ---- After an outage ------------------------------------------------------------------------------------ */
+/* ---- After an outage
+ * ------------------------------------------------------------------------------------ */
 
 static int64_t integer(struct client *client, size_t count, const char *const *words)
 {
@@ -213,8 +223,8 @@ static void many_keys(struct server *redis, larder *handle, uint64_t distinct)
         int code = larder_set(handle, key, size, value, sizeof value, NULL);
         test_check(code == LARDER_OK, "set: %d %s", code, larder_last_error());
     }
-    test_figure("outage_sets_while_gone", (double)distinct / ((double)(test_now_us() - began) / 1e6),
-                "1/s");
+    test_figure("outage_sets_while_gone",
+                (double)distinct / ((double)(test_now_us() - began) / 1e6), "1/s");
     server_redis_start(redis, "redis"); /* empty: it kept nothing */
     began = test_now_us();
     test_check(client_connect(&client, redis), "connect");
@@ -256,7 +266,8 @@ static void one_key(struct server *redis, larder *handle, uint64_t overwrites)
                    test_value_is(reply.text, reply.size, overwrites),
                "Redis does not hold the last value");
     test_figure("outage_overwrites", (double)overwrites, "count");
-    test_figure("outage_overwritten_key_in_redis_after", (double)(test_now_us() - began) / 1e6, "s");
+    test_figure("outage_overwritten_key_in_redis_after", (double)(test_now_us() - began) / 1e6,
+                "s");
     test_figure("outage_pushes_of_overwritten_key", (double)(integer(&client, 2, length) - before),
                 "count");
     client_close(&client);

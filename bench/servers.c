@@ -23,10 +23,12 @@ static const char *larderd_path(void)
 {
     static char beside[512];
     const char *path = getenv("LARDERD");
-    if (path != NULL && *path != '\0') return path;
+    if (path != NULL && *path != '\0')
+        return path;
     ssize_t size = readlink("/proc/self/exe", beside, sizeof beside - 32);
     char *slash = size > 0 ? memrchr(beside, '/', (size_t)size) : NULL;
-    if (slash == NULL) return "larderd";
+    if (slash == NULL)
+        return "larderd";
     memcpy(slash, "/../larderd", sizeof "/../larderd");
     return beside;
 }
@@ -47,12 +49,15 @@ static pid_t run(const char *const *words, const char *log)
     fflush(NULL);
     pid_t parent = getpid(), child = fork();
     test_check(child >= 0, "fork: %s", strerror(errno));
-    if (child != 0) return child;
+    if (child != 0)
+        return child;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) _exit(97);
+    if (getppid() != parent)
+        _exit(97);
     int out = open(log, O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
     int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (out < 0 || in < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0) _exit(96);
+    if (out < 0 || in < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
+        _exit(96);
     alarm(0);
     execvp(words[0], (char *const *)(uintptr_t)words);
     fprintf(stderr, "%s: %s\n", words[0], strerror(errno));
@@ -65,9 +70,9 @@ void server_redis_start(struct server *redis, const char *name)
     snprintf(redis->socket, sizeof redis->socket, "%s/%s.sock", test_directory(), name);
     snprintf(redis->log, sizeof redis->log, "%s/%s.log", test_directory(), name);
     snprintf(redis->url, sizeof redis->url, "unix://%s", redis->socket);
-    const char *words[] = {"redis-server", "--port",      "0",  "--unixsocket", redis->socket,
-                           "--save",       "",            "--appendonly", "no", "--dir",
-                           test_directory(), "--daemonize", "no", NULL};
+    const char *words[] = {
+        "redis-server", "--port", "0",     "--unixsocket",   redis->socket, "--save", "",
+        "--appendonly", "no",     "--dir", test_directory(), "--daemonize", "no",     NULL};
     unlink(redis->socket);
     redis->pid = run(words, redis->log);
     test_until(client_connect(&client, redis), 10000, "redis-server does not begin: see %s",
@@ -89,12 +94,15 @@ void server_larderd_start(struct server *larderd, const char *name, const char *
     test_check(file != NULL, "%s: %s", config, strerror(errno));
     fputs(settings, file);
     fclose(file);
-    const char *words[] = {larderd_path(), "-c",    config,      "--map",   map,
+    const char *words[] = {larderd_path(), "-c",      config,    "--map",   map,
                            "--dir",        directory, "--redis", redis_url, NULL};
     larderd->pid = run(words, larderd->log);
 }
 
-void server_freeze(struct server *server) { test_stop(server->pid); }
+void server_freeze(struct server *server)
+{
+    test_stop(server->pid);
+}
 
 void server_thaw(struct server *server)
 {
@@ -103,7 +111,8 @@ void server_thaw(struct server *server)
 
 void server_end(struct server *server, int signal_number)
 {
-    if (server->pid == 0) return;
+    if (server->pid == 0)
+        return;
     test_check(kill(server->pid, signal_number) == 0, "kill: %s", strerror(errno));
     int status = test_wait(server->pid, 20000);
     if (signal_number == SIGTERM) {
@@ -132,13 +141,15 @@ void server_wait_clean(larder *handle, uint64_t milliseconds)
     uint64_t deadline = test_now_us() + milliseconds * 1000;
     for (;;) {
         larder_stats stats = statistics(handle);
-        if (stats.dirty == 0 && stats.pending == 0) return;
+        if (stats.dirty == 0 && stats.pending == 0)
+            return;
         test_check(test_now_us() < deadline, "%" PRIu64 " entries still wait", stats.dirty);
         test_pause_us(2000);
     }
 }
 
-/* ---- A client ------------------------------------------------------------------------------------ */
+/* ---- A client
+ * ------------------------------------------------------------------------------------ */
 
 bool client_connect(struct client *client, const struct server *redis)
 {
@@ -147,7 +158,8 @@ bool client_connect(struct client *client, const struct server *redis)
     snprintf(address.sun_path, sizeof address.sun_path, "%s", redis->socket);
     client->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     test_check(client->socket >= 0, "socket: %s", strerror(errno));
-    if (connect(client->socket, (struct sockaddr *)&address, sizeof address) == 0) return true;
+    if (connect(client->socket, (struct sockaddr *)&address, sizeof address) == 0)
+        return true;
     close(client->socket);
     return false;
 }
@@ -187,7 +199,8 @@ void client_flush(struct client *client)
     for (size_t at = 0; at < client->out_used;) {
         ssize_t sent = send(client->socket, client->out + at, client->out_used - at, MSG_NOSIGNAL);
         test_check(sent > 0 || errno == EINTR, "send: %s", strerror(errno));
-        if (sent > 0) at += (size_t)sent;
+        if (sent > 0)
+            at += (size_t)sent;
     }
     client->out_used = 0;
 }
@@ -206,8 +219,8 @@ static void more(struct client *client)
     }
     struct pollfd wait = {.fd = client->socket, .events = POLLIN};
     test_check(poll(&wait, 1, 10000) == 1, "Redis does not answer in 10 s");
-    ssize_t got = read(client->socket, client->in + client->in_used,
-                       client->in_size - client->in_used);
+    ssize_t got =
+        read(client->socket, client->in + client->in_used, client->in_size - client->in_used);
     test_check(got > 0, "Redis closed the connection");
     client->in_used += (size_t)got;
 }
@@ -218,7 +231,8 @@ static size_t line_end(struct client *client)
     for (;;) {
         size_t left = client->in_used - client->in_at;
         char *end = left > looked ? memmem(client->in + client->in_at, left, "\r\n", 2) : NULL;
-        if (end != NULL) return (size_t)(end - client->in) - client->in_at;
+        if (end != NULL)
+            return (size_t)(end - client->in) - client->in_at;
         looked = left > 0 ? left - 1 : 0;
         more(client);
     }
@@ -239,7 +253,8 @@ struct reply client_reply(struct client *client)
             reply.type = 0;
         } else if (reply.type == '$') {
             reply.size = (size_t)reply.number;
-            while (client->in_used - client->in_at < reply.size + 2) more(client);
+            while (client->in_used - client->in_at < reply.size + 2)
+                more(client);
             reply.text = client->in + client->in_at;
             client->in_at += reply.size + 2;
         }
@@ -251,7 +266,8 @@ struct reply client_words(struct client *client, size_t count, const char *const
 {
     size_t sizes[16];
     test_check(count <= 16, "too many words");
-    for (size_t at = 0; at < count; at++) sizes[at] = strlen(words[at]);
+    for (size_t at = 0; at < count; at++)
+        sizes[at] = strlen(words[at]);
     client_append(client, count, words, sizes);
     return client_reply(client);
 }

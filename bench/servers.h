@@ -1,6 +1,6 @@
-/* servers.h: real servers for the benchmarks: redis-server on a unix socket, larderd ($LARDERD) on a map,
- * stopped, continued and ended by pid, and a small client of Redis's protocol with pipelines. All die
- * with the program that started them.
+/* servers.h: real servers for the benchmarks: redis-server on a unix socket, larderd ($LARDERD) on
+ * a map, stopped, continued and ended by pid, and a small client of Redis's protocol with
+ * pipelines. All die with the program that started them.
  */
 #ifndef LARDER_BENCH_SERVERS_H
 #define LARDER_BENCH_SERVERS_H
@@ -34,7 +34,8 @@ void server_wait_redis(larder *handle, bool up, uint64_t milliseconds);
 /* Wait until nothing waits to be sent. */
 void server_wait_clean(larder *handle, uint64_t milliseconds);
 
-/* ---- A client ------------------------------------------------------------------------------------ */
+/* ---- A client
+ * ------------------------------------------------------------------------------------ */
 
 struct client {
     int socket;

@@ -411,7 +411,8 @@ int main(void)
     eight_at_once();
     fork_with_a_view();
     /* Sanitizers' own locks do not survive a fork beside running threads: not with them. */
-    if (TEST_SLOWNESS == 1) fork_from_threads(test_number("LARDER_FORKS", 100, 2000));
+    if (TEST_SLOWNESS == 1)
+        fork_from_threads(test_number("LARDER_FORKS", 100, 2000));
     int64_t sum = 0;
     char text[32] = "";
     test_check(larder_get(handle, "counter", 7, text, sizeof text - 1, NULL) == LARDER_OK, "get");

@@ -304,7 +304,8 @@ static void fill_together(void)
     statistics();
     uint64_t refused = atomic_load(&board->refused), sets = atomic_load(&board->sets);
     test_figure("full_refused_beside_readers", 100.0 * (double)refused / (double)sets, "%");
-    test_check(TEST_SLOWNESS > 1 || refused * 20 < sets, "%" PRIu64 " of %" PRIu64 " sets refused", refused, sets);
+    test_check(TEST_SLOWNESS > 1 || refused * 20 < sets, "%" PRIu64 " of %" PRIu64 " sets refused",
+               refused, sets);
     is_whole("after three writers");
 }
 

@@ -5,7 +5,8 @@
  * own reads, and no call of theirs may take over a second. Then processes are killed inside
  * larder_open of a map that does not exist yet.
  *
- * The journal lives in anonymous shared memory and is written around each call, never by the library.
+ * The journal lives in anonymous shared memory and is written around each call, never by the
+ * library.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,12 +50,24 @@ struct board {
 static struct board *board;
 static const char *directory;
 
-enum call { CALL_OPEN, CALL_GET, CALL_SET, CALL_DELETE, CALL_MANY, CALL_INCR, CALL_BORROW,
-            CALL_TOUCH, CALL_SCAN, CALL_SHARED, CALL_CLOSE };
+enum call {
+    CALL_OPEN,
+    CALL_GET,
+    CALL_SET,
+    CALL_DELETE,
+    CALL_MANY,
+    CALL_INCR,
+    CALL_BORROW,
+    CALL_TOUCH,
+    CALL_SCAN,
+    CALL_SHARED,
+    CALL_CLOSE
+};
 static const char *const call_names[] = {"open",   "get",   "set",  "delete", "set_many", "incr",
                                          "borrow", "touch", "scan", "shared", "close"};
 
-/* ---- What both sides know ---------------------------------------------------------------------- */
+/* ---- What both sides know ----------------------------------------------------------------------
+ */
 
 static size_t key_text(char out[32], unsigned slot, unsigned index)
 {
@@ -64,8 +77,10 @@ static size_t key_text(char out[32], unsigned slot, unsigned index)
 static size_t size_of(uint64_t tag)
 {
     uint64_t word = (tag * UINT64_C(0x9e3779b97f4a7c15)) >> 16;
-    if (word % 10 < 7) return 8 + (size_t)((word >> 8) % 200);
-    if (word % 10 < 9) return 200 + (size_t)((word >> 8) % 3900);
+    if (word % 10 < 7)
+        return 8 + (size_t)((word >> 8) % 200);
+    if (word % 10 < 9)
+        return 200 + (size_t)((word >> 8) % 3900);
     return 4096 + (size_t)((word >> 8) % (VALUE_MAX - 4096));
 }
 
@@ -82,7 +97,8 @@ static const char *state_of(larder *handle)
 {
     static char text[200];
     larder_stats stats = {0};
-    if (larder_stats_read(handle, &stats, sizeof stats) < 0) return "no statistics";
+    if (larder_stats_read(handle, &stats, sizeof stats) < 0)
+        return "no statistics";
     snprintf(text, sizeof text,
              "generation %" PRIu64 ", %" PRIu64 " entries, %" PRIu64 " reads met damage, %" PRIu64
              " a busy gate, %" PRIu64 " recoveries",
@@ -99,7 +115,8 @@ static uint64_t read_tag(larder *handle, unsigned slot, unsigned index)
     size_t key_size = key_text(key, slot, index);
     larder_info info;
     int code = larder_get(handle, key, key_size, value, sizeof value, &info);
-    if (code == LARDER_MISS) return 0;
+    if (code == LARDER_MISS)
+        return 0;
     test_check(code == LARDER_OK, "get %s: %d %s", key, code, larder_last_error());
     uint64_t tag = 0;
     test_check(test_value_tag(value, info.size, &tag) && info.size == size_of(tag),
@@ -107,7 +124,8 @@ static uint64_t read_tag(larder *handle, unsigned slot, unsigned index)
     return tag;
 }
 
-/* ---- The processes in the loop ------------------------------------------------------------------ */
+/* ---- The processes in the loop ------------------------------------------------------------------
+ */
 
 struct worker {
     larder *handle;
@@ -120,7 +138,10 @@ struct worker {
     uint8_t values[BATCH][VALUE_MAX];
 };
 
-static void call_begins(struct worker *worker) { worker->began_us = test_now_us(); }
+static void call_begins(struct worker *worker)
+{
+    worker->began_us = test_now_us();
+}
 
 static void call_ended(struct worker *worker, enum call call)
 {
@@ -247,7 +268,8 @@ static void do_borrow(struct worker *worker, unsigned index)
     int code = larder_borrow(worker->handle, key, key_size, &view);
     call_ended(worker, CALL_BORROW);
     must(code, "borrow");
-    if (code != LARDER_OK) return;
+    if (code != LARDER_OK)
+        return;
     for (size_t part = 0; part < view.part_count; part++) {
         test_check(at + view.parts[part].iov_len <= VALUE_MAX, "%s: a view too long", key);
         memcpy(worker->value + at, view.parts[part].iov_base, view.parts[part].iov_len);
@@ -279,8 +301,8 @@ static void do_scan(struct worker *worker)
     size_t found = 0;
     void *memory = NULL;
     call_begins(worker);
-    int code = larder_scan(worker->handle, &cursor, bytes, items, 32, LARDER_SCAN_VALUES, &found,
-                           &memory);
+    int code =
+        larder_scan(worker->handle, &cursor, bytes, items, 32, LARDER_SCAN_VALUES, &found, &memory);
     call_ended(worker, CALL_SCAN);
     must(code, "scan");
     for (size_t at = 0; at < found; at++) {
@@ -312,7 +334,8 @@ static void do_shared(struct worker *worker)
     }
     default:
         code = larder_get(worker->handle, key, key_size, worker->value, VALUE_MAX, &info);
-        if (code != LARDER_OK) break;
+        if (code != LARDER_OK)
+            break;
         uint64_t tag = 0;
         test_check(test_value_tag(worker->value, info.size, &tag) && info.size == size_of(tag),
                    "%s: a torn value", key);
@@ -329,15 +352,24 @@ static void work_once(struct worker *worker)
 {
     unsigned index = (unsigned)test_random_below(&worker->random, KEYS);
     uint64_t dice = test_random_below(&worker->random, 100);
-    if (dice < 30) do_set(worker, index);
-    else if (dice < 45) do_delete(worker, index);
-    else if (dice < 65) do_get(worker, index);
-    else if (dice < 72) do_many(worker);
-    else if (dice < 78) do_incr(worker);
-    else if (dice < 82) do_borrow(worker, index);
-    else if (dice < 84) do_touch(worker, index);
-    else if (dice < 86) do_scan(worker);
-    else do_shared(worker);
+    if (dice < 30)
+        do_set(worker, index);
+    else if (dice < 45)
+        do_delete(worker, index);
+    else if (dice < 65)
+        do_get(worker, index);
+    else if (dice < 72)
+        do_many(worker);
+    else if (dice < 78)
+        do_incr(worker);
+    else if (dice < 82)
+        do_borrow(worker, index);
+    else if (dice < 84)
+        do_touch(worker, index);
+    else if (dice < 86)
+        do_scan(worker);
+    else
+        do_shared(worker);
 }
 
 static struct worker *worker_new(unsigned slot, uint64_t stream)
@@ -367,7 +399,8 @@ static int survivor(void *context)
     while (!atomic_load(&board->stop)) {
         if (atomic_load(&board->pause)) {
             atomic_fetch_add(&board->parked, 1);
-            while (atomic_load(&board->pause)) test_pause_us(200);
+            while (atomic_load(&board->pause))
+                test_pause_us(200);
             atomic_fetch_sub(&board->parked, 1);
         }
         work_once(worker);
@@ -396,12 +429,14 @@ static int victim(void *context)
     for (;;) {
         worker_open(worker);
         uint64_t count = reopens ? test_random_below(&worker->random, 20) : UINT64_MAX;
-        while (count-- > 0) work_once(worker);
+        while (count-- > 0)
+            work_once(worker);
         larder_close(&worker->handle);
     }
 }
 
-/* ---- The one that looks -------------------------------------------------------------------------- */
+/* ---- The one that looks
+ * -------------------------------------------------------------------------- */
 
 struct looker {
     int command[2], answer[2];
@@ -428,8 +463,8 @@ static void look_at_slot(larder *handle, unsigned slot)
         uint64_t tag = read_tag(handle, slot, index);
         if (in_flight == NOTHING) {
             test_check(tag == acknowledged,
-                       "own:%u:%u holds %#" PRIx64 ", acknowledged was %#" PRIx64, slot, index,
-                       tag, acknowledged);
+                       "own:%u:%u holds %#" PRIx64 ", acknowledged was %#" PRIx64, slot, index, tag,
+                       acknowledged);
             continue;
         }
         test_check(tag == acknowledged || tag == in_flight,
@@ -480,7 +515,8 @@ static int looker_main(void *context)
             test_check(stats.evictions == 0, "something was evicted from a map of 64 MiB");
         } else {
             look_at_map(handle);
-            for (unsigned slot = 0; slot < SLOTS; slot++) look_at_slot(handle, slot);
+            for (unsigned slot = 0; slot < SLOTS; slot++)
+                look_at_slot(handle, slot);
         }
         test_check(write(looker->answer[1], &command, 1) == 1, "write: %s", strerror(errno));
     }
@@ -498,7 +534,8 @@ static void ask(struct looker *looker, char command)
     test_check(read(looker->answer[0], &answer, 1) == 1, "the looking process ended");
 }
 
-/* ---- The course of it ----------------------------------------------------------------------------- */
+/* ---- The course of it
+ * ----------------------------------------------------------------------------- */
 
 /* Without reaping it. */
 static bool ended(pid_t child)
@@ -533,7 +570,8 @@ static void kill_in_the_loop(uint64_t kills)
     }
     unsigned slots[VICTIM] = {0, 1};
     pid_t survivors[VICTIM];
-    for (unsigned slot = 0; slot < VICTIM; slot++) survivors[slot] = test_spawn(survivor, &slots[slot]);
+    for (unsigned slot = 0; slot < VICTIM; slot++)
+        survivors[slot] = test_spawn(survivor, &slots[slot]);
     pid_t looking = test_spawn(looker_main, &looker);
     close(looker.command[0]);
     close(looker.answer[1]);
@@ -543,8 +581,8 @@ static void kill_in_the_loop(uint64_t kills)
         test_pause_us((200 + test_random_below(&random, 9000)) * TEST_SLOWNESS);
         kill(child, SIGKILL);
         reap_victim(child);
-        /* The survivors go on over the corpse, then rest between two calls while all is looked at: a
-         * walk's snapshot pins every page that they would free. */
+        /* The survivors go on over the corpse, then rest between two calls while all is looked at:
+         * a walk's snapshot pins every page that they would free. */
         uint64_t goal = atomic_load(&board->journals[0].operations) + 20;
         test_until(atomic_load(&board->journals[0].operations) >= goal || ended(survivors[0]), 5000,
                    "a survivor does not go on");
@@ -552,13 +590,15 @@ static void kill_in_the_loop(uint64_t kills)
         test_until(atomic_load(&board->parked) == VICTIM || ended(survivors[0]) ||
                        ended(survivors[1]),
                    5000, "the survivors do not park");
-        for (unsigned slot = 0; slot < VICTIM; slot++) still_runs(survivors[slot], "a survivor");
+        for (unsigned slot = 0; slot < VICTIM; slot++)
+            still_runs(survivors[slot], "a survivor");
         ask(&looker, 'a');
         atomic_store(&board->pause, 0);
         test_until(atomic_load(&board->parked) == 0, 5000, "the survivors do not go on");
     }
     atomic_store(&board->stop, 1);
-    for (unsigned slot = 0; slot < VICTIM; slot++) test_join(survivors[slot], 10000, "a survivor");
+    for (unsigned slot = 0; slot < VICTIM; slot++)
+        test_join(survivors[slot], 10000, "a survivor");
     ask(&looker, 'a');
     ask(&looker, 's');
     close(looker.command[1]);
@@ -625,15 +665,18 @@ int main(void)
     directory = test_directory();
     board = test_shared(sizeof *board);
     uint64_t began = test_now_us();
-    if (kills > 0) kill_in_the_loop(kills);
+    if (kills > 0)
+        kill_in_the_loop(kills);
     uint64_t openings = test_number("LARDER_KILLS_IN_OPEN", kills / 4, kills / 4);
     kill_in_open(openings);
     uint64_t longest = 0, operations = 0;
     for (unsigned slot = 0; slot < SLOTS; slot++) {
         operations += atomic_load(&board->journals[slot].operations);
-        if (slot == VICTIM) continue;
+        if (slot == VICTIM)
+            continue;
         uint64_t took = atomic_load(&board->journals[slot].longest_us);
-        if (took > longest) longest = took;
+        if (took > longest)
+            longest = took;
         printf("survivor %u: longest call %s %" PRIu64 " us\n", slot,
                call_names[atomic_load(&board->journals[slot].longest_call)], took);
     }
@@ -642,6 +685,7 @@ int main(void)
     test_figure("kill_operations", (double)operations, "count");
     test_figure("kill_seconds", (double)(test_now_us() - began) / 1e6, "s");
     test_figure("kill_longest_call_of_a_survivor", (double)longest / 1e3, "ms");
-    test_check(longest <= STALL_US * TEST_SLOWNESS, "a survivor stalled for %" PRIu64 " us", longest);
+    test_check(longest <= STALL_US * TEST_SLOWNESS, "a survivor stalled for %" PRIu64 " us",
+               longest);
     test_end();
 }

@@ -1,6 +1,7 @@
 /* pidns.c: robust mutexes and LMDB's reader table go by pid, so a process of another PID namespace
- * would take living readers for dead ones. It is refused with LARDER_ENAMESPACE, whichever side made
- * the map, and the map is untouched. Skipped where the machine does not let us make a namespace.
+ * would take living readers for dead ones. It is refused with LARDER_ENAMESPACE, whichever side
+ * made the map, and the map is untouched. Skipped where the machine does not let us make a
+ * namespace.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -56,7 +57,8 @@ static int make(void *context)
 static bool write_file(const char *path, const char *text)
 {
     int file = open(path, O_WRONLY | O_CLOEXEC);
-    if (file < 0) return false;
+    if (file < 0)
+        return false;
     bool done = write(file, text, strlen(text)) == (ssize_t)strlen(text);
     close(file);
     return done;
@@ -67,10 +69,13 @@ static bool enter_namespace(void)
 {
     unsigned user = (unsigned)geteuid(), group = (unsigned)getegid();
     char text[64];
-    if (unshare(CLONE_NEWPID) == 0) return true;
-    if (unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0) return false;
+    if (unshare(CLONE_NEWPID) == 0)
+        return true;
+    if (unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0)
+        return false;
     snprintf(text, sizeof text, "%u %u 1\n", user, user);
-    if (!write_file("/proc/self/uid_map", text)) return false;
+    if (!write_file("/proc/self/uid_map", text))
+        return false;
     snprintf(text, sizeof text, "%u %u 1\n", group, group);
     return write_file("/proc/self/setgroups", "deny") && write_file("/proc/self/gid_map", text);
 }
@@ -96,7 +101,8 @@ static int with_handle(void)
  * parent, who has no pid in there. */
 static int run_inside(int (*function)(void))
 {
-    if (!enter_namespace()) return TEST_SKIP;
+    if (!enter_namespace())
+        return TEST_SKIP;
     pid_t child = fork();
     test_check(child >= 0, "fork: %s", strerror(errno));
     if (child == 0) {
