@@ -20,13 +20,14 @@
 
 #define CONTROL_NAME "control"
 
+/* All zeros where it cannot be read (no /proc, no descriptors left): that tells nothing. */
 static void read_boot_id(uint8_t id[16])
 {
     char text[64] = {0};
     int file = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
     if (file >= 0) {
         ssize_t got = read(file, text, sizeof text - 1);
-        (void)got; /* an empty text is one boot for ever: a host without /proc */
+        (void)got;
         (void)close(file);
     }
     memset(id, 0, 16);
@@ -79,9 +80,7 @@ static int fill(struct control *control, const struct control_settings *settings
     control->pid_namespace = pid_namespace();
     control->popularity_size = popularity;
     control->mode = settings->mode;
-    atomic_store(&control->max_value, settings->max_value);
     atomic_store(&control->node, random_node());
-    atomic_store(&control->map_size, settings->map_size);
     atomic_store(&control->clock, (uint64_t)clock_wall_ms() << 16);
     int error = gate_init(&control->write_gate);
     if (error == 0) {
@@ -158,6 +157,7 @@ int control_check_namespace(const struct control *control)
 /* What is wrong with a mapped segment of that size, or LARDER_OK. */
 static int examine(const struct control *control, size_t size, bool *replaceable)
 {
+    static const uint8_t unknown[16];
     uint8_t boot_id[16];
     *replaceable = true;
     if (control->magic != CONTROL_MAGIC) {
@@ -181,7 +181,9 @@ static int examine(const struct control *control, size_t size, bool *replaceable
                          size, control->segment_size);
     }
     read_boot_id(boot_id);
-    if (memcmp(boot_id, control->boot_id, sizeof boot_id) != 0) {
+    if (memcmp(boot_id, unknown, sizeof boot_id) != 0 &&
+        memcmp(control->boot_id, unknown, sizeof boot_id) != 0 &&
+        memcmp(boot_id, control->boot_id, sizeof boot_id) != 0) {
         return error_set(LARDER_EFORMAT, "the map was left behind by an earlier boot");
     }
     if ((atomic_load(&control->generation) & GENERATION_RETIRED) != 0) {
@@ -262,6 +264,29 @@ int control_retire(int directory)
     }
     (void)unlinkat(directory, name, 0);
     return LARDER_OK;
+}
+
+bool ledger_read(struct control_life *life, uint64_t transaction, struct ledger *ledger)
+{
+    struct ledger *shared = &life->ledgers[transaction & 1];
+    /* acquire, and the fence before the second look: pairs with ledger_write() */
+    if (atomic_load_explicit(&shared->transaction, memory_order_acquire) != transaction) {
+        return false;
+    }
+    memcpy(ledger, shared, sizeof *ledger);
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&shared->transaction, memory_order_relaxed) == transaction;
+}
+
+void ledger_write(struct control_life *life, const struct ledger *ledger)
+{
+    uint64_t transaction = atomic_load_explicit(&ledger->transaction, memory_order_relaxed);
+    struct ledger *shared = &life->ledgers[transaction & 1];
+    const size_t head = sizeof shared->transaction;
+    atomic_store_explicit(&shared->transaction, 0, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    memcpy((uint8_t *)shared + head, (const uint8_t *)ledger + head, sizeof *shared - head);
+    atomic_store_explicit(&shared->transaction, transaction, memory_order_release);
 }
 
 void control_poison(struct control *control, uint64_t word)

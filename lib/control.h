@@ -48,7 +48,7 @@ struct control_position {
  * Two copies, as LMDB keeps two meta pages: transaction N writes copy N & 1 before it commits. The
  * copy that names the last committed transaction is the truth, whoever died when. */
 struct ledger {
-    uint64_t transaction;
+    _Atomic uint64_t transaction; /* 0 while it is written */
     uint64_t next_row;   /* of the log; never reused */
     uint64_t next_chunk; /* never reused */
     uint64_t hand;       /* row where eviction goes on */
@@ -60,6 +60,22 @@ struct ledger {
     uint8_t padding[120];
 };
 static_assert(sizeof(struct ledger) == 256, "MAP_FORMAT");
+
+/* What belongs to one generation. The next one's is filled in while the current one is in use; the
+ * generation word switches from one to the other in one store. */
+struct control_life {
+    _Atomic uint64_t generation;
+    _Atomic uint64_t map_size, max_value; /* bytes */
+    uint8_t padding0[40];
+
+    /* written by every transaction */
+    _Atomic uint64_t announced; /* the number of the transaction that is about to begin, or is on */
+    _Atomic uint64_t committed; /* the last one that ended well */
+    uint8_t padding1[48];
+
+    struct ledger ledgers[2];
+};
+static_assert(sizeof(struct control_life) == 640, "MAP_FORMAT");
 
 enum stats_counter { /* MAP_FORMAT: append only */
     STATS_LOOKUPS, /* hits are lookups less misses less absents */
@@ -109,7 +125,7 @@ struct control {
     uint8_t boot_id[16];
     uint64_t pid_namespace; /* inode of /proc/self/ns/pid; 0 where it cannot be known */
     uint64_t popularity_size;
-    _Atomic uint64_t max_value; /* bytes; the map's own limit */
+    uint64_t reserved;
     _Atomic uint32_t node; /* of this life of the map; never 0 */
     uint32_t mode;         /* of the files */
     uint8_t padding0[48];
@@ -118,14 +134,9 @@ struct control {
     _Atomic uint64_t generation; /* GENERATION_* */
     _Atomic uint64_t barrier_max; /* clock of the highest barrier of any bucket; 0: none */
     _Atomic uint64_t pending[CONTROL_PENDING_WORDS]; /* a bit for each ready row */
-    _Atomic uint64_t map_size;
+    _Atomic int64_t retry_at_ms; /* monotonic: no new generation is tried before */
     _Atomic uint32_t replicates;
-    uint8_t padding1[4];
-
-    /* written by every transaction */
-    _Atomic uint64_t announced; /* the number of the transaction that is about to begin, or is on */
-    _Atomic uint64_t committed; /* the last one that ended well */
-    uint8_t padding2[48];
+    _Atomic uint32_t recovery_due; /* a writer died: LMDB's own mutexes are to be repaired */
 
     _Atomic uint64_t clock;          /* hybrid logical clock, last value given */
     _Atomic int64_t clock_offset_ms; /* Redis's clock minus ours */
@@ -135,7 +146,7 @@ struct control {
     struct gate reader_gate; /* before LMDB's reader-table mutex */
     struct gate open_gate;   /* before LMDB's file lock; generations are made inside */
 
-    struct ledger ledgers[2];
+    struct control_life lives[2]; /* of generation N: [N & 1] */
 
     /* the daemon's face */
     _Atomic uint64_t fence;
@@ -152,12 +163,11 @@ struct control {
     _Atomic uint8_t popularity[]; /* popularity_size, a power of two */
 };
 static_assert(offsetof(struct control, generation) == 128, "MAP_FORMAT");
-static_assert(offsetof(struct control, announced) == 192, "MAP_FORMAT");
-static_assert(offsetof(struct control, clock) == 256, "MAP_FORMAT");
-static_assert(offsetof(struct control, write_gate) == 320, "MAP_FORMAT");
-static_assert(offsetof(struct control, ledgers) == 512, "MAP_FORMAT");
-static_assert(offsetof(struct control, fence) == 1024, "MAP_FORMAT");
-static_assert(offsetof(struct control, stats) == 1088, "MAP_FORMAT");
+static_assert(offsetof(struct control, clock) == 192, "MAP_FORMAT");
+static_assert(offsetof(struct control, write_gate) == 256, "MAP_FORMAT");
+static_assert(offsetof(struct control, lives) == 448, "MAP_FORMAT");
+static_assert(offsetof(struct control, fence) == 1728, "MAP_FORMAT");
+static_assert(offsetof(struct control, stats) == 1792, "MAP_FORMAT");
 
 struct control_settings {
     uint64_t map_size, max_value;
@@ -181,6 +191,22 @@ int control_retire(int directory);
 
 /* Say that the generation that word names is damaged. */
 void control_poison(struct control *control, uint64_t word);
+
+static inline struct control_life *control_life_of(struct control *control, uint64_t generation)
+{
+    return &control->lives[generation & 1];
+}
+
+/* The current generation's. */
+static inline struct control_life *control_life(struct control *control)
+{
+    return control_life_of(control, atomic_load(&control->generation));
+}
+
+/* A ledger is written by the gate's holder and read by anybody: its transaction number is zero while it
+ * is being written. False: it is not (any more) the one of that transaction. */
+bool ledger_read(struct control_life *life, uint64_t transaction, struct ledger *ledger);
+void ledger_write(struct control_life *life, const struct ledger *ledger);
 
 static inline size_t control_bucket(uint64_t hash)
 {

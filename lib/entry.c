@@ -68,9 +68,10 @@ static void count(struct ledger *ledger, const struct record_header *header, int
     }
 }
 
-static uint64_t tombstone_cap(const struct writer *writer)
+uint64_t entry_tombstone_cap(const struct store *store)
 {
-    return atomic_load(&writer->control->map_size) / 4096;
+    /* a quarter of the map, if a tombstone with its row takes 256 bytes */
+    return atomic_load(&store->life->map_size) / 1024;
 }
 
 /* Take away what stands behind old beside its record: chunks, and the row unless it is kept. */
@@ -162,20 +163,13 @@ static int replace(struct writer *writer, const struct key *key, const struct re
 int entry_store(struct writer *writer, const struct key *key, const struct record *old,
                 struct record *record, const void *value)
 {
-    struct transaction *t = &writer->transaction;
-    furnish(writer, key, record, value);
     if (old != NULL) {
+        furnish(writer, key, record, value);
         return replace(writer, key, old, record);
     }
-    struct encoded encoded;
-    record->header.row = writer->ledger.next_row++;
-    if (encode(t, record, key->hash, &encoded) == LARDER_OK) {
-        (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
-        free(encoded.memory);
-    }
-    (void)store_log_append(t, record->header.row, key->form, key->form_size);
-    count(&writer->ledger, &record->header, 1);
-    return t->error;
+    /* Another long key of the same form may stand there all the same: then it makes way. */
+    bool inserted;
+    return entry_upsert(writer, key, record, value, &inserted);
 }
 
 int entry_upsert(struct writer *writer, const struct key *key, struct record *record,
@@ -223,7 +217,7 @@ static int erase(struct writer *writer, const struct key *key, const struct reco
 static int entomb(struct writer *writer, const struct key *key, const struct record *old,
                   larder_version version)
 {
-    if (writer->ledger.tombstones >= tombstone_cap(writer) &&
+    if (writer->ledger.tombstones >= entry_tombstone_cap(writer->transaction.store) &&
         (old == NULL || old->header.kind != RECORD_DELETED)) {
         removal_raise_barrier(writer->control, key->hash, version.clock);
         return old == NULL ? LARDER_OK : erase(writer, key, old);

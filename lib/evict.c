@@ -11,19 +11,20 @@
 enum {
     LOOKS_PER_EVICTION = 16, /* rows looked at for each entry that may go */
     LOOKS_LEAST = 256,
+    PAGES_PER_STEP = 2048,   /* of values in chunks: a step holds the gate */
     RECOUNT_EVERY = 16 /* entries between two counts of pages */
 };
 
-uint64_t evict_reserve(const struct control *control)
+uint64_t evict_reserve(const struct control_life *life)
 {
-    uint64_t largest = record_chunks(atomic_load(&control->max_value));
+    uint64_t largest = record_chunks(atomic_load(&life->max_value));
     return 2 * (largest + WRITER_PATH_PAGES);
 }
 
 bool evict_fits(struct writer *writer, uint64_t need)
 {
     struct store *store = writer->transaction.store;
-    uint64_t reserve = evict_reserve(writer->control);
+    uint64_t reserve = evict_reserve(store->life);
     if (store_has_fresh_pages(store, need + reserve)) {
         return true;
     }
@@ -31,7 +32,7 @@ bool evict_fits(struct writer *writer, uint64_t need)
 }
 
 /* Whether the entry of a row goes. It is removed here. */
-static bool judge(struct writer *writer, uint64_t row, const larder_bytes *form)
+static bool judge(struct writer *writer, uint64_t row, const larder_bytes *form, size_t *chunks)
 {
     struct transaction *t = &writer->transaction;
     struct record record;
@@ -59,6 +60,7 @@ static bool judge(struct writer *writer, uint64_t row, const larder_bytes *form)
     if (!expired && atomic_load_explicit(popularity, memory_order_relaxed) != 0) {
         atomic_store_explicit(popularity, 0, memory_order_relaxed);
     } else if (entry_drop(writer, &key, &record) == LARDER_OK) {
+        *chunks = record.chunk_count;
         stats_count(map_stats(writer->map), expired ? STATS_EXPIRATIONS : STATS_EVICTIONS);
         gone = true;
     }
@@ -71,14 +73,18 @@ size_t evict_some(struct writer *writer, uint64_t need, size_t max)
     struct transaction *t = &writer->transaction;
     size_t looks = LOOKS_LEAST + max * LOOKS_PER_EVICTION;
     size_t gone = 0;
+    uint64_t freed = 0;
+    uint64_t hand = writer->ledger.hand;
     bool wrapped = false;
-    while (gone < max && looks-- > 0 && t->error == LARDER_OK) {
+    writer->nothing_left = false;
+    while (gone < max && freed < PAGES_PER_STEP && looks-- > 0 && t->error == LARDER_OK) {
         uint64_t row;
         larder_bytes form;
         int result = store_log_next(t, writer->ledger.hand, &row, &form);
         if (result == LARDER_MISS) {
             if (wrapped && gone == 0) {
-                break; /* twice round, nothing to take */
+                writer->nothing_left = true; /* twice round */
+                break;
             }
             wrapped = true;
             writer->ledger.hand = 0;
@@ -88,12 +94,17 @@ size_t evict_some(struct writer *writer, uint64_t need, size_t max)
             break;
         }
         writer->ledger.hand = row + 1;
-        if (judge(writer, row, &form)) {
+        size_t chunks = 0;
+        if (judge(writer, row, &form, &chunks)) {
             gone++;
-            if (gone % RECOUNT_EVERY == 0 && evict_fits(writer, need)) {
+            freed += 1 + chunks;
+            if ((chunks > 0 || gone % RECOUNT_EVERY == 0) && evict_fits(writer, need)) {
                 break;
             }
         }
+    }
+    if (writer->ledger.hand != hand && !t->changed) {
+        (void)store_touch(t); /* so that the hand moves on, even if all it saw was spared */
     }
     return gone;
 }

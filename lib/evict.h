@@ -13,7 +13,7 @@
 
 /* Pages that must stay free: what one transaction frees the second after it can use, so two of the
  * largest must fit meanwhile. */
-uint64_t evict_reserve(const struct control *control);
+uint64_t evict_reserve(const struct control_life *life);
 
 /* Whether need more pages fit below the reserve. */
 bool evict_fits(struct writer *writer, uint64_t need);

@@ -66,6 +66,20 @@ static void remove_others(int parent, uint64_t keep)
     (void)closedir(listing);
 }
 
+/* The umask took bits away that the group needs. */
+static int set_modes(const char *path, mode_t mode)
+{
+    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    char file[MAP_PATH_MAX + 192];
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        (void)snprintf(file, sizeof file, "%s/%s", path, files[i]);
+        if (chmod(file, mode) != 0) {
+            return error_system(LARDER_ESYSTEM, "chmod of %s", file);
+        }
+    }
+    return LARDER_OK;
+}
+
 int generation_prepare(struct map *map, uint64_t number, uint64_t map_size, char *path,
                        size_t path_size)
 {
@@ -86,6 +100,9 @@ int generation_prepare(struct map *map, uint64_t number, uint64_t map_size, char
         result = store_create(path, map_size, (control->flags & LARDER_PROTECT) != 0,
                               (mode_t)control->mode);
     }
+    if (result == LARDER_OK) {
+        result = set_modes(path, control->mode);
+    }
     if (result != LARDER_OK) {
         remove_directory(map->directory, unfinished);
     }
@@ -99,9 +116,12 @@ void generation_abandon(struct map *map, uint64_t number)
     remove_directory(map->directory, unfinished);
 }
 
-int generation_publish(struct map *map, uint64_t number, const struct ledger *ledger)
+int generation_publish(struct map *map, uint64_t expected_word, const struct ledger *ledger)
 {
     struct control *control = map_control(map);
+    uint64_t number = GENERATION_NUMBER(expected_word) + 1;
+    struct control_life *life = control_life_of(control, number);
+    uint64_t transaction = atomic_load(&ledger->transaction);
     char name[64], unfinished[64];
     (void)snprintf(name, sizeof name, "g%" PRIu64, number);
     (void)snprintf(unfinished, sizeof unfinished, "g%" PRIu64 ".new", number);
@@ -111,13 +131,17 @@ int generation_publish(struct map *map, uint64_t number, const struct ledger *le
         remove_directory(map->directory, unfinished);
         return result;
     }
-    control->ledgers[ledger->transaction & 1] = *ledger;
-    control->ledgers[(ledger->transaction + 1) & 1] = (struct ledger){0};
-    atomic_store(&control->committed, ledger->transaction);
-    atomic_store(&control->announced, ledger->transaction);
+    atomic_store(&life->ledgers[(transaction + 1) & 1].transaction, 0);
+    ledger_write(life, ledger);
+    atomic_store(&life->committed, transaction);
+    atomic_store(&life->announced, transaction);
+    /* The one store that makes it the current one: everything above is seen by whoever sees the new
+     * word. Not over a word that has changed: the segment may have been put aside meanwhile. */
+    if (!atomic_compare_exchange_strong(&control->generation, &expected_word, number)) {
+        remove_directory(map->directory, name);
+        return error_set(LARDER_EBUSY, "the map was replaced meanwhile");
+    }
     stats_count(&control->stats[0], STATS_GENERATIONS);
-    /* release: everything above is seen by whoever sees the new word */
-    atomic_store_explicit(&control->generation, number, memory_order_release);
     remove_others(map->directory, number);
     return LARDER_OK;
 }
@@ -135,40 +159,47 @@ static int first_transaction(struct map *map, const char *path, uint64_t number,
     return result;
 }
 
-int generation_start(struct map *map, bool after_damage)
+int generation_start(struct map *map, uint64_t word)
 {
     struct control *control = map_control(map);
-    uint64_t before = GENERATION_NUMBER(atomic_load(&control->generation));
+    uint64_t before = GENERATION_NUMBER(word);
+    bool after_damage = before != 0;
+    struct control_life *old = control_life_of(control, before);
+    struct control_life *life = control_life_of(control, before + 1);
     char path[MAP_PATH_MAX + 128];
     struct ledger ledger = {.next_row = 1, .next_chunk = 1};
     if (before == 0) {
         /* Nobody has used it yet: the one who makes the first generation chooses. */
-        atomic_store(&control->map_size, map->settings.map_size);
-        atomic_store(&control->max_value, map->settings.max_value);
+        atomic_store(&life->map_size, map->settings.map_size);
+        atomic_store(&life->max_value, map->settings.max_value);
         control->flags = map->settings.flags;
+    } else {
+        atomic_store(&life->map_size, atomic_load(&old->map_size));
+        atomic_store(&life->max_value, atomic_load(&old->max_value));
     }
-    /* An old generation pins its pages until its last process lets go; gone files free the space.
-     */
-    remove_others(map->directory, after_damage ? 0 : before);
+    atomic_store(&life->generation, before + 1);
+    /* The damaged one goes first: the file system may not hold two. */
+    remove_others(map->directory, 0);
     int result =
-        generation_prepare(map, before + 1, atomic_load(&control->map_size), path, sizeof path);
+        generation_prepare(map, before + 1, atomic_load(&life->map_size), path, sizeof path);
     if (result != LARDER_OK) {
         return result;
     }
-    result = first_transaction(map, path, before + 1, &ledger.transaction);
+    uint64_t transaction = 0;
+    result = first_transaction(map, path, before + 1, &transaction);
     if (result != LARDER_OK) {
         generation_abandon(map, before + 1);
         return result;
     }
+    atomic_store(&ledger.transaction, transaction);
     for (size_t i = 0; i < 2; i++) { /* what must never go back, whatever else was lost */
-        const struct ledger *old = &control->ledgers[i];
-        ledger.next_row = old->next_row > ledger.next_row ? old->next_row : ledger.next_row;
-        ledger.next_chunk =
-            old->next_chunk > ledger.next_chunk ? old->next_chunk : ledger.next_chunk;
+        uint64_t row = old->ledgers[i].next_row, chunk = old->ledgers[i].next_chunk;
+        ledger.next_row = row > ledger.next_row ? row : ledger.next_row;
+        ledger.next_chunk = chunk > ledger.next_chunk ? chunk : ledger.next_chunk;
     }
     if (after_damage) {
         /* What stood in the lost data is unknown: nothing older than now may come back in. */
         removal_raise_all_floors(control, clock_next(control).clock);
     }
-    return generation_publish(map, before + 1, &ledger);
+    return generation_publish(map, word, &ledger);
 }

@@ -301,7 +301,7 @@ int larder_open(const char *name, const larder_options *given, larder **out)
         free(handle);
         return result;
     }
-    uint64_t limit = atomic_load(&map_control(handle->map)->max_value);
+    uint64_t limit = atomic_load(&control_life(map_control(handle->map))->max_value);
     handle->magic = HANDLE_MAGIC;
     handle->wanted_value = options->max_value;
     handle->flags = options->flags;

@@ -227,9 +227,7 @@ static int walk(larder *handle, inspect_report *report)
             break;
         }
         /* The ledger copy of this snapshot is overwritten two transactions later. */
-        ledger = t->store->control->ledgers[t->number & 1];
-        atomic_thread_fence(memory_order_acquire);
-        if (ledger.transaction == t->number) {
+        if (ledger_read(t->store->life, t->number, &ledger)) {
             break;
         }
         store_read_end(t);

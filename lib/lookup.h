@@ -13,6 +13,8 @@
 #include "map.h"
 #include "removal.h"
 
+enum { LOOKUP_TRIES = 3 }; /* a control segment may be replaced under a reader; not again and again */
+
 struct lookup {
     struct key key;
     struct record record;

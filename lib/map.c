@@ -18,7 +18,7 @@
 #include "error.h"
 #include "registry.h"
 
-enum { ATTACH_TRIES = 5, REPLACE_WAIT_MS = 1000 };
+enum { ATTACH_TRIES = 5, REPLACE_WAIT_MS = 1000, RETRY_MS = 1000, BUSY_MS = 100 };
 
 struct map_retired {
     struct map_retired *next;
@@ -88,7 +88,7 @@ static int reattach_control_locked(struct map *map)
     if (retired == NULL) {
         return error_set(LARDER_ENOMEM, "out of memory");
     }
-    int result = attach_control(map->directory, &map->settings, false, &control, &size);
+    int result = attach_control(map->directory, &map->settings, map->attach_only, &control, &size);
     if (result != LARDER_OK) {
         free(retired);
         return result;
@@ -118,9 +118,9 @@ void map_damaged(struct map *map)
     }
 }
 
-static int enter(struct map *map, struct gate *gate, const char *what)
+static int enter(struct map *map, struct gate *gate, int64_t wait_ms, const char *what)
 {
-    switch (gate_enter(gate, MAP_OPEN_WAIT_MS)) {
+    switch (gate_enter(gate, wait_ms)) {
     case GATE_ENTERED:
     case GATE_RECOVERED:
         return LARDER_OK;
@@ -134,10 +134,11 @@ static int enter(struct map *map, struct gate *gate, const char *what)
 
 int map_enter_gates(struct map *map)
 {
+    const int64_t wait_ms = MAP_OPEN_WAIT_MS;
     struct control *control = map_control(map);
-    int result = enter(map, &control->open_gate, "open");
+    int result = enter(map, &control->open_gate, wait_ms, "open");
     if (result == LARDER_OK) {
-        result = enter(map, &control->write_gate, "write");
+        result = enter(map, &control->write_gate, wait_ms, "write");
         if (result != LARDER_OK) {
             gate_leave(&control->open_gate);
         }
@@ -152,19 +153,32 @@ void map_leave_gates(struct map *map)
     gate_leave(&control->open_gate);
 }
 
-static int start_generation(struct map *map, bool after_damage)
+/* Inside the open gate. A generation that cannot be made is not tried again at once, by anybody. */
+static int start_generation(struct map *map, uint64_t word, int64_t wait_ms)
 {
     struct control *control = map_control(map);
-    int result = enter(map, &control->write_gate, "write");
-    if (result == LARDER_OK) {
-        result = generation_start(map, after_damage);
-        gate_leave(&control->write_gate);
+    int64_t now = clock_monotonic_ms();
+    if (now < atomic_load(&control->retry_at_ms)) {
+        return error_set(LARDER_EBUSY, "the map could not be made a moment ago: not tried again yet");
+    }
+    int result = enter(map, &control->write_gate, wait_ms, "write");
+    if (result != LARDER_OK) {
+        return result;
+    }
+    result = generation_start(map, word);
+    gate_leave(&control->write_gate);
+    if (result != LARDER_OK && result != LARDER_EBUSY) {
+        if (GENERATION_NUMBER(word) == 0) {
+            map_damaged(map); /* nobody has used it: leave nothing behind */
+        } else {
+            atomic_store(&control->retry_at_ms, now + RETRY_MS);
+        }
     }
     return result;
 }
 
 /* Open the current generation, making it where it is missing or damaged. Inside the open gate. */
-static int open_generation(struct map *map, struct store **store)
+static int open_generation(struct map *map, int64_t wait_ms, struct store **store)
 {
     struct control *control = map_control(map);
     int result = LARDER_ECORRUPT;
@@ -181,7 +195,7 @@ static int open_generation(struct map *map, struct store **store)
                              GENERATION_NUMBER(word), map->path);
         }
         if (GENERATION_NUMBER(word) == 0 || damaged) {
-            result = start_generation(map, GENERATION_NUMBER(word) != 0);
+            result = start_generation(map, word, wait_ms);
             if (result != LARDER_OK) {
                 return result;
             }
@@ -198,7 +212,23 @@ static int open_generation(struct map *map, struct store **store)
     return result;
 }
 
-int map_refresh_locked(struct map *map)
+/* Whether the directory that was opened still stands under its name. LMDB opens its files by name, the
+ * control segment is held by descriptor: they must be of one map. */
+static int check_place(const struct map *map)
+{
+    struct stat status;
+    if (stat(map->path, &status) != 0) {
+        return errno == ENOENT || errno == ENOTDIR
+                   ? error_set(LARDER_ENOTFOUND, "%s was removed: open the map again", map->path)
+                   : error_system(LARDER_ESYSTEM, "%s", map->path);
+    }
+    if (status.st_dev != map->device || status.st_ino != map->inode) {
+        return error_set(LARDER_ENOTFOUND, "%s was replaced: open the map again", map->path);
+    }
+    return LARDER_OK;
+}
+
+static int refresh(struct map *map, int64_t wait_ms)
 {
     int result = LARDER_OK;
     for (int tries = 0; tries < 3; tries++) {
@@ -217,13 +247,16 @@ int map_refresh_locked(struct map *map)
         }
         result = control_check_namespace(control); /* a child may have been born into another one */
         if (result == LARDER_OK) {
-            result = enter(map, &control->open_gate, "open");
+            result = check_place(map);
+        }
+        if (result == LARDER_OK) {
+            result = enter(map, &control->open_gate, wait_ms, "open");
         }
         if (result != LARDER_OK) {
             return result;
         }
         struct store *opened = NULL;
-        result = open_generation(map, &opened);
+        result = open_generation(map, wait_ms, &opened);
         gate_leave(&control->open_gate);
         if (result == LARDER_EFORMAT) {
             continue; /* retired meanwhile */
@@ -240,6 +273,15 @@ int map_refresh_locked(struct map *map)
         return LARDER_OK;
     }
     return result == LARDER_OK ? error_set(LARDER_EBUSY, "the map is being replaced") : result;
+}
+
+int map_refresh_locked(struct map *map, int64_t wait_ms)
+{
+    int result = refresh(map, wait_ms);
+    atomic_store_explicit(&map->busy_until_ms,
+                          result == LARDER_OK ? 0 : clock_monotonic_ms() + BUSY_MS,
+                          memory_order_relaxed);
+    return result;
 }
 
 /* ---- Maps ------------------------------------------------------------------------------------- */
@@ -278,6 +320,7 @@ static int new_map(const char *path, int directory, const struct control_setting
     map->directory = fcntl(directory, F_DUPFD_CLOEXEC, 0);
     map->settings = *settings;
     map->read_only = read_only;
+    map->attach_only = attach_only;
     atomic_store(&map->wake_fifo, -1);
     if (map->directory < 0 || fstat(directory, &status) != 0) {
         int result = error_system(LARDER_ESYSTEM, "%s", path);
@@ -293,10 +336,7 @@ static int new_map(const char *path, int directory, const struct control_setting
         if (attach_only && GENERATION_NUMBER(word) == 0) {
             result = error_set(LARDER_ENOTFOUND, "%s: there is no such map yet", path);
         } else {
-            result = map_refresh_locked(map);
-            if (result != LARDER_OK && GENERATION_NUMBER(atomic_load(&control->generation)) == 0) {
-                (void)control_retire(directory); /* it could not be made: leave nothing behind */
-            }
+            result = map_refresh_locked(map, MAP_OPEN_WAIT_MS);
         }
     }
     if (result != LARDER_OK) {
@@ -330,6 +370,7 @@ int map_acquire(const char *path, int directory, const struct control_settings *
     if (result == LARDER_OK) {
         map->references++;
         map->read_only &= read_only;
+        map->attach_only &= attach_only;
         *out = map;
     }
     registry_unlock();
@@ -343,6 +384,7 @@ void map_release(struct map **handle)
     registry_lock();
     if (--map->references == 0) {
         registry_remove_locked(map);
+        registry_free_spare_views_locked(map);
         registry_close_readers_locked(map);
         struct store *store = atomic_exchange(&map->store, NULL);
         if (store != NULL) {

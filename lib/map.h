@@ -37,6 +37,9 @@ struct map {
     _Atomic int wake_fifo; /* writing end, -1 until needed */
     _Atomic unsigned views;
     struct control_settings settings; /* what to make a map with */
+    bool attach_only;                 /* never make one */
+    _Atomic int64_t busy_until_ms;    /* monotonic: reads do not try to open before */
+    struct reader *spare_views;       /* the registry's: readers that views gave back */
     bool read_only; /* every handle is: a damaged generation is left for others to replace */
 };
 
@@ -57,23 +60,24 @@ void map_release(struct map **map);
  * calls next makes another map. */
 void map_damaged(struct map *map);
 
-/* Bring map->store to the current generation, making one where there is none or a damaged one.
- * The registry's lock is held. */
-int map_refresh_locked(struct map *map);
+/* Bring map->store to the current generation, making one where there is none or a damaged one; gates are
+ * waited for wait_ms each. The registry's lock is held. ENOTFOUND: the directory was removed. */
+int map_refresh_locked(struct map *map, int64_t wait_ms);
 
 /* ---- Generations; under the open gate and the write gate ---------------------------------------
  */
 
-/* Start an empty generation in place of the current one. */
-int generation_start(struct map *map, bool after_damage);
+/* Start an empty generation in place of the one of that word, which is none yet or damaged. */
+int generation_start(struct map *map, uint64_t word);
 
 /* Make the files of generation number, under a name that nobody looks for; path receives it. */
 int generation_prepare(struct map *map, uint64_t number, uint64_t map_size, char *path,
                        size_t path_size);
 void generation_abandon(struct map *map, uint64_t number);
 
-/* Make it the current one; the ledger goes with it. */
-int generation_publish(struct map *map, uint64_t number, const struct ledger *ledger);
+/* Make the next one after expected_word's the current one, if that is still the word; the ledger goes
+ * with it. Its control_life has its sizes already. */
+int generation_publish(struct map *map, uint64_t expected_word, const struct ledger *ledger);
 
 /* Give the map another size: a new generation with all that is dirty, the tombstones, and as much
  * of the rest, newest first to stay, as fits. The registry's lock and both gates are held. */

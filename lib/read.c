@@ -11,6 +11,25 @@
 
 enum { VIEWS_MAX = 64 };
 
+/* Ask for what is dead, then take the snapshot, both of one control segment. */
+static int snapshot(struct map *map, struct lookup *lookups, size_t count, struct stats_slot *stats,
+                    struct transaction **t)
+{
+    for (int tries = 0; tries < LOOKUP_TRIES; tries++) {
+        struct control *control = map_control(map);
+        for (size_t i = 0; i < count; i++) {
+            lookups[i].dead_before = removal_dead_before(control, lookups[i].key.hash);
+        }
+        int result = registry_snapshot(map, stats, t);
+        if (__builtin_expect(result != LARDER_OK || (*t)->store->control == control, 1)) {
+            return result;
+        }
+        store_read_end(*t); /* the segment was replaced in between: ask the new one */
+        stats = NULL;
+    }
+    return error_set(LARDER_EBUSY, "the map is being replaced");
+}
+
 /* Key, barriers, snapshot, record: then the caller copies and calls store_read_end(). With a result
  * that is not OK or ABSENT the snapshot has been given back. */
 static int begin(const struct larder *handle, const void *key, size_t key_size, struct lookup *l,
@@ -21,25 +40,19 @@ static int begin(const struct larder *handle, const void *key, size_t key_size, 
         result = key_make(&l->key, key, key_size);
     }
     if (__builtin_expect(result != LARDER_OK, 0)) {
-        return result < 0 ? result : LARDER_ESYSTEM; /* outcomes come from the snapshot alone */
-    }
-    struct control *control = map_control(handle->map);
-    l->dead_before = removal_dead_before(control, l->key.hash); /* before the snapshot */
-    struct stats_slot *stats = map_stats(handle->map);
-    result = registry_snapshot(handle->map, peek ? NULL : stats, t);
-    if (__builtin_expect(result == LARDER_ENAMESPACE, 0)) {
         return result;
     }
+    struct stats_slot *stats = map_stats(handle->map);
+    result = snapshot(handle->map, l, 1, peek ? NULL : stats, t);
     if (__builtin_expect(result != LARDER_OK, 0)) {
+        if (result == LARDER_ENAMESPACE) {
+            return result;
+        }
         /* Whatever keeps us from looking, to the caller the cache just does not have it. */
         stats_count(stats, result == LARDER_EBUSY ? STATS_READ_BUSY : STATS_READ_CORRUPT);
         stats_count(stats, STATS_LOOKUPS);
         stats_count(stats, STATS_MISSES);
         return LARDER_MISS;
-    }
-    if (__builtin_expect((*t)->store->control != control, 0)) {
-        /* the segment was replaced in between: nothing of the old one's pending rows counts */
-        l->dead_before = 0;
     }
     result = lookup_find(handle, *t, l, peek);
     if (result != LARDER_OK && result != LARDER_ABSENT) {
@@ -200,12 +213,18 @@ int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view 
     if (result != LARDER_OK) {
         return result;
     }
-    l.dead_before = removal_dead_before(map_control(handle->map), l.key.hash);
+    struct control *control = map_control(handle->map);
+    l.dead_before = removal_dead_before(control, l.key.hash);
     result = registry_view_begin(handle->map, map_stats(handle->map), &reader);
+    if (result == LARDER_OK && reader->transaction.store->control != control) {
+        l.dead_before = UINT64_MAX; /* the segment was replaced in between: a miss is never wrong */
+    }
     if (result != LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_READ_BUSY);
         (void)atomic_fetch_sub(&handle->map->views, 1);
-        return result == LARDER_ENOMEM || result == LARDER_ELIMIT ? result : LARDER_MISS;
+        return result == LARDER_ENOMEM || result == LARDER_ELIMIT || result == LARDER_ENAMESPACE
+                   ? result
+                   : LARDER_MISS;
     }
     result = lookup_find(handle, &reader->transaction, &l, false);
     if (result == LARDER_OK || result == LARDER_ABSENT) {
@@ -283,22 +302,18 @@ int larder_get_many(larder *handle, larder_item *items, size_t count, void **mem
     if (lookups == NULL) {
         return error_set(LARDER_ENOMEM, "out of memory");
     }
-    struct control *control = map_control(handle->map);
     for (size_t i = 0; i < count && result == LARDER_OK; i++) {
         items[i].value = NULL;
         items[i].value_size = 0;
         items[i].outcome = LARDER_MISS;
         result = key_make(&lookups[i].key, items[i].key, items[i].key_size);
-        if (result == LARDER_OK) {
-            lookups[i].dead_before = removal_dead_before(control, lookups[i].key.hash);
-        }
     }
     if (result != LARDER_OK) {
         free(lookups);
         return result;
     }
     stats_add(map_stats(handle->map), STATS_LOOKUPS, count);
-    if (registry_snapshot(handle->map, NULL, &t) != LARDER_OK) {
+    if (snapshot(handle->map, lookups, count, NULL, &t) != LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_READ_BUSY);
         stats_add(map_stats(handle->map), STATS_MISSES, count);
         free(lookups);

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "error.h"
 
 __thread struct reader *registry_current __attribute__((tls_model("initial-exec")));
@@ -82,7 +83,7 @@ void registry_store_drop(struct store *store)
 int registry_store(struct map *map, struct store **out)
 {
     registry_lock();
-    int result = map_refresh_locked(map);
+    int result = map_refresh_locked(map, MAP_OPEN_WAIT_MS);
     if (result == LARDER_OK) {
         *out = atomic_load(&map->store);
         registry_store_use_locked(*out);
@@ -190,10 +191,26 @@ static int open_reader_locked(struct reader *reader, struct map *map)
     return result;
 }
 
+/* It was busy or failed a moment ago: a read is a miss then, it does not queue up behind others. */
+static int check_busy(struct map *map)
+{
+    int64_t until = atomic_load_explicit(&map->busy_until_ms, memory_order_relaxed);
+    return until == 0 || clock_monotonic_ms() >= until
+               ? LARDER_OK
+               : error_set(LARDER_EBUSY, "the map could not be opened a moment ago");
+}
+
 int registry_reader_slow(struct map *map, struct transaction **out)
 {
+    int result = check_busy(map);
+    if (result != LARDER_OK) {
+        return result;
+    }
     registry_lock();
-    int result = map_refresh_locked(map);
+    result = check_busy(map);
+    if (result == LARDER_OK) {
+        result = map_refresh_locked(map, MAP_READER_WAIT_MS);
+    }
     struct reader *reader = NULL;
     if (result == LARDER_OK) {
         reader = thread_reader_locked(map);
@@ -218,23 +235,63 @@ int registry_reader_slow(struct map *map, struct transaction **out)
     return result;
 }
 
-int registry_view_begin(struct map *map, struct stats_slot *lookups, struct reader **out)
+/* One that an earlier view gave back, or a new one. */
+static int view_reader_locked(struct map *map, struct reader **out)
 {
+    while (map->spare_views != NULL) {
+        struct reader *spare = map->spare_views;
+        map->spare_views = spare->next_of_thread;
+        if (atomic_load(&spare->map) == map &&
+            spare->transaction.store == atomic_load(&map->store)) {
+            *out = spare;
+            return LARDER_OK;
+        }
+        close_reader_locked(spare); /* of an older generation */
+        unlink_reader_locked(spare);
+        free(spare);
+    }
     struct reader *reader = calloc(1, sizeof *reader);
     if (reader == NULL) {
         return error_set(LARDER_ENOMEM, "out of memory");
     }
+    int result = open_reader_locked(reader, map);
+    if (result != LARDER_OK) {
+        free(reader);
+        return result;
+    }
+    link_reader_locked(reader);
+    *out = reader;
+    return LARDER_OK;
+}
+
+void registry_free_spare_views_locked(struct map *map)
+{
+    while (map->spare_views != NULL) {
+        struct reader *spare = map->spare_views;
+        map->spare_views = spare->next_of_thread;
+        close_reader_locked(spare);
+        unlink_reader_locked(spare);
+        free(spare);
+    }
+}
+
+int registry_view_begin(struct map *map, struct stats_slot *lookups, struct reader **out)
+{
+    struct reader *reader = NULL;
+    int result = check_busy(map);
+    if (result != LARDER_OK) {
+        return result;
+    }
     registry_lock();
-    int result = map_refresh_locked(map);
+    result = check_busy(map);
     if (result == LARDER_OK) {
-        result = open_reader_locked(reader, map);
+        result = map_refresh_locked(map, MAP_READER_WAIT_MS);
     }
     if (result == LARDER_OK) {
-        link_reader_locked(reader);
+        result = view_reader_locked(map, &reader);
     }
     registry_unlock();
     if (result != LARDER_OK) {
-        free(reader);
         return result;
     }
     result = store_read_begin(&reader->transaction, lookups);
@@ -252,10 +309,17 @@ void registry_view_end(struct reader **handle)
     *handle = NULL;
     registry_check_fork();
     registry_lock();
-    close_reader_locked(reader); /* in a child nothing is left to close */
-    unlink_reader_locked(reader);
+    struct map *map = atomic_load(&reader->map);
+    if (map != NULL && reader->transaction.store == atomic_load(&map->store)) {
+        store_read_end(&reader->transaction);
+        reader->next_of_thread = map->spare_views;
+        map->spare_views = reader;
+    } else {
+        close_reader_locked(reader); /* in a child nothing is left to close */
+        unlink_reader_locked(reader);
+        free(reader);
+    }
     registry_unlock();
-    free(reader);
 }
 
 /* ---- Maps ------------------------------------------------------------------------------------ */
@@ -304,6 +368,7 @@ void registry_after_fork(void)
     for (struct map *map = maps; map != NULL; map = map->next) {
         atomic_store(&map->store, NULL);
         atomic_store(&map->views, 0);
+        atomic_store(&map->busy_until_ms, 0);
         atomic_store(&map->stats, stats_claim(map_control(map)));
     }
     while (stores != NULL) {

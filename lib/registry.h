@@ -53,6 +53,9 @@ void registry_store_add_locked(struct store *store);
 void registry_store_use_locked(struct store *store);
 void registry_store_drop_locked(struct store *store);
 
+/* Close the readers that views gave back (the map's last handle is going). */
+void registry_free_spare_views_locked(struct map *map);
+
 /* Close every thread's reader of a map (its last handle is going). */
 void registry_close_readers_locked(struct map *map);
 

@@ -44,6 +44,30 @@ uint64_t removal_count_pending(struct control *control)
     return count;
 }
 
+size_t removal_copy_pending(struct control *control, struct removal_mark *marks)
+{
+    size_t count = 0;
+    for (size_t word = 0; word < CONTROL_PENDING_WORDS; word++) {
+        uint64_t bits = atomic_load_explicit(&control->pending[word], memory_order_acquire);
+        for (; bits != 0; bits &= bits - 1) {
+            struct pending_row *row =
+                &control->pending_rows[word * 64 + (size_t)__builtin_ctzll(bits)];
+            marks[count++] = (struct removal_mark){
+                .hash = atomic_load_explicit(&row->hash, memory_order_relaxed),
+                .clock = atomic_load_explicit(&row->clock, memory_order_relaxed)};
+        }
+    }
+    return count;
+}
+
+uint64_t removal_barrier(struct control *control, uint64_t hash)
+{
+    if (atomic_load_explicit(&control->barrier_max, memory_order_acquire) == 0) {
+        return 0;
+    }
+    return atomic_load_explicit(&control->barriers[control_bucket(hash)], memory_order_acquire);
+}
+
 void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t clock)
 {
     raise_to(&control->floors[control_bucket(hash)], clock);
@@ -128,6 +152,13 @@ bool removal_next_pending(struct control *control, size_t *index, struct removal
             break;
         default: /* being filled, or its claimer died doing so: then its call never returned */
             if (claimer > 0 && (kill(claimer, 0) == 0 || errno != ESRCH)) {
+                continue;
+            }
+            /* Only from the very state that was looked at: it may have become ready before it died. */
+            if (!atomic_compare_exchange_strong(&row->state, &state,
+                                                (uint64_t)(uint32_t)getpid() << 32 |
+                                                    PENDING_CLAIMED)) {
+                i--;
                 continue;
             }
         }

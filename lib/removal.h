@@ -44,6 +44,14 @@ static inline bool removal_any_pending(struct control *control)
 /* Rows that wait to be made durable. */
 uint64_t removal_count_pending(struct control *control);
 
+/* For a walk over many keys: the pending rows as they are before its snapshot is taken. marks holds
+ * CONTROL_PENDING_ROWS. Barriers need no copy, they never go. */
+struct removal_mark {
+    uint64_t hash, clock;
+};
+size_t removal_copy_pending(struct control *control, struct removal_mark *marks);
+uint64_t removal_barrier(struct control *control, uint64_t hash);
+
 /* Remember that the key was invalidated at that version. Falls back to the barrier of its bucket
  * when the table is full or the key too long; then true is returned. */
 bool removal_pend(struct control *control, const struct key *key, larder_version version);

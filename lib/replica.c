@@ -121,19 +121,7 @@ int replica_publish_state(larder *handle, uint64_t fence, bool redis_up, int64_t
 
 int replica_wake_fd(larder *handle)
 {
-    if (handle_enter(handle) != LARDER_OK) {
-        return -1;
-    }
-    /* for writing too, so that it never reads as "all writers gone" */
-    int fifo =
-        openat(handle->map->directory, WAKE_NAME, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-    if (fifo >= 0) {
-        int before = atomic_exchange(&handle->map->wake_fifo, fifo);
-        if (before >= 0) {
-            (void)close(before);
-        }
-    }
-    return fifo;
+    return handle_enter(handle) == LARDER_OK ? wake_open(handle->map) : -1;
 }
 
 void replica_wake_arm(larder *handle)
@@ -206,6 +194,10 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
     const uint8_t *key =
         record.long_key != NULL ? record.long_key : (const uint8_t *)form->data + 1;
     size_t key_size = record.long_key != NULL ? record.long_key_size : form->size - 1;
+    if (record.header.kind != RECORD_DELETED &&
+        record.header.clock <= removal_barrier(t->store->control, key_hash(key, key_size))) {
+        return LARDER_MISS; /* dead: the janitor makes a deletion of it, and that goes out */
+    }
     size_t value_size = record.value_size;
     if (!grow(batch, *used, key_size + value_size)) {
         return error_set(LARDER_ENOMEM, "no memory for the outbox");
@@ -385,7 +377,7 @@ static int store_inbound(struct writer *writer, const struct key *key, const str
     const replica_record *in = &event->record;
     bool dead = in->kind == REPLICA_DELETED || clock_expired(in->expires_at_ms);
     bool unusable =
-        event->value_missing || in->value_size > atomic_load(&writer->control->max_value);
+        event->value_missing || in->value_size > atomic_load(&writer->transaction.store->life->max_value);
     event->verdict = unusable && !dead ? REPLICA_REFUSED : REPLICA_APPLIED;
     if ((dead || unusable) && old == NULL && in->kind != REPLICA_DELETED) {
         return LARDER_OK; /* nothing of ours to take away */
@@ -508,12 +500,12 @@ int replica_position_read(larder *handle, replica_position *out)
     if (result != LARDER_OK) {
         return result;
     }
-    struct control *control = t->store->control;
-    struct ledger ledger = control->ledgers[t->number & 1];
-    if (ledger.transaction != t->number) {
-        ledger = control->ledgers[(t->number + 1) & 1];
-    }
+    struct ledger ledger;
+    bool whole = store_ledger(t, &ledger);
     store_read_end(t);
+    if (!whole) {
+        return error_set(LARDER_EBUSY, "no ledger to be had: writers are too fast");
+    }
     *out = (replica_position){.epoch = ledger.position.epoch,
                               .number = ledger.position.number,
                               .nonce = ledger.position.nonce};

@@ -11,18 +11,6 @@
 
 enum { DIRTY_LOOKS_MAX = 4096 };
 
-/* The ledger of a snapshot. Writers may be overwriting one copy; the other one is the snapshot's or
- * its successor's. */
-static struct ledger ledger_of(struct control *control, uint64_t transaction)
-{
-    struct ledger ledger = control->ledgers[transaction & 1];
-    atomic_thread_fence(memory_order_acquire);
-    if (ledger.transaction != transaction) {
-        ledger = control->ledgers[(transaction + 1) & 1];
-    }
-    return ledger;
-}
-
 /* Time of the oldest write that is still dirty, as far as a bounded look from the log's end shows.
  */
 static int64_t oldest_dirty(struct transaction *t)
@@ -68,7 +56,8 @@ static void from_counters(struct control *control, larder_stats *stats)
 
 static void from_snapshot(struct transaction *t, larder_stats *stats)
 {
-    struct ledger ledger = ledger_of(t->store->control, t->number);
+    struct ledger ledger = {0};
+    (void)store_ledger(t, &ledger);
     stats->entries = ledger.values;
     stats->tombstones = ledger.tombstones;
     stats->dirty = ledger.dirty;
@@ -104,7 +93,7 @@ int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out)
                          atomic_load(&own->counters[STATS_ABSENT]);
     stats.process_sets = atomic_load(&own->counters[STATS_SETS]);
     stats.pending = removal_count_pending(control);
-    stats.map_size = atomic_load(&control->map_size);
+    stats.map_size = atomic_load(&control_life(control)->map_size);
     stats.generation = GENERATION_NUMBER(atomic_load(&control->generation));
     stats.processes = stats_processes(control);
     stats.daemon_heartbeat_ms = atomic_load(&control->daemon_heartbeat_ms);

@@ -100,11 +100,11 @@ static int walk(struct copy *copy, visitor *visit, size_t rows_per_commit)
     return result == LARDER_MISS ? LARDER_OK : result;
 }
 
-static int fill_generation(struct copy *copy, const struct control *scratch)
+static int fill_generation(struct copy *copy)
 {
-    uint64_t pages = evict_reserve(scratch);
-    uint64_t size = atomic_load(&scratch->map_size);
-    uint64_t room = size - pages * scratch->page_size;
+    const struct control_life *life = copy->target->life;
+    uint64_t size = atomic_load(&life->map_size);
+    uint64_t room = size - evict_reserve(life) * copy->target->control->page_size;
     int result = walk(copy, weigh, 0);
     if (result != LARDER_OK) {
         return result;
@@ -128,64 +128,45 @@ static int fill_generation(struct copy *copy, const struct control *scratch)
     return result;
 }
 
-/* A control segment for the time of copying, so that the new files' transactions do not show in the
- * real one, where readers of the old ones look. */
-static struct control *make_scratch(const struct control *control, uint64_t map_size)
-{
-    struct control *scratch = calloc(1, sizeof *scratch);
-    if (scratch != NULL) {
-        scratch->page_size = control->page_size;
-        scratch->flags = control->flags;
-        scratch->mode = control->mode;
-        atomic_store(&scratch->map_size, map_size);
-        atomic_store(&scratch->max_value, handle_value_limit(0, map_size));
-    }
-    return scratch;
-}
-
 int generation_resize(struct map *map, uint64_t map_size)
 {
     struct control *control = map_control(map);
     struct store *store = atomic_load(&map->store);
-    uint64_t number = store->generation + 1;
-    uint64_t last = store_last_transaction(store);
+    uint64_t word = store->generation;
     char path[MAP_PATH_MAX + 128];
-    struct copy copy = {.ledger = control->ledgers[last & 1]};
-    if (atomic_load(&control->generation) != store->generation) {
+    struct copy copy = {.skip_bytes = 0};
+    if (atomic_load(&control->generation) != word ||
+        !ledger_read(store->life, store_last_transaction(store), &copy.ledger)) {
         return error_set(LARDER_EBUSY, "the map is being replaced");
     }
-    struct control *scratch = make_scratch(control, map_size);
-    if (scratch == NULL) {
-        return error_set(LARDER_ENOMEM, "out of memory");
-    }
     copy.ledger.values = copy.ledger.tombstones = copy.ledger.dirty = 0;
-    int result = generation_prepare(map, number, map_size, path, sizeof path);
+    struct control_life *life = control_life_of(control, word + 1);
+    atomic_store(&life->generation, word + 1);
+    atomic_store(&life->map_size, map_size);
+    atomic_store(&life->max_value, handle_value_limit(0, map_size));
+    int result = generation_prepare(map, word + 1, map_size, path, sizeof path);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    result = store_open(path, control, word + 1, &copy.target);
     if (result == LARDER_OK) {
-        result = store_open(path, scratch, number, &copy.target);
-        if (result == LARDER_OK) {
-            result = store_reader_open(store, &copy.from, READER_WAIT_MS);
-        }
-        if (result == LARDER_OK) {
-            result = store_read_begin(&copy.from, NULL);
-            if (result == LARDER_OK) {
-                result = fill_generation(&copy, scratch);
-                copy.ledger.transaction = store_last_transaction(copy.target);
-                store_read_end(&copy.from);
-            }
-            store_reader_close(&copy.from);
-        }
-        store_close(&copy.target);
-        if (result != LARDER_OK) {
-            generation_abandon(map, number);
-        }
+        result = store_reader_open(store, &copy.from, READER_WAIT_MS);
     }
     if (result == LARDER_OK) {
-        atomic_store(&control->map_size, map_size);
-        atomic_store(&control->max_value, atomic_load(&scratch->max_value));
-        result = generation_publish(map, number, &copy.ledger);
+        result = store_read_begin(&copy.from, NULL);
+        if (result == LARDER_OK) {
+            result = fill_generation(&copy);
+            atomic_store(&copy.ledger.transaction, store_last_transaction(copy.target));
+            store_read_end(&copy.from);
+        }
+        store_reader_close(&copy.from);
     }
-    free(scratch);
-    return result;
+    store_close(&copy.target);
+    if (result != LARDER_OK) {
+        generation_abandon(map, word + 1);
+        return result;
+    }
+    return generation_publish(map, word, &copy.ledger);
 }
 
 int upkeep_resize(larder *handle, uint64_t map_size, bool *changed)
@@ -200,8 +181,8 @@ int upkeep_resize(larder *handle, uint64_t map_size, bool *changed)
     }
     struct map *map = handle->map;
     registry_lock();
-    result = map_refresh_locked(map);
-    if (result == LARDER_OK && atomic_load(&map_control(map)->map_size) != map_size) {
+    result = map_refresh_locked(map, MAP_OPEN_WAIT_MS);
+    if (result == LARDER_OK && atomic_load(&control_life(map_control(map))->map_size) != map_size) {
         result = map_enter_gates(map);
         if (result == LARDER_OK) {
             result = generation_resize(map, map_size);
@@ -209,12 +190,12 @@ int upkeep_resize(larder *handle, uint64_t map_size, bool *changed)
             map_leave_gates(map);
         }
         if (result == LARDER_OK) {
-            result = map_refresh_locked(map);
+            result = map_refresh_locked(map, MAP_OPEN_WAIT_MS);
         }
     }
     if (result == LARDER_OK) {
         handle->max_value =
-            handle_value_limit(handle->wanted_value, atomic_load(&map_control(map)->map_size));
+            handle_value_limit(handle->wanted_value, atomic_load(&control_life(map_control(map))->map_size));
     }
     registry_unlock();
     return result;

@@ -41,7 +41,20 @@ struct scan {
     larder_bytes prefix;
     uint32_t flags;
     struct arena arena;
+    size_t mark_count; /* pending invalidations, copied before the snapshot was taken */
+    struct removal_mark marks[CONTROL_PENDING_ROWS];
 };
+
+static uint64_t dead_before(const struct scan *scan, uint64_t hash)
+{
+    uint64_t dead = removal_barrier(scan->control, hash);
+    for (size_t i = 0; i < scan->mark_count; i++) {
+        if (scan->marks[i].hash == hash && scan->marks[i].clock > dead) {
+            dead = scan->marks[i].clock;
+        }
+    }
+    return dead;
+}
 
 static bool begins_with(const struct scan *scan, const uint8_t *key, size_t size)
 {
@@ -71,7 +84,7 @@ static int take(struct scan *scan, const larder_bytes *form, const larder_bytes 
     if (!begins_with(scan, key, key_size)) {
         return LARDER_MISS;
     }
-    uint64_t dead = removal_dead_before(scan->control, key_hash(key, key_size));
+    uint64_t dead = dead_before(scan, key_hash(key, key_size));
     int outcome = lookup_judge(&record, dead, &expired);
     if (outcome == LARDER_MISS) {
         return LARDER_MISS;
@@ -154,9 +167,21 @@ int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, lard
     }
     *found = 0;
     *memory = NULL;
-    struct scan scan = {.handle = handle, .prefix = prefix, .flags = flags};
-    scan.control = map_control(handle->map);
-    result = registry_snapshot(handle->map, NULL, &scan.t);
+    struct scan scan;
+    memset(&scan, 0, offsetof(struct scan, marks));
+    scan.handle = handle;
+    scan.prefix = prefix;
+    scan.flags = flags;
+    for (int tries = 0; tries < LOOKUP_TRIES; tries++) {
+        scan.control = map_control(handle->map);
+        scan.mark_count = removal_copy_pending(scan.control, scan.marks);
+        result = registry_snapshot(handle->map, NULL, &scan.t);
+        if (result != LARDER_OK || scan.t->store->control == scan.control) {
+            break;
+        }
+        store_read_end(scan.t); /* the segment was replaced in between: ask the new one */
+        result = LARDER_EBUSY;
+    }
     if (result != LARDER_OK) {
         return result;
     }

@@ -209,7 +209,10 @@ static int check_file(const char *path, const char *name, uint64_t least)
     struct stat status;
     (void)snprintf(file, sizeof file, "%s/%s", path, name);
     if (lstat(file, &status) != 0) {
-        return error_system(errno == EACCES ? LARDER_EACCESS : LARDER_ECORRUPT, "%s", file);
+        return error_system(errno == EACCES                        ? LARDER_EACCESS
+                            : errno == ENOENT || errno == ENOTDIR ? LARDER_ECORRUPT
+                                                                  : LARDER_ESYSTEM,
+                            "%s", file);
     }
     if (!S_ISREG(status.st_mode)) {
         return error_set(LARDER_EACCESS, "%s is not a regular file", file);
@@ -291,9 +294,27 @@ static int open_once(struct store *store, const char *path, uint64_t map_size, b
     return opened;
 }
 
+static int on_own_slot(const char *line, void *context)
+{
+    int pid = 0;
+    if (sscanf(line, "%d", &pid) == 1 && pid == (int)getpid()) {
+        ++*(int *)context;
+    }
+    return 0;
+}
+
+/* Slots under this process's number before it has taken any are a dead namesake's: mdb_reader_check()
+ * would pass them over for ever. Closing an environment clears all of its own number. */
+static bool has_namesake(struct store *store)
+{
+    int slots = 0;
+    (void)mdb_reader_list(store->env, on_own_slot, &slots);
+    return slots > 0; /* open_databases() has given its own back */
+}
+
 int store_open(const char *path, struct control *control, uint64_t generation, struct store **out)
 {
-    uint64_t map_size = atomic_load(&control->map_size);
+    uint64_t map_size = atomic_load(&control_life_of(control, generation)->map_size);
     bool protect = (control->flags & LARDER_PROTECT) != 0;
     int result = check_file(path, "data.mdb", map_size);
     if (result == LARDER_OK) {
@@ -307,6 +328,7 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
         return error_set(LARDER_ENOMEM, "out of memory");
     }
     store->control = control;
+    store->life = control_life_of(control, generation);
     store->generation = generation;
     store->max_pages = map_size / control->page_size;
     int code = open_once(store, path, map_size, protect);
@@ -318,13 +340,18 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
          tries++) {
         code = open_once(store, path, map_size, protect);
     }
+    if (code == MDB_SUCCESS && has_namesake(store)) {
+        mdb_env_close(store->env);
+        code = open_once(store, path, map_size, protect);
+    }
     if (code != MDB_SUCCESS) {
         free(store);
         if (code == EBUSY) {
             return error_set(LARDER_EBUSY, "the reader table is locked by another process");
         }
-        result = convert(NULL, code, "opening the map's files");
-        return result == LARDER_ESYSTEM ? LARDER_ECORRUPT : result;
+        /* Only what LMDB calls damage is damage: a process without descriptors must not cost the others
+         * their map. */
+        return convert(NULL, code, "opening the map's files");
     }
     *out = store;
     return LARDER_OK;
@@ -384,7 +411,7 @@ void store_reader_close(struct transaction *reader)
 
 int store_read_begin(struct transaction *reader, struct stats_slot *lookups)
 {
-    struct control *control = reader->store->control;
+    struct control_life *life = reader->store->life;
     reader->error = LARDER_OK;
     for (int tries = 0; tries < RENEW_TRIES; tries++) {
         int code = mdb_txn_renew(reader->txn);
@@ -402,7 +429,7 @@ int store_read_begin(struct transaction *reader, struct stats_slot *lookups)
         } else {
             atomic_thread_fence(memory_order_seq_cst);
         }
-        uint64_t announced = atomic_load_explicit(&control->announced, memory_order_acquire);
+        uint64_t announced = atomic_load_explicit(&life->announced, memory_order_acquire);
         if (__builtin_expect(announced < reader->number + 2, 1)) {
             return LARDER_OK;
         }
@@ -410,6 +437,21 @@ int store_read_begin(struct transaction *reader, struct stats_slot *lookups)
     }
     reader->error = error_set(LARDER_EBUSY, "no stable snapshot in %d tries", RENEW_TRIES);
     return reader->error;
+}
+
+bool store_ledger(struct transaction *reader, struct ledger *ledger)
+{
+    struct control_life *life = reader->store->life;
+    if (ledger_read(life, reader->number, ledger)) {
+        return true;
+    }
+    for (int tries = 0; tries < RENEW_TRIES; tries++) {
+        if (ledger_read(life, atomic_load_explicit(&life->committed, memory_order_acquire),
+                        ledger)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void store_read_end(struct transaction *reader)
@@ -430,9 +472,10 @@ int store_write_begin(struct store *store, struct transaction *writer)
     }
     (void)mdb_env_info(store->env, &info);
     uint64_t next = (uint64_t)info.me_last_txnid + 1;
-    /* release, and LMDB's mutex below is a full barrier: seen before any page of this transaction is
-     * written. Pairs with store_read_begin(). */
-    atomic_store_explicit(&store->control->announced, next, memory_order_release);
+    /* Seen before any page of this transaction is written and before the reader table is looked at.
+     * Pairs with store_read_begin(). */
+    atomic_store_explicit(&store->life->announced, next, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
     volatile int code = MDB_PANIC;
     GUARDED(code = mdb_txn_begin(store->env, NULL, 0, &writer->txn), return hosed(writer));
     if (code != MDB_SUCCESS) {
@@ -463,7 +506,7 @@ int store_write_commit(struct transaction *writer)
     if (code != MDB_SUCCESS) {
         return fail(writer, code, "committing a write");
     }
-    atomic_store_explicit(&writer->store->control->committed, writer->number, memory_order_release);
+    atomic_store_explicit(&writer->store->life->committed, writer->number, memory_order_release);
     return LARDER_OK;
 }
 
@@ -546,12 +589,13 @@ static int append(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val
     GUARDED(
         {
             code = mdb_put(t->txn, database, key, data, MDB_APPEND);
-            if (code == MDB_KEYEXIST) {
-                code = mdb_put(t->txn, database, key, data, 0);
+            if (code == MDB_KEYEXIST) { /* but never over another's */
+                code = mdb_put(t->txn, database, key, data, MDB_NOOVERWRITE);
             }
         },
         return hosed(t));
-    return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, what);
+    return code == MDB_SUCCESS ? LARDER_OK
+                               : fail(t, code == MDB_KEYEXIST ? MDB_CORRUPTED : code, what);
 }
 
 static int delete(struct transaction *t, MDB_dbi database, MDB_val *key, const char *what)

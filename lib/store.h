@@ -33,6 +33,7 @@ struct store {
     struct MDB_env *env;
     unsigned log, chunks; /* database handles */
     struct control *control;
+    struct control_life *life; /* of this generation */
     uint64_t generation;
     uint64_t max_pages;
     const uint8_t *base; /* of the mapping; see in_page() */
@@ -72,6 +73,10 @@ void store_reader_close(struct transaction *reader);
  * With a slot the lookup is counted there, by the instruction that is the fence as well. */
 int store_read_begin(struct transaction *reader, struct stats_slot *lookups);
 void store_read_end(struct transaction *reader);
+
+/* The ledger of a snapshot or, writers being quick, of a later one: for what needs no exact match.
+ * False: writers are too quick even for that. */
+bool store_ledger(struct transaction *reader, struct ledger *ledger);
 
 /* Begin and end a write transaction; inside the write gate. Ending without change aborts. */
 int store_write_begin(struct store *store, struct transaction *writer);

@@ -10,12 +10,29 @@
 #include "evict.h"
 #include "format.h"
 #include "handle.h"
+#include "removal.h"
 #include "writer.h"
 
 enum { STEP_ROWS_MAX = 1024, STEP_WAIT_MS = 10, CANDIDATES_MAX = 256, EVICT_STEP = 64 };
 
 /* ---- Expiry -----------------------------------------------------------------------------------
  */
+
+/* The barrier under which an entry is dead, or 0. It is removed as if it had been deleted then, so that
+ * the deletion travels, too. */
+static uint64_t dead_by_barrier(struct control *control, const larder_bytes *form,
+                                const struct record *record)
+{
+    if (record->header.kind == RECORD_DELETED ||
+        record->header.clock > atomic_load(&control->barrier_max)) {
+        return 0;
+    }
+    uint64_t hash = record->long_key != NULL
+                        ? key_hash(record->long_key, record->long_key_size)
+                        : key_hash((const uint8_t *)form->data + 1, form->size - 1);
+    uint64_t barrier = removal_barrier(control, hash);
+    return record->header.clock <= barrier ? barrier : 0;
+}
 
 static bool is_done_with(const struct record *record, int64_t tombstones_before_ms)
 {
@@ -51,7 +68,8 @@ static int find_candidates(struct transaction *t, upkeep_step *step, size_t max_
             return result;
         }
         if (result == LARDER_OK && record_decode(bytes.data, bytes.size, &record) &&
-            is_done_with(&record, before_ms)) {
+            (is_done_with(&record, before_ms) ||
+             dead_by_barrier(t->store->control, &form, &record) != 0)) {
             rows[(*count)++] = row;
         }
     }
@@ -72,16 +90,23 @@ static int remove_row(struct writer *writer, uint64_t wanted, int64_t before_ms,
     }
     result = store_entry_get(t, form.data, form.size, &bytes);
     if (result != LARDER_OK || !record_decode(bytes.data, bytes.size, &record) ||
-        record.header.row != row || !is_done_with(&record, before_ms)) {
+        record.header.row != row) {
         return result < 0 ? result : LARDER_OK;
+    }
+    uint64_t barrier = dead_by_barrier(writer->control, &form, &record);
+    bool done = is_done_with(&record, before_ms);
+    if (barrier == 0 && !done) {
+        return LARDER_OK;
     }
     result = entry_key(&form, &record, &key, &memory);
     if (result == LARDER_OK) {
         bool value = record.header.kind != RECORD_DELETED;
-        result = entry_drop(writer, &key, &record);
+        larder_version version = {.clock = barrier, .node = atomic_load(&writer->control->node)};
+        result = barrier != 0 ? entry_delete(writer, &key, &record, version)
+                              : entry_drop(writer, &key, &record);
         if (result == LARDER_OK) {
             ++*removed;
-            if (value) {
+            if (value && done) {
                 stats_count(map_stats(writer->map), STATS_EXPIRATIONS);
             }
         }
@@ -98,6 +123,7 @@ int upkeep_expire(larder *handle, upkeep_step *step, size_t max_rows, int64_t to
     size_t count = 0;
     upkeep_step next = {.next_row = step->next_row};
     int64_t before_ms = clock_wall_ms() - tombstone_ms;
+    struct ledger ledger;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
         result = registry_snapshot(handle->map, NULL, &t);
@@ -106,6 +132,9 @@ int upkeep_expire(larder *handle, upkeep_step *step, size_t max_rows, int64_t to
         return result;
     }
     max_rows = max_rows > STEP_ROWS_MAX ? STEP_ROWS_MAX : max_rows;
+    if (store_ledger(t, &ledger) && ledger.tombstones > entry_tombstone_cap(t->store) / 2) {
+        before_ms = INT64_MAX; /* those that Redis has go early: the floors stand for them */
+    }
     result = find_candidates(t, &next, max_rows, before_ms, rows, &count);
     store_read_end(t);
     if (result == LARDER_OK && count > 0) {
@@ -155,7 +184,7 @@ int upkeep_evict(larder *handle, double share, size_t max_entries, size_t *evict
             return LARDER_OK;
         }
         /* "need" so large that the eviction ends at the watermark, not at the reserve */
-        uint64_t reserve = evict_reserve(writer.control);
+        uint64_t reserve = evict_reserve(writer.transaction.store->life);
         uint64_t need = pages - wanted > reserve ? pages - wanted - reserve : 0;
         size_t left = max_entries - *evicted;
         size_t gone = evict_some(&writer, need, left < EVICT_STEP ? left : EVICT_STEP);
@@ -164,8 +193,11 @@ int upkeep_evict(larder *handle, double share, size_t max_entries, size_t *evict
             return result;
         }
         *evicted += gone;
-        if (gone == 0) {
+        if (writer.nothing_left) {
             return error_set(LARDER_EFULL, "nothing more can be evicted");
+        }
+        if (gone == 0) {
+            return LARDER_OK; /* all it saw was spared; the hand goes on from there */
         }
     }
     return LARDER_OK;

@@ -8,6 +8,9 @@
 
 #define WAKE_NAME "wake"
 
+/* This process's descriptor of the FIFO, opened once; -1: there is none. */
+int wake_open(struct map *map);
+
 /* After a commit that the daemon should know of. One load while it is awake. */
 void wake_daemon_slow(struct map *map);
 

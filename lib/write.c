@@ -196,7 +196,6 @@ static int set_operation(struct writer *writer, void *context)
 
 static int run_set(larder *handle, struct set_request *request)
 {
-    bool replaces = request->condition != SET_IF_MISSING; /* add would have left an old value */
     int result;
     if (request->value_size > handle->max_value) {
         result = too_big(handle, request->value_size);
@@ -206,7 +205,7 @@ static int run_set(larder *handle, struct set_request *request)
     }
     if (result == LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_SETS);
-    } else if (was_refused(result) && replaces) {
+    } else if (was_refused(result) && request->condition == SET_ALWAYS) {
         invalidate_later(handle, &request->key);
     }
     return result;
@@ -381,6 +380,10 @@ int larder_touch(larder *handle, const void *key, size_t key_size, const larder_
     } while (result == LARDER_ESIZE);
     free(memory);
     count_refusal(handle, result);
+    if (was_refused(result) && clock_expired(request.expires_at_ms)) {
+        invalidate_later(handle, &request.key); /* a delete in all but name */
+        result = LARDER_OK;
+    }
     if (result == LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_TOUCHES);
     }

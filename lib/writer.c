@@ -15,7 +15,8 @@
 #include "removal.h"
 #include "wake.h"
 
-enum { GENERATION_TRIES = 3, ROOM_ROUNDS = 4, EVICT_BATCH = 512, READER_PATIENCE_MS = 50 };
+enum { GENERATION_TRIES = 3, ROOM_WAITS = 4, /* of the handle, in all */
+    ROOM_ROUNDS = 4, EVICT_BATCH = 512, READER_PATIENCE_MS = 50 };
 
 /* ---- Begin and end ---------------------------------------------------------------------------- */
 
@@ -34,6 +35,7 @@ static int enter_gate(struct writer *writer, int64_t wait_ms)
     }
     if (entered == GATE_RECOVERED) {
         stats_count(map_stats(writer->map), STATS_GATE_RECOVERIES);
+        atomic_store(&writer->control->recovery_due, 1);
         return LARDER_OK;
     }
     (void)pthread_setcancelstate(writer->cancelled, NULL);
@@ -76,19 +78,36 @@ static int apply_pending(struct writer *writer)
     return LARDER_OK;
 }
 
-static int begin_inside(struct writer *writer, struct store *store, bool pending_first)
+/* The first write after a writer died: LMDB repairs its mutex and looks through the reader table, for
+ * which it takes the reader mutex. That one has no deadline, so it is entered through its gate. */
+static int begin_recovering(struct writer *writer, struct store *store, int64_t wait_ms)
 {
+    struct gate *gate = &writer->control->reader_gate;
+    if (gate_enter(gate, wait_ms) < 0) {
+        return error_set(LARDER_EBUSY, "a writer died, and the reader table is locked");
+    }
     int result = store_write_begin(store, &writer->transaction);
+    gate_leave(gate);
+    if (result == LARDER_OK) {
+        atomic_store(&writer->control->recovery_due, 0);
+    }
+    return result;
+}
+
+static int begin_inside(struct writer *writer, struct store *store, int64_t wait_ms,
+                        bool pending_first)
+{
+    writer->transaction = (struct transaction){.store = store};
+    int result = __builtin_expect(atomic_load(&writer->control->recovery_due) != 0, 0)
+                     ? begin_recovering(writer, store, wait_ms)
+                     : store_write_begin(store, &writer->transaction);
     if (result != LARDER_OK) {
         return result;
     }
     uint64_t last = writer->transaction.number - 1;
-    writer->ledger = writer->control->ledgers[last & 1];
-    if (writer->ledger.transaction != last) {
+    if (!ledger_read(store->life, last, &writer->ledger)) {
         control_poison(writer->control, store->generation);
-        return error_set(LARDER_ECORRUPT,
-                         "the ledger is of transaction %" PRIu64 ", the data of %" PRIu64,
-                         writer->ledger.transaction, last);
+        return error_set(LARDER_ECORRUPT, "there is no ledger of transaction %" PRIu64, last);
     }
     writer->replicates = atomic_load(&writer->control->replicates) != 0;
     if (pending_first && removal_any_pending(writer->control)) {
@@ -121,7 +140,7 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
             leave(writer); /* it changed while we waited */
             continue;
         }
-        result = begin_inside(writer, store, pending_first);
+        result = begin_inside(writer, store, wait_ms, pending_first);
         if (result != LARDER_OK) {
             writer_abort(writer);
         }
@@ -141,7 +160,7 @@ int writer_commit(struct writer *writer)
     bool changed = t->changed;
     if (changed && t->error == LARDER_OK) {
         writer->ledger.transaction = t->number;
-        writer->control->ledgers[t->number & 1] = writer->ledger;
+        ledger_write(t->store->life, &writer->ledger);
         /* the ledger before the commit, also for whoever looks after this thread was killed */
         atomic_signal_fence(memory_order_seq_cst);
     }
@@ -198,8 +217,8 @@ static int make_room(const struct larder *handle, uint64_t need)
             writer_abort(&writer);
             return result;
         }
-        size_t gone = evict_some(&writer, need, EVICT_BATCH);
-        if (gone == 0 && !fits && writer.transaction.error == LARDER_OK) {
+        (void)evict_some(&writer, need, EVICT_BATCH);
+        if (writer.nothing_left && !fits && writer.transaction.error == LARDER_OK) {
             result = full_because_of_reader(store);
             writer_abort(&writer);
             return result;
@@ -258,6 +277,7 @@ int writer_run(const struct larder *handle, size_t need, writer_operation *opera
                                                               : READER_PATIENCE_MS;
     uint64_t pages = record_chunks(need) + WRITER_PATH_PAGES / 4;
     struct writer writer;
+    int64_t started = 0;
     int result = LARDER_EFULL;
     for (int round = 0; round < ROOM_ROUNDS;) {
         result = writer_begin(&writer, handle, handle->write_wait_ms);
@@ -276,6 +296,11 @@ int writer_run(const struct larder *handle, size_t need, writer_operation *opera
         }
         if (result != LARDER_EFULL) {
             return result;
+        }
+        int64_t now = clock_monotonic_ms();
+        started = started == 0 ? now : started;
+        if (now - started > ROOM_WAITS * handle->write_wait_ms) {
+            break;
         }
         int room = make_room(handle, pages);
         if (room == LARDER_EFULL && clear_dead_readers(handle)) {

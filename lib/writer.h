@@ -32,6 +32,7 @@ struct writer {
     struct ledger ledger;
     int cancelled; /* the thread's cancel state before */
     bool replicates;
+    bool nothing_left; /* evict_some() went round and found nothing to take */
     size_t applied_count;
     uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
 };
@@ -79,6 +80,9 @@ int entry_reseal(struct writer *writer, const struct key *key, const struct reco
 
 /* Make an entry dirty, its row the last of the log, as if it had just been written. */
 int entry_requeue(struct writer *writer, const struct key *key, const struct record *old);
+
+/* How many tombstones a map of that size keeps: past it the barrier of the key's bucket rises instead. */
+uint64_t entry_tombstone_cap(const struct store *store);
 
 /* The key of a record that was found by its form. memory keeps a long key's bytes (free it). */
 int entry_key(const larder_bytes *form, const struct record *record, struct key *key,
