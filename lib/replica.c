@@ -409,7 +409,7 @@ static int apply_one(struct writer *writer, replica_event *event)
     struct record old;
     const replica_record *in = &event->record;
     int result = key_make(&key, in->key, in->key_size);
-    if (result != LARDER_OK) {
+    if (result != LARDER_OK || in->kind < REPLICA_VALUE || in->kind > REPLICA_DELETED) {
         event->verdict = REPLICA_REFUSED;
         return LARDER_OK;
     }
