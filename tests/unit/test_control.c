@@ -92,8 +92,6 @@ START_TEST(a_segment_is_what_was_asked_for)
     ck_assert_uint_eq(status.st_mode & 07777u, 0640);
     struct control *control = attach(&size);
     ck_assert_uint_eq(size, (size_t)status.st_size);
-    ck_assert_uint_eq(atomic_load(&control->map_size), settings.map_size);
-    ck_assert_uint_eq(atomic_load(&control->max_value), settings.max_value);
     ck_assert_uint_eq(control->flags, LARDER_PROTECT);
     ck_assert_uint_eq(control->mode, 0640);
     ck_assert_uint_ne(atomic_load(&control->node), 0);
@@ -119,7 +117,6 @@ START_TEST(the_second_to_make_one_gets_the_first_ones)
     ck_assert_int_eq(control_create(directory, &others), LARDER_OK);
     control = attach(&size);
     ck_assert_uint_eq(atomic_load(&control->node), node);
-    ck_assert_uint_eq(atomic_load(&control->map_size), settings.map_size);
     control_detach(&control, size);
     ck_assert_uint_eq(files(), 1); /* no temporary ones are left */
 }

@@ -54,7 +54,7 @@ static void fill(void)
     size_t count = 0;
     for (unsigned number = 0; count < KEYS; number++) {
         int size = snprintf(keys[count], sizeof keys[count], "k%u", number);
-        seen[count] = evict_popularity(maps_control(map), key_hash(keys[count], (size_t)size));
+        seen[count] = evict_popularity(atomic_load(&map->map->store), key_hash(keys[count], (size_t)size));
         bool shared = false;
         for (size_t i = 0; i < count; i++) {
             shared |= seen[i] == seen[count];
@@ -102,7 +102,7 @@ END_TEST
 START_TEST(a_hit_writes_its_mark_once_and_a_peek_never)
 {
     fill();
-    _Atomic uint8_t *mark = evict_popularity(maps_control(map), key_hash(keys[0], strlen(keys[0])));
+    _Atomic uint8_t *mark = evict_popularity(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0])));
     ck_assert_uint_eq(atomic_load(mark), 0);
     ck_assert(there(keys[0]));
     ck_assert_uint_eq(atomic_load(mark), 0);
@@ -125,7 +125,7 @@ START_TEST(the_expired_go_even_when_they_were_asked_for)
     larder_policy policy = {.expiry = larder_expire_at(until)};
     ck_assert_int_eq(larder_set(map, keys[0], strlen(keys[0]), "x", 1, &policy), LARDER_OK);
     (void)maps_has(map, keys[0]);
-    atomic_store(evict_popularity(maps_control(map), key_hash(keys[0], strlen(keys[0]))), 1);
+    atomic_store(evict_popularity(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0]))), 1);
     while (!clock_expired(until)) {
     }
     ck_assert_uint_eq(evict(1), 1);
@@ -174,8 +174,8 @@ END_TEST
 START_TEST(room_is_what_two_of_the_largest_writes_need)
 {
     struct writer writer;
-    uint64_t reserve = evict_reserve(maps_control(map));
-    uint64_t largest = record_chunks(atomic_load(&maps_control(map)->max_value));
+    uint64_t reserve = evict_reserve(control_life(maps_control(map)));
+    uint64_t largest = record_chunks(atomic_load(&control_life(maps_control(map))->max_value));
     ck_assert_uint_ge(reserve, 2 * largest);
     ck_assert_int_eq(writer_begin(&writer, map, 1000), LARDER_OK);
     ck_assert(evict_fits(&writer, 0));
@@ -220,7 +220,7 @@ START_TEST(one_huge_value_does_not_wipe_the_rest)
 {
     char key[24];
     static char value[1000];
-    uint64_t limit = atomic_load(&maps_control(map)->max_value);
+    uint64_t limit = atomic_load(&control_life(maps_control(map))->max_value);
     char *huge = calloc(1, limit);
     ck_assert_ptr_nonnull(huge);
     for (int i = 0; i < 20000; i++) {

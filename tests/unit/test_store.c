@@ -30,7 +30,7 @@ static void make_store(void)
     control =
         mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     ck_assert(control != MAP_FAILED);
-    atomic_store(&control->map_size, MAP_BYTES);
+    atomic_store(&control_life_of(control, 1)->map_size, MAP_BYTES);
     atomic_store(&control->generation, 1);
     control->page_size = (uint32_t)sysconf(_SC_PAGESIZE);
     control->mode = 0600;
@@ -128,7 +128,7 @@ START_TEST(entries_are_written_found_and_removed)
     put(&t, "\2a", "elsewhere");
     is(&t, "\2b", "straight to where the insert stood");
     commit(&t);
-    ck_assert_uint_eq(atomic_load(&control->committed), t.number);
+    ck_assert_uint_eq(atomic_load(&control_life_of(control, 1)->committed), t.number);
     t = begin_write();
     ck_assert_int_eq(store_entry_delete(&t, "\2a", 2), LARDER_OK);
     ck_assert_int_eq(store_entry_delete(&t, "\2a", 2), LARDER_MISS);
@@ -174,7 +174,7 @@ START_TEST(what_is_not_committed_never_was)
     is(&w, "\2k", "old");
     commit(&w); /* without a change: aborted */
     ck_assert_uint_eq(store_last_transaction(store), last);
-    ck_assert_uint_eq(atomic_load(&control->committed), last);
+    ck_assert_uint_eq(atomic_load(&control_life_of(control, 1)->committed), last);
     w = begin_write();
     ck_assert_int_eq(store_touch(&w), LARDER_OK); /* nothing but a number */
     commit(&w);
@@ -369,10 +369,10 @@ START_TEST(writers_that_are_always_ahead_make_a_read_busy)
     put(&w, "\2a", "one");
     commit(&w);
     store_read_end(&r);
-    uint64_t announced = atomic_exchange(&control->announced, w.number + 2);
+    uint64_t announced = atomic_exchange(&control_life_of(control, 1)->announced, w.number + 2);
     ck_assert_int_eq(store_read_begin(&r, NULL), LARDER_EBUSY);
     ck_assert_ptr_nonnull(strstr(larder_last_error(), "100 tries"));
-    atomic_store(&control->announced, announced);
+    atomic_store(&control_life_of(control, 1)->announced, announced);
     struct stats_slot slot = {.pid = 1};
     ck_assert_int_eq(store_read_begin(&r, &slot), LARDER_OK);
     ck_assert_uint_eq(atomic_load(&slot.counters[STATS_LOOKUPS]), 1);

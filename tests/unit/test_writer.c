@@ -105,7 +105,7 @@ static int write_and_die(void *context)
     }
     if (stage > AFTER_PUT) {
         writer.ledger.transaction = writer.transaction.number;
-        writer.control->ledgers[writer.transaction.number & 1] = writer.ledger;
+        ledger_write(writer.transaction.store->life, &writer.ledger);
     }
     if (stage > AFTER_LEDGER && store_write_commit(&writer.transaction) != LARDER_OK) {
         return 3;
@@ -136,8 +136,8 @@ START_TEST(a_ledger_of_another_transaction_is_damage)
     struct writer writer;
     ck_assert_int_eq(maps_set(map, "key", "old"), LARDER_OK);
     struct control *control = maps_control(map);
-    uint64_t last = atomic_load(&control->committed);
-    control->ledgers[last & 1].transaction += 2;
+    uint64_t last = atomic_load(&control_life(control)->committed);
+    control_life(control)->ledgers[last & 1].transaction += 2;
     ck_assert_int_eq(writer_begin(&writer, map, 100), LARDER_ECORRUPT);
     ck_assert_ptr_nonnull(strstr(larder_last_error(), "ledger"));
     ck_assert_uint_ne(atomic_load(&control->generation) & GENERATION_POISONED, 0);
