@@ -50,8 +50,7 @@ static larder *open_map(uint32_t flags)
     return handle;
 }
 
-/* ---- The worker
- * ------------------------------------------------------------------------------------- */
+/* ---- The worker ---------------------------------------------------------------------------- */
 
 static void note(struct samples *samples, uint64_t ns)
 {
@@ -97,13 +96,13 @@ static int worker(void *context)
     return 0;
 }
 
-/* ---- Phases
- * ------------------------------------------------------------------------------------------- */
+/* ---- Phases -------------------------------------------------------------------------------- */
 
 enum { FIGURES = 4 }; /* get p50, get p99, set p50, set p99 */
 static const char *const figure_names[FIGURES] = {"get_p50", "get_p99", "set_p50", "set_p99"};
 static double figures[FIGURES][STATES][PHASES_MAX];
 static size_t phase_counts[STATES];
+static size_t beside[STATES][PHASES_MAX]; /* the phase with Redis up of the same pair */
 
 static void take(struct samples *samples, double *p50, double *p99)
 {
@@ -115,7 +114,8 @@ static void take(struct samples *samples, double *p50, double *p99)
     *p99 = measure_quantile(sorted, count, 0.99);
 }
 
-static void one_phase(enum state state, struct server *redis, larder *handle, uint64_t phase_ms)
+static void one_phase(enum state state, size_t pair, struct server *redis, larder *handle,
+                      uint64_t phase_ms)
 {
     if (state == UP)
         server_wait_redis(handle, true, 20000);
@@ -130,6 +130,7 @@ static void one_phase(enum state state, struct server *redis, larder *handle, ui
     atomic_store(&board->on, 0);
     test_pause_us(3000);
     size_t at = phase_counts[state]++;
+    beside[state][at] = pair;
     take(&board->gets, &figures[0][state][at], &figures[1][state][at]);
     take(&board->sets, &figures[2][state][at], &figures[3][state][at]);
     if (state == HUNG)
@@ -145,15 +146,14 @@ static void phases(struct server *redis, larder *handle, uint64_t count, uint64_
     test_until(atomic_load(&board->ready), 20000, "the worker does not begin");
     server_wait_redis(handle, true, 20000);
     server_wait_clean(handle, 20000);
-    /* up and an outage take turns, which outage is drawn; every second pair begins with the outage
-     */
+    /* up and an outage take turns, which outage is drawn; every second pair begins with it */
     for (uint64_t at = 0; at < count; at++) {
         bool up = (at % 2 == 0) != (at / 2 % 2 == 1);
         enum state outage = phase_counts[HUNG] > phase_counts[GONE]   ? GONE
                             : phase_counts[GONE] > phase_counts[HUNG] ? HUNG
                             : test_random_below(&random, 2) == 0      ? HUNG
                                                                       : GONE;
-        one_phase(up ? UP : outage, redis, handle, phase_ms);
+        one_phase(up ? UP : outage, (size_t)(at / 2), redis, handle, phase_ms);
     }
     atomic_store(&board->end, 1);
     test_join(child, 20000, "the worker");
@@ -167,18 +167,20 @@ static void phases(struct server *redis, larder *handle, uint64_t count, uint64_
             test_figure(name, measure_median(copy, phase_counts[state]) / 1e3, "us");
         }
         for (unsigned state = HUNG; state < STATES; state++) {
+            for (size_t at = 0; at < phase_counts[state]; at++) {
+                copy[at] = figures[figure][state][at] / figures[figure][UP][beside[state][at]];
+            }
+            snprintf(name, sizeof name, "outage_%s_%s_to_up", figure_names[figure],
+                     state_names[state]);
+            test_figure(name, measure_median(copy, phase_counts[state]), "ratio");
             snprintf(name, sizeof name, "outage_%s_%s_to_up_bound", figure_names[figure],
                      state_names[state]);
-            test_figure(name,
-                        measure_ratio_bound(figures[figure][state], phase_counts[state],
-                                            figures[figure][UP], phase_counts[UP], &random),
-                        "ratio");
+            test_figure(name, measure_median_bound(copy, phase_counts[state], &random), "ratio");
         }
     }
 }
 
-/* ---- After an outage
- * ------------------------------------------------------------------------------------ */
+/* ---- After an outage ----------------------------------------------------------------------- */
 
 static int64_t integer(struct client *client, size_t count, const char *const *words)
 {
@@ -278,8 +280,8 @@ int main(int argc, char **argv)
     struct server redis = {0}, larderd = {0};
     measure_begin("bench_outage", 600);
     servers_needed();
-    uint64_t count = measure_option(argc, argv, "--phases", 20);
-    uint64_t phase_ms = measure_option(argc, argv, "--phase-ms", 500);
+    uint64_t count = measure_option(argc, argv, "--phases", 40) & ~UINT64_C(1);
+    uint64_t phase_ms = measure_option(argc, argv, "--phase-ms", 250);
     uint64_t distinct = measure_option(argc, argv, "--distinct", 200000);
     uint64_t overwrites = measure_option(argc, argv, "--overwrites", 1000000);
     test_check(count >= 4 && count <= PHASES_MAX && phase_ms >= 20 && phase_ms <= 10000, "options");

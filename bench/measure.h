@@ -16,10 +16,8 @@
 double measure_quantile(double *values, size_t count, double share);
 double measure_median(double *values, size_t count);
 
-/* The upper 95 % bound (one-sided) of median(over) / median(under), by 2,000 bootstrap samples.
- * Both are figures of a phase each, count_over and count_under of them. */
-double measure_ratio_bound(const double *over, size_t count_over, const double *under,
-                           size_t count_under, test_random *random);
+/* The upper 95 % bound (one-sided) of the values' median, by 2,000 bootstrap samples. */
+double measure_median_bound(const double *values, size_t count, test_random *random);
 
 /* count numbers below limit: uniform, or by Zipf's law with exponent 0.99, scattered over the
  * range. */

@@ -148,8 +148,7 @@ void server_wait_clean(larder *handle, uint64_t milliseconds)
     }
 }
 
-/* ---- A client
- * ------------------------------------------------------------------------------------ */
+/* ---- A client ------------------------------------------------------------------------------ */
 
 bool client_connect(struct client *client, const struct server *redis)
 {

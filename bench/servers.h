@@ -34,8 +34,7 @@ void server_wait_redis(larder *handle, bool up, uint64_t milliseconds);
 /* Wait until nothing waits to be sent. */
 void server_wait_clean(larder *handle, uint64_t milliseconds);
 
-/* ---- A client
- * ------------------------------------------------------------------------------------ */
+/* ---- A client ------------------------------------------------------------------------------ */
 
 struct client {
     int socket;

@@ -203,8 +203,7 @@ static int finds_it_working(void *context)
     return 0;
 }
 
-/* ---- Doing damage
- * ----------------------------------------------------------------------------------- */
+/* ---- Doing damage -------------------------------------------------------------------------- */
 
 static void map_path(char out[512], const char *file)
 {
@@ -524,8 +523,7 @@ static void random_flips(uint64_t rounds)
     test_figure("damage_flips_refused", refused, "count");
 }
 
-/* ---- Too little space
- * -------------------------------------------------------------------------------- */
+/* ---- Too little space ---------------------------------------------------------------------- */
 
 static unsigned count_files(const char *path)
 {
@@ -613,8 +611,7 @@ static int on_small_file_system(void *context)
     return 0;
 }
 
-/* ---- Who may, and handles that only read
- * ------------------------------------------------------------ */
+/* ---- Who may, and handles that only read --------------------------------------------------- */
 
 static int as_nobody(void *context)
 {

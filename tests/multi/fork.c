@@ -290,8 +290,7 @@ static void eight_at_once(void)
     is_whole(handle);
 }
 
-/* ---- Fork while a view is borrowed
- * ---------------------------------------------------------------- */
+/* ---- Fork while a view is borrowed --------------------------------------------------------- */
 
 static larder_view parents_view;
 
@@ -338,8 +337,7 @@ static void fork_with_a_view(void)
     is_whole(handle);
 }
 
-/* ---- Forks from a program with threads
- * ------------------------------------------------------------- */
+/* ---- Forks from a program with threads ----------------------------------------------------- */
 
 static void *busy_thread(void *context)
 {
@@ -376,8 +374,7 @@ static void fork_from_threads(uint64_t forks)
     is_whole(handle);
 }
 
-/* ---- Handles of one process
- * ------------------------------------------------------------------------ */
+/* ---- Handles of one process ---------------------------------------------------------------- */
 
 static void many_handles(void)
 {

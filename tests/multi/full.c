@@ -92,8 +92,7 @@ static void name(char out[48], const char *family, uint64_t index)
     snprintf(out, 48, "%s:%" PRIu64, family, index);
 }
 
-/* ---- Filling
- * ------------------------------------------------------------------------------------- */
+/* ---- Filling ------------------------------------------------------------------------------- */
 
 static uint64_t flood(const char *family, uint64_t bytes, bool popular)
 {
@@ -241,8 +240,7 @@ static void space_comes_back(void)
     test_check(most < MAP_SIZE / 8, "an empty map uses %" PRIu64 " bytes", most);
 }
 
-/* ---- Several writers
- * ------------------------------------------------------------------------------ */
+/* ---- Several writers ----------------------------------------------------------------------- */
 
 static int filler(void *context)
 {
@@ -309,8 +307,7 @@ static void fill_together(void)
     is_whole("after three writers");
 }
 
-/* ---- An old reader
- * -------------------------------------------------------------------------------- */
+/* ---- An old reader ------------------------------------------------------------------------- */
 
 static int pinner(void *context)
 {

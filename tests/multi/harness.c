@@ -131,7 +131,7 @@ void test_figure(const char *name, double value, const char *unit)
     printf("%s %.6g %s\n", name, value, unit);
 }
 
-/* ---- Time ------------------------------------------------------------------------------------ */
+/* ---- Time ---------------------------------------------------------------------------------- */
 
 uint64_t test_now_ns(void)
 {
@@ -153,7 +153,7 @@ void test_pause_us(uint64_t us)
         continue;
 }
 
-/* ---- Randomness ------------------------------------------------------------------------------ */
+/* ---- Randomness ---------------------------------------------------------------------------- */
 
 uint64_t test_random_next(test_random *random)
 {
@@ -175,7 +175,7 @@ uint64_t test_random_below(test_random *random, uint64_t limit)
     return test_random_next(random) % limit;
 }
 
-/* ---- Places and memory ----------------------------------------------------------------------- */
+/* ---- Places and memory --------------------------------------------------------------------- */
 
 static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place)
 {
@@ -211,7 +211,7 @@ void *test_shared(size_t size)
     return memory;
 }
 
-/* ---- Processes ------------------------------------------------------------------------------- */
+/* ---- Processes ----------------------------------------------------------------------------- */
 
 pid_t test_spawn(int (*function)(void *context), void *context)
 {

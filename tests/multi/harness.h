@@ -46,7 +46,7 @@ void test_fail_at(const char *file, int line, const char *format, ...)
 /* One line "name value unit". */
 void test_figure(const char *name, double value, const char *unit);
 
-/* ---- Time ------------------------------------------------------------------------------------ */
+/* ---- Time ---------------------------------------------------------------------------------- */
 
 uint64_t test_now_ns(void); /* CLOCK_MONOTONIC */
 uint64_t test_now_us(void);
@@ -63,7 +63,7 @@ void test_pause_us(uint64_t us); /* between two looks at a condition, or before 
         }                                                                                          \
     } while (0)
 
-/* ---- Randomness ------------------------------------------------------------------------------ */
+/* ---- Randomness ---------------------------------------------------------------------------- */
 
 typedef struct test_random {
     uint64_t state;
@@ -73,13 +73,13 @@ test_random test_random_new(uint64_t stream); /* a stream of the test's seed */
 uint64_t test_random_next(test_random *random);
 uint64_t test_random_below(test_random *random, uint64_t limit); /* 0 .. limit - 1; limit > 0 */
 
-/* ---- Places and memory ----------------------------------------------------------------------- */
+/* ---- Places and memory --------------------------------------------------------------------- */
 
 const char *test_directory(void); /* made at the first call, under $LARDER_TEST_DIR or /dev/shm */
 void *test_shared(size_t size);   /* zeroed memory shared with all children forked later */
 void test_remove_tree(const char *path);
 
-/* ---- Processes ------------------------------------------------------------------------------- */
+/* ---- Processes ----------------------------------------------------------------------------- */
 
 /* Fork a child that runs function(context) and exits with its result; it is killed when the thread
  * that called this ends. */

@@ -435,8 +435,7 @@ static int victim(void *context)
     }
 }
 
-/* ---- The one that looks
- * -------------------------------------------------------------------------- */
+/* ---- The one that looks -------------------------------------------------------------------- */
 
 struct looker {
     int command[2], answer[2];
@@ -534,8 +533,7 @@ static void ask(struct looker *looker, char command)
     test_check(read(looker->answer[0], &answer, 1) == 1, "the looking process ended");
 }
 
-/* ---- The course of it
- * ----------------------------------------------------------------------------- */
+/* ---- The course of it ---------------------------------------------------------------------- */
 
 /* Without reaping it. */
 static bool ended(pid_t child)

@@ -21,8 +21,7 @@
 static larder *handle;
 static const char *directory;
 
-/* ---- A wall clock that can be moved
- * ------------------------------------------------------------------ */
+/* ---- A wall clock that can be moved -------------------------------------------------------- */
 
 static _Atomic int64_t frozen_ms; /* 0: the real one */
 
@@ -48,8 +47,7 @@ static int64_t at_time(int year, int month, int day, int hour, int minute, int s
     return (int64_t)timegm(&parts) * 1000 + ms;
 }
 
-/* ---- Keys
- * ------------------------------------------------------------------------------------------ */
+/* ---- Keys ---------------------------------------------------------------------------------- */
 
 static void set_value(const void *key, size_t key_size, uint64_t tag, size_t size)
 {
@@ -238,8 +236,7 @@ static void odd_keys(void)
     }
 }
 
-/* ---- Values
- * ---------------------------------------------------------------------------------------- */
+/* ---- Values -------------------------------------------------------------------------------- */
 
 static void one_size(size_t size)
 {
@@ -311,8 +308,7 @@ static void value_cap(void)
                "set_many of 4,097");
 }
 
-/* ---- Counters
- * ---------------------------------------------------------------------------------------- */
+/* ---- Counters ------------------------------------------------------------------------------ */
 
 static void set_text(const char *key, const char *text)
 {
@@ -399,8 +395,7 @@ static void compare_and_swap(void)
     holds("c", "five");
 }
 
-/* ---- Expiry
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Expiry -------------------------------------------------------------------------------- */
 
 static int set_until(const char *key, larder_expiry expiry)
 {

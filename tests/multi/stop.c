@@ -169,8 +169,7 @@ static void removed_keys_are_gone(larder *handle, const char *when)
     }
 }
 
-/* ---- The processes
- * ------------------------------------------------------------------------------- */
+/* ---- The processes ------------------------------------------------------------------------- */
 
 static int writer(void *context)
 {
@@ -250,8 +249,7 @@ static void all_look(larder *handle, const char *when)
     test_join(test_spawn(newcomer, NULL), 10000, "a newcomer");
 }
 
-/* ---- A round
- * ---------------------------------------------------------------------------------------- */
+/* ---- A round ------------------------------------------------------------------------------- */
 
 static uint64_t waits_us[STEPS], reads_us[STEPS];
 static unsigned wait_count, read_count, tries;
@@ -463,8 +461,7 @@ static void one_round(uint64_t round, pid_t *child, larder *handle, larder *quic
     }
 }
 
-/* ---- Stopped in open, in a first read
- * ---------------------------------------------------------------- */
+/* ---- Stopped in open, in a first read ------------------------------------------------------ */
 
 static void *first_read(void *context)
 {
