@@ -158,8 +158,9 @@ int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, lard
     }
     if (cursor == NULL || items == NULL || found == NULL || memory == NULL ||
         (flags & ~(uint32_t)LARDER_SCAN_VALUES) != 0 || cursor->size > KEY_FORM_MAX ||
-        cursor->reserved != 0 || (cursor->size > 0 && cursor->position[0] != KEY_TAG) || max == 0 || max > LARDER_MANY_MAX ||
-        (prefix.data == NULL && prefix.size > 0) || prefix.size > LARDER_KEY_MAX) {
+        cursor->reserved != 0 || (cursor->size > 0 && cursor->position[0] != KEY_TAG) || max == 0 ||
+        max > LARDER_MANY_MAX || (prefix.data == NULL && prefix.size > 0) ||
+        prefix.size > LARDER_KEY_MAX) {
         return error_set(LARDER_EINVAL,
                          "larder_scan(): a missing place, an unknown flag, a damaged cursor, a "
                          "prefix of %zu bytes or %zu items (1 to %u)",
