@@ -1,0 +1,662 @@
+/* test_replica.c: the replicator's port: the outbox in order, acknowledgements that match or not,
+ * what other hosts did applied by precedence, the position with it, and one daemon a map.
+ */
+#include "replica.h"
+
+#include <check.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "removal.h"
+#include "tests/harness.h"
+#include "tests/unit/maps.h"
+
+static larder *map;
+static uint64_t fence;
+
+static void open_map(void)
+{
+    int other = -1;
+    map = maps_new();
+    ck_assert_int_eq(replica_claim(map, true, &fence, &other), LARDER_OK);
+    ck_assert_int_eq(other, 0);
+}
+
+static void close_map(void)
+{
+    maps_whole(map);
+    larder_close(&map);
+}
+
+/* The keys of a batch, with a blank between; good until the next call. */
+static const char *keys_of(const replica_batch *batch)
+{
+    static char text[1024];
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < batch->count; i++) {
+        used +=
+            (size_t)snprintf(text + used, sizeof text - used, "%s%.*s", i == 0 ? "" : " ",
+                             (int)batch->records[i].key_size, (const char *)batch->records[i].key);
+    }
+    return text;
+}
+
+/* Everything dirty, from the first row on. */
+static const char *outbox(void)
+{
+    replica_batch batch = {0};
+    ck_assert_int_eq(replica_outbox(map, &batch, 0, 100, 1 << 20, false), LARDER_OK);
+    ck_assert(batch.end);
+    const char *keys = keys_of(&batch);
+    replica_batch_free(&batch);
+    return keys;
+}
+
+/* The record of that key as the outbox has it (clean ones too); its pointers are not good. */
+static replica_record record_of(const char *key)
+{
+    replica_batch batch = {0};
+    replica_record found = {.row = 0};
+    ck_assert_int_eq(replica_outbox(map, &batch, 0, 1000, 1 << 20, true), LARDER_OK);
+    for (size_t i = 0; i < batch.count; i++) {
+        if (batch.records[i].key_size == strlen(key) &&
+            memcmp(batch.records[i].key, key, strlen(key)) == 0) {
+            found = batch.records[i];
+        }
+    }
+    replica_batch_free(&batch);
+    ck_assert_msg(found.row != 0, "no record of %s", key);
+    return found;
+}
+
+static size_t acknowledge(const char *key, larder_version version, enum replica_kind kind)
+{
+    size_t cleared = 99;
+    replica_ack ack = {
+        .key = (const uint8_t *)key, .key_size = strlen(key), .version = version, .kind = kind};
+    ck_assert_int_eq(replica_acknowledge(map, fence, &ack, 1, &cleared), LARDER_OK);
+    maps_whole(map);
+    return cleared;
+}
+
+/* An event of another node, that many ms from now. */
+static replica_event event_of(const char *key, int64_t ms, enum replica_kind kind,
+                              const char *value)
+{
+    replica_event event = {
+        .record = {.version = {.clock = (uint64_t)(clock_wall_ms() + ms) << 16, .node = 9},
+                   .kind = kind,
+                   .expires_at_ms = INT64_MAX,
+                   .key = (const uint8_t *)key,
+                   .key_size = strlen(key)},
+        .verdict = (enum replica_verdict)77};
+    if (value != NULL) {
+        event.record.value = (const uint8_t *)value;
+        event.record.value_size = strlen(value);
+        event.record.value_hash = replica_value_hash(value, strlen(value));
+    }
+    return event;
+}
+
+static enum replica_verdict apply(replica_event *event)
+{
+    ck_assert_int_eq(replica_apply(map, fence, event, 1, NULL), LARDER_OK);
+    maps_whole(map);
+    return event->verdict;
+}
+
+/* ---- Outbox ------------------------------------------------------------------------------------
+ */
+
+START_TEST(the_outbox_has_the_dirty_in_order)
+{
+    replica_batch batch = {0};
+    larder_policy local = {.flags = LARDER_LOCAL}, negative = {.flags = LARDER_NEGATIVE};
+    larder_policy expiring = {.expiry = larder_expire_at(clock_wall_ms() + 100000)};
+    static char long_key[601];
+    memset(long_key, 'l', 600);
+    ck_assert_int_eq(maps_set(map, "b", "1"), LARDER_OK);
+    ck_assert_int_eq(maps_set(map, "a", "22"), LARDER_OK);
+    ck_assert_int_eq(larder_set(map, "hidden", 6, "x", 1, &local), LARDER_OK);
+    ck_assert_int_eq(larder_set(map, "n", 1, NULL, 0, &negative), LARDER_OK);
+    ck_assert_int_eq(maps_delete(map, "gone"), LARDER_MISS);
+    ck_assert_int_eq(larder_set(map, "e", 1, "333", 3, &expiring), LARDER_OK);
+    ck_assert_int_eq(maps_set(map, long_key, "long"), LARDER_OK);
+    ck_assert_int_eq(replica_outbox(map, &batch, 0, 100, 1 << 20, false), LARDER_OK);
+    ck_assert_uint_eq(batch.count, 6);
+    const replica_record *r = batch.records;
+    ck_assert_mem_eq(r[0].key, "b", 1);
+    ck_assert_int_eq(r[0].kind, REPLICA_VALUE);
+    ck_assert_uint_eq(r[0].value_size, 1);
+    ck_assert_mem_eq(r[0].value, "1", 1);
+    ck_assert_uint_eq(r[0].value_hash, replica_value_hash("1", 1));
+    ck_assert_int_eq(r[0].expires_at_ms, INT64_MAX);
+    ck_assert_uint_eq(r[0].version.node, replica_node(map));
+    ck_assert_mem_eq(r[1].value, "22", 2);
+    ck_assert_int_eq(r[2].kind, REPLICA_NEGATIVE);
+    ck_assert_uint_eq(r[2].value_hash, 0);
+    ck_assert_int_eq(r[3].kind, REPLICA_DELETED);
+    ck_assert_int_eq(r[4].expires_at_ms, expiring.expiry.ms);
+    ck_assert_uint_eq(r[5].key_size, 600);
+    ck_assert_mem_eq(r[5].key, long_key, 600);
+    ck_assert_mem_eq(r[5].value, "long", 4);
+    for (size_t i = 1; i < batch.count; i++) {
+        ck_assert_uint_gt(r[i].row, r[i - 1].row);
+        ck_assert_int_gt(replica_compare(&r[i], &r[i - 1]), 0); /* and so are the versions */
+    }
+    ck_assert(batch.end);
+    ck_assert_uint_gt(batch.next_row, r[5].row);
+    ck_assert_int_eq(replica_outbox(map, &batch, batch.next_row, 100, 1 << 20, false), LARDER_OK);
+    ck_assert_uint_eq(batch.count, 0);
+    ck_assert(batch.end);
+    replica_batch_free(&batch);
+    replica_batch_free(&batch);
+}
+END_TEST
+
+START_TEST(overwrites_cost_one_row)
+{
+    for (int i = 0; i < 1000; i++) {
+        char value[16];
+        (void)snprintf(value, sizeof value, "%d", i);
+        ck_assert_int_eq(maps_set(map, "k", value), LARDER_OK);
+    }
+    ck_assert_str_eq(outbox(), "k");
+    ck_assert_uint_eq(maps_stats(map).log_rows, 1);
+    ck_assert_uint_eq(maps_stats(map).dirty, 1);
+}
+END_TEST
+
+START_TEST(batches_are_bounded_and_go_on)
+{
+    replica_batch batch = {0};
+    static char value[20000];
+    char key[8];
+    for (int i = 0; i < 10; i++) {
+        (void)snprintf(key, sizeof key, "%d", i);
+        ck_assert_int_eq(larder_set(map, key, 1, value, i == 4 ? sizeof value : 10, NULL),
+                         LARDER_OK);
+    }
+    ck_assert_int_eq(replica_outbox(map, &batch, 0, 3, 1 << 20, false), LARDER_OK);
+    ck_assert_str_eq(keys_of(&batch), "0 1 2");
+    ck_assert(!batch.end);
+    /* 3 is 11 bytes; 4 would not fit and comes first the next time, alone though over the limit */
+    ck_assert_int_eq(replica_outbox(map, &batch, batch.next_row, 100, 1000, false), LARDER_OK);
+    ck_assert_str_eq(keys_of(&batch), "3");
+    ck_assert_int_eq(replica_outbox(map, &batch, batch.next_row, 100, 1000, false), LARDER_OK);
+    ck_assert_str_eq(keys_of(&batch), "4");
+    ck_assert_uint_eq(batch.records[0].value_size, sizeof value);
+    ck_assert_uint_eq(batch.records[0].value_hash, replica_value_hash(value, sizeof value));
+    ck_assert_int_eq(replica_outbox(map, &batch, batch.next_row, 100, 1000, false), LARDER_OK);
+    ck_assert_str_eq(keys_of(&batch), "5 6 7 8 9");
+    ck_assert(batch.end);
+    replica_batch_free(&batch);
+}
+END_TEST
+
+START_TEST(a_long_run_of_clean_rows_is_looked_over_in_bounded_steps)
+{
+    enum { ROWS = 9000 };
+    replica_batch batch = {0};
+    static replica_event events[1000];
+    static char keys[1000][8];
+    for (int round = 0; round < ROWS / 1000; round++) {
+        for (int i = 0; i < 1000; i++) {
+            (void)snprintf(keys[i], sizeof keys[i], "%d", round * 1000 + i);
+            events[i] = event_of(keys[i], 0, REPLICA_NEGATIVE, NULL);
+        }
+        ck_assert_int_eq(replica_apply(map, fence, events, 1000, NULL), LARDER_OK);
+    }
+    ck_assert_int_eq(maps_set(map, "dirty", "1"), LARDER_OK);
+    ck_assert_int_eq(replica_outbox(map, &batch, 0, 100, 1 << 20, false), LARDER_OK);
+    ck_assert_uint_eq(batch.count, 0);
+    ck_assert(!batch.end);
+    ck_assert_uint_gt(batch.next_row, 8000);
+    ck_assert_int_eq(replica_outbox(map, &batch, batch.next_row, 100, 1 << 20, false), LARDER_OK);
+    ck_assert_str_eq(keys_of(&batch), "dirty");
+    ck_assert(batch.end);
+    replica_batch_free(&batch);
+}
+END_TEST
+
+/* ---- Acknowledging -----------------------------------------------------------------------------
+ */
+
+START_TEST(what_redis_took_is_clean)
+{
+    ck_assert_int_eq(maps_set(map, "a", "1"), LARDER_OK);
+    ck_assert_int_eq(maps_set(map, "b", "1"), LARDER_OK);
+    ck_assert_int_eq(maps_delete(map, "c"), LARDER_MISS);
+    replica_record a = record_of("a"), c = record_of("c");
+    ck_assert_uint_eq(acknowledge("a", a.version, REPLICA_VALUE), 1);
+    ck_assert_str_eq(outbox(), "b c");
+    ck_assert_uint_eq(acknowledge("a", a.version, REPLICA_VALUE), 0); /* again */
+    ck_assert_uint_eq(acknowledge("nobody", a.version, REPLICA_VALUE), 0);
+    ck_assert_uint_eq(acknowledge("c", c.version, REPLICA_DELETED), 1);
+    ck_assert_str_eq(outbox(), "b");
+    ck_assert_str_eq(maps_get(map, "a"), "1");
+    ck_assert_uint_eq(maps_stats(map).dirty, 1);
+    replica_batch all = {0};
+    ck_assert_int_eq(replica_outbox(map, &all, 0, 100, 1 << 20, true), LARDER_OK);
+    ck_assert_str_eq(keys_of(&all), "a b c");
+    replica_batch_free(&all);
+}
+END_TEST
+
+START_TEST(what_was_written_meanwhile_goes_to_the_end_of_the_log)
+{
+    ck_assert_int_eq(maps_set(map, "a", "1"), LARDER_OK);
+    replica_record sent = record_of("a");
+    ck_assert_int_eq(maps_set(map, "b", "1"), LARDER_OK);
+    ck_assert_int_eq(maps_set(map, "a", "2"), LARDER_OK); /* under the old row */
+    ck_assert_str_eq(outbox(), "a b");
+    ck_assert_uint_eq(acknowledge("a", sent.version, REPLICA_VALUE), 0);
+    ck_assert_str_eq(outbox(), "b a");
+    ck_assert_str_eq(maps_get(map, "a"), "2");
+    /* the same version as another kind is no match either */
+    ck_assert_uint_eq(acknowledge("b", record_of("b").version, REPLICA_DELETED), 0);
+    ck_assert_str_eq(outbox(), "a b");
+    ck_assert_uint_eq(maps_stats(map).dirty, 2);
+}
+END_TEST
+
+START_TEST(acknowledgements_are_bounded_and_all_or_nothing)
+{
+    static replica_ack acks[4097];
+    size_t cleared = 99;
+    ck_assert_int_eq(replica_acknowledge(map, fence, acks, 4097, &cleared), LARDER_EINVAL);
+    ck_assert_ptr_nonnull(strstr(larder_last_error(), "4096"));
+    ck_assert_int_eq(maps_set(map, "a", "1"), LARDER_OK);
+    replica_record a = record_of("a");
+    acks[0] = (replica_ack){(const uint8_t *)"a", 1, a.version, REPLICA_VALUE};
+    acks[1] = (replica_ack){(const uint8_t *)"", 0, a.version, REPLICA_VALUE};
+    ck_assert_int_eq(replica_acknowledge(map, fence, acks, 2, &cleared), LARDER_EINVAL);
+    ck_assert_str_eq(outbox(), "a");
+    ck_assert_uint_eq(cleared, 99);
+    ck_assert_int_eq(replica_acknowledge(map, fence, acks, 1, NULL), LARDER_OK);
+    ck_assert_str_eq(outbox(), "");
+}
+END_TEST
+
+/* ---- Applying ----------------------------------------------------------------------------------
+ */
+
+START_TEST(newer_ones_are_applied_clean)
+{
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    replica_event event = event_of("k", 1000, REPLICA_VALUE, "theirs");
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "k"), "theirs");
+    ck_assert_str_eq(outbox(), "");
+    larder_info info = maps_info(map, "k");
+    ck_assert_uint_eq(info.version.clock, event.record.version.clock);
+    ck_assert_uint_eq(info.version.node, 9);
+    event = event_of("new", 1000, REPLICA_VALUE, "");
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "new"), "");
+    event = event_of("n", 1000, REPLICA_NEGATIVE, NULL);
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_int_eq(maps_has(map, "n"), LARDER_ABSENT);
+    /* whatever we write after having seen it is newer */
+    ck_assert_int_eq(maps_set(map, "k", "ours again"), LARDER_OK);
+    ck_assert_uint_gt(maps_info(map, "k").version.clock, event.record.version.clock);
+    event = event_of("k", 900, REPLICA_DELETED, NULL);
+    ck_assert_int_eq(apply(&event), REPLICA_OLDER);
+    ck_assert_str_eq(maps_get(map, "k"), "ours again");
+}
+END_TEST
+
+START_TEST(deletes_are_applied_and_remembered)
+{
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    replica_event event = event_of("k", 1000, REPLICA_DELETED, NULL);
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_uint_eq(maps_stats(map).tombstones, 1);
+    replica_event late = event_of("k", 500, REPLICA_VALUE, "late");
+    ck_assert_int_eq(apply(&late), REPLICA_OLDER); /* and ours is pushed again */
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_str_eq(outbox(), "k");
+    event = event_of("unknown", 1000, REPLICA_DELETED, NULL);
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    late = event_of("unknown", 500, REPLICA_VALUE, "late");
+    ck_assert_int_eq(apply(&late), REPLICA_OLDER);
+    ck_assert_ptr_null(maps_get(map, "unknown"));
+}
+END_TEST
+
+START_TEST(equals_clear_the_dirty_flag)
+{
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    replica_record ours = record_of("k");
+    replica_event event = event_of("k", 0, REPLICA_VALUE, "ours");
+    event.record.version = ours.version;
+    ck_assert_int_eq(apply(&event), REPLICA_EQUAL);
+    ck_assert_str_eq(outbox(), "");
+    ck_assert_int_eq(apply(&event), REPLICA_EQUAL);
+    ck_assert_str_eq(maps_get(map, "k"), "ours");
+    /* the same version with another value: the hash decides, the same way on every host */
+    replica_event other = event_of("k", 0, REPLICA_VALUE, "other");
+    other.record.version = ours.version;
+    bool wins = other.record.value_hash > ours.value_hash;
+    ck_assert_int_eq(apply(&other), wins ? REPLICA_APPLIED : REPLICA_OLDER);
+    ck_assert_str_eq(maps_get(map, "k"), wins ? "other" : "ours");
+    /* and a delete of the same version wins */
+    other = event_of("k", 0, REPLICA_DELETED, NULL);
+    other.record.version = ours.version;
+    ck_assert_int_eq(apply(&other), REPLICA_APPLIED);
+    ck_assert_ptr_null(maps_get(map, "k"));
+}
+END_TEST
+
+START_TEST(chunked_values_are_compared_by_their_hash_too)
+{
+    static char value[20001];
+    memset(value, 'v', 20000);
+    ck_assert_int_eq(maps_set(map, "k", value), LARDER_OK);
+    replica_event event = event_of("k", 0, REPLICA_VALUE, value);
+    event.record.version = record_of("k").version;
+    ck_assert_int_eq(apply(&event), REPLICA_EQUAL);
+    event = event_of("k", 1000, REPLICA_VALUE, value);
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_int_eq(apply(&event), REPLICA_EQUAL);
+}
+END_TEST
+
+START_TEST(older_ones_make_ours_travel_again)
+{
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    ck_assert_uint_eq(acknowledge("k", record_of("k").version, REPLICA_VALUE), 1);
+    ck_assert_str_eq(outbox(), "");
+    replica_event event = event_of("k", -100000, REPLICA_VALUE, "old");
+    ck_assert_int_eq(apply(&event), REPLICA_OLDER);
+    ck_assert_str_eq(maps_get(map, "k"), "ours");
+    ck_assert_str_eq(outbox(), "k");
+    ck_assert_int_eq(apply(&event), REPLICA_OLDER); /* dirty already: nothing more to do */
+    ck_assert_str_eq(outbox(), "k");
+}
+END_TEST
+
+START_TEST(an_event_without_its_value_drops_an_older_copy)
+{
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    replica_event event = event_of("k", 1000, REPLICA_VALUE, NULL);
+    event.value_missing = true;
+    event.record.value_hash = 5;
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_str_eq(outbox(), ""); /* Redis has the newer one: no invalidation of ours */
+    ck_assert_uint_eq(maps_stats(map).tombstones, 0);
+    /* when the value comes it is stored; what is older than it is not */
+    replica_event older = event_of("k", 500, REPLICA_VALUE, "older");
+    ck_assert_int_eq(apply(&older), REPLICA_REFUSED);
+    replica_event with = event;
+    with.value_missing = false;
+    with.record.value = (const uint8_t *)"value";
+    with.record.value_size = 5;
+    with.record.value_hash = replica_value_hash("value", 5);
+    ck_assert_int_eq(apply(&with), REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "k"), "value");
+    /* an echo of what we have, without its value, is equal */
+    ck_assert_int_eq(apply(&event), REPLICA_EQUAL);
+    ck_assert_str_eq(maps_get(map, "k"), "value");
+    event = event_of("unknown", 1000, REPLICA_VALUE, NULL);
+    event.value_missing = true;
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+}
+END_TEST
+
+START_TEST(expired_and_oversized_values_do_not_come_in)
+{
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    replica_event event = event_of("k", 1000, REPLICA_VALUE, "expired");
+    event.record.expires_at_ms = clock_wall_ms() - 1;
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_uint_eq(maps_stats(map).entries, 0);
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    char *huge = calloc(1, map->max_value + 1);
+    ck_assert_ptr_nonnull(huge);
+    event = event_of("k", 5000, REPLICA_VALUE, "");
+    event.record.value = (uint8_t *)huge;
+    event.record.value_size = map->max_value + 1;
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    ck_assert_ptr_null(maps_get(map, "k")); /* ours was older */
+    ck_assert_uint_eq(maps_stats(map).entries, 0);
+    ck_assert_uint_eq(maps_stats(map).dirty, 0);
+    free(huge);
+}
+END_TEST
+
+START_TEST(nothing_under_the_floor_comes_in)
+{
+    struct key key;
+    ck_assert_int_eq(key_make(&key, "k", 1), LARDER_OK);
+    replica_event event = event_of("k", 0, REPLICA_VALUE, "old");
+    removal_raise_floor(maps_control(map), key.hash, event.record.version.clock);
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    event.record.version.clock++;
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "k"), "old");
+}
+END_TEST
+
+START_TEST(local_entries_stay_local)
+{
+    larder_policy local = {.flags = LARDER_LOCAL};
+    ck_assert_int_eq(larder_set(map, "k", 1, "mine", 4, &local), LARDER_OK);
+    replica_event event = event_of("k", 1000, REPLICA_VALUE, "theirs");
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    event = event_of("k", 1000, REPLICA_DELETED, NULL);
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    ck_assert_str_eq(maps_get(map, "k"), "mine");
+}
+END_TEST
+
+START_TEST(an_impossible_key_is_refused_and_the_rest_applied)
+{
+    replica_event events[3] = {event_of("", 1000, REPLICA_VALUE, "x"),
+                               event_of("a", 1000, REPLICA_VALUE, "1"),
+                               event_of("b", 1000, REPLICA_VALUE, "2")};
+    ck_assert_int_eq(replica_apply(map, fence, events, 3, NULL), LARDER_OK);
+    ck_assert_int_eq(events[0].verdict, REPLICA_REFUSED);
+    ck_assert_int_eq(events[1].verdict, REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "b"), "2");
+}
+END_TEST
+
+START_TEST(an_impossible_kind_is_refused_and_harms_nothing)
+{
+    static const int kinds[] = {0, 4, 255, 256 + REPLICA_VALUE};
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        replica_event event = event_of("k", 1000, (enum replica_kind)kinds[i], "x");
+        ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+        ck_assert_str_eq(maps_get(map, "k"), "ours");
+    }
+    ck_assert_uint_eq(maps_stats(map).generation, 1);
+}
+END_TEST
+
+START_TEST(the_position_moves_with_what_was_applied)
+{
+    replica_position position = {.epoch = 9, .number = 9}, read = {.epoch = 1};
+    ck_assert_int_eq(replica_position_read(map, &read), LARDER_OK);
+    ck_assert_uint_eq(read.epoch, 0);
+    replica_event event = event_of("k", 1000, REPLICA_VALUE, "theirs");
+    position = (replica_position){.epoch = 3, .number = 17, .nonce = 0xabcdef, .run_id = "run"};
+    ck_assert_int_eq(replica_apply(map, fence, &event, 1, &position), LARDER_OK);
+    ck_assert_int_eq(replica_position_read(map, &read), LARDER_OK);
+    ck_assert_uint_eq(read.epoch, 3);
+    ck_assert_uint_eq(read.number, 17);
+    ck_assert_uint_eq(read.nonce, 0xabcdef);
+    ck_assert_str_eq(read.run_id, "run");
+    position.number = 18;
+    memset(position.run_id, 'x', sizeof position.run_id); /* not terminated */
+    ck_assert_int_eq(replica_apply(map, fence, NULL, 0, &position), LARDER_OK);
+    for (int i = 0; i < 3; i++) { /* it stays, whatever is written */
+        ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+        ck_assert_int_eq(replica_position_read(map, &read), LARDER_OK);
+        ck_assert_uint_eq(read.number, 18);
+        ck_assert_uint_eq(strlen(read.run_id), sizeof read.run_id - 1);
+    }
+    static replica_event many[1025];
+    ck_assert_int_eq(replica_apply(map, fence, many, 1025, NULL), LARDER_EINVAL);
+}
+END_TEST
+
+START_TEST(a_busy_gate_leaves_everything_as_it_was)
+{
+    struct maps_holder holder = maps_hold(&maps_control(map)->write_gate);
+    replica_event event = event_of("k", 1000, REPLICA_VALUE, "theirs");
+    ck_assert_int_eq(replica_apply(map, fence, &event, 1, NULL), LARDER_EBUSY);
+    replica_ack ack = {(const uint8_t *)"k", 1, event.record.version, REPLICA_VALUE};
+    ck_assert_int_eq(replica_acknowledge(map, fence, &ack, 1, NULL), LARDER_EBUSY);
+    maps_let_go(&holder);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+}
+END_TEST
+
+/* ---- One daemon --------------------------------------------------------------------------------
+ */
+
+static int claim_in_child(void *context)
+{
+    uint64_t other_fence;
+    int other = 0;
+    int result = replica_claim(map, true, &other_fence, &other);
+    return result == LARDER_EXISTS && other == *(pid_t *)context ? 0 : 1;
+}
+
+START_TEST(there_is_one_daemon)
+{
+    pid_t self = getpid();
+    ck_assert_int_eq(maps_in_child(claim_in_child, &self), 0);
+    ck_assert_uint_ne(replica_node(map), 0);
+    ck_assert_uint_eq(replica_node(NULL), 0);
+    larder *reading = NULL;
+    char name[16];
+    (void)snprintf(name, sizeof name, "%s", strrchr(map->map->path, '/') + 1);
+    reading = maps_open(name, 0, LARDER_READ_ONLY);
+    uint64_t other_fence;
+    int other;
+    ck_assert_int_eq(replica_claim(reading, true, &other_fence, &other), LARDER_EREADONLY);
+    larder_close(&reading);
+}
+END_TEST
+
+START_TEST(a_daemon_that_was_succeeded_is_fenced)
+{
+    replica_event event = event_of("k", 1000, REPLICA_VALUE, "theirs");
+    replica_ack ack = {(const uint8_t *)"k", 1, event.record.version, REPLICA_VALUE};
+    ck_assert_int_eq(replica_publish_state(map, fence, true, 12345), LARDER_OK);
+    larder_stats stats = maps_stats(map);
+    ck_assert_uint_eq(stats.redis_up, 1);
+    ck_assert_uint_eq(stats.replicates, 1);
+    ck_assert_int_eq(stats.daemon_heartbeat_ms, 12345);
+    (void)atomic_fetch_add(&maps_control(map)->fence, 1); /* another one claimed the map */
+    ck_assert_int_eq(replica_apply(map, fence, &event, 1, NULL), REPLICA_FENCED);
+    ck_assert_int_eq(replica_acknowledge(map, fence, &ack, 1, NULL), REPLICA_FENCED);
+    ck_assert_int_eq(replica_publish_state(map, fence, false, 99), REPLICA_FENCED);
+    ck_assert_ptr_nonnull(strstr(larder_last_error(), "another larderd"));
+    ck_assert_int_eq(maps_stats(map).daemon_heartbeat_ms, 12345);
+    ck_assert_ptr_null(maps_get(map, "k"));
+}
+END_TEST
+
+static bool readable(int fifo)
+{
+    struct pollfd wait = {.fd = fifo, .events = POLLIN};
+    return poll(&wait, 1, 0) == 1;
+}
+
+static int set_in_child(void *context)
+{
+    return maps_set(map, context, "value") == LARDER_OK ? 0 : 1;
+}
+
+START_TEST(a_write_wakes_a_daemon_that_sleeps)
+{
+    int fifo = replica_wake_fd(map);
+    ck_assert_int_ge(fifo, 0);
+    ck_assert_int_eq(maps_set(map, "k", "1"), LARDER_OK); /* awake: no byte */
+    ck_assert(!readable(fifo));
+    replica_wake_arm(map);
+    ck_assert(!readable(fifo));
+    ck_assert_int_eq(maps_in_child(set_in_child, (void *)(uintptr_t) "by a worker"), 0);
+    ck_assert(readable(fifo));
+    ck_assert_int_eq(maps_in_child(set_in_child, (void *)(uintptr_t) "another"), 0);
+    replica_wake_drain(map);
+    ck_assert(!readable(fifo));
+    replica_wake_arm(map);
+    ck_assert_int_eq(maps_delete(map, "k"), LARDER_OK); /* our own, too */
+    ck_assert(readable(fifo));
+    replica_wake_drain(map);
+    replica_wake_arm(map);
+    ck_assert_int_eq(maps_has(map, "k"), LARDER_MISS); /* reading wakes nobody */
+    ck_assert(!readable(fifo));
+    int again = replica_wake_fd(map);
+    ck_assert_int_ge(again, 0);
+    replica_wake_drain(NULL);
+    replica_wake_arm(NULL);
+    ck_assert_int_eq(replica_wake_fd(NULL), -1);
+}
+END_TEST
+
+START_TEST(records_compare_by_version_kind_and_hash)
+{
+    replica_record a = {.version = {.clock = 5, .node = 5}, .kind = REPLICA_VALUE, .value_hash = 5};
+    replica_record b = a;
+    ck_assert_int_eq(replica_compare(&a, &b), 0);
+    b.value_hash = 6;
+    ck_assert_int_lt(replica_compare(&a, &b), 0);
+    ck_assert_int_gt(replica_compare(&b, &a), 0);
+    a.kind = REPLICA_DELETED;
+    ck_assert_int_gt(replica_compare(&a, &b), 0);
+    ck_assert_int_lt(replica_compare(&b, &a), 0);
+    b.version.node = 6;
+    ck_assert_int_lt(replica_compare(&a, &b), 0);
+    a.version.clock = 6;
+    ck_assert_int_gt(replica_compare(&a, &b), 0);
+    ck_assert_uint_eq(replica_value_hash(NULL, 0), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("replica");
+    TCase *tests = tcase_create("replica");
+    tcase_set_timeout(tests, 30);
+    tcase_add_checked_fixture(tests, open_map, close_map);
+    tcase_add_test(tests, the_outbox_has_the_dirty_in_order);
+    tcase_add_test(tests, overwrites_cost_one_row);
+    tcase_add_test(tests, batches_are_bounded_and_go_on);
+    tcase_add_test(tests, a_long_run_of_clean_rows_is_looked_over_in_bounded_steps);
+    tcase_add_test(tests, what_redis_took_is_clean);
+    tcase_add_test(tests, what_was_written_meanwhile_goes_to_the_end_of_the_log);
+    tcase_add_test(tests, acknowledgements_are_bounded_and_all_or_nothing);
+    tcase_add_test(tests, newer_ones_are_applied_clean);
+    tcase_add_test(tests, deletes_are_applied_and_remembered);
+    tcase_add_test(tests, equals_clear_the_dirty_flag);
+    tcase_add_test(tests, chunked_values_are_compared_by_their_hash_too);
+    tcase_add_test(tests, older_ones_make_ours_travel_again);
+    tcase_add_test(tests, an_event_without_its_value_drops_an_older_copy);
+    tcase_add_test(tests, expired_and_oversized_values_do_not_come_in);
+    tcase_add_test(tests, nothing_under_the_floor_comes_in);
+    tcase_add_test(tests, local_entries_stay_local);
+    tcase_add_test(tests, an_impossible_key_is_refused_and_the_rest_applied);
+    tcase_add_test(tests, an_impossible_kind_is_refused_and_harms_nothing);
+    tcase_add_test(tests, the_position_moves_with_what_was_applied);
+    tcase_add_test(tests, a_busy_gate_leaves_everything_as_it_was);
+    tcase_add_test(tests, there_is_one_daemon);
+    tcase_add_test(tests, a_daemon_that_was_succeeded_is_fenced);
+    tcase_add_test(tests, a_write_wakes_a_daemon_that_sleeps);
+    tcase_add_test(tests, records_compare_by_version_kind_and_hash);
+    suite_add_tcase(suite, tests);
+    return harness_run(suite);
+}
