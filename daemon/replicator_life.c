@@ -13,8 +13,9 @@
 #include "daemon/replicator_internal.h"
 
 #define BEAT_MS 1000
-#define ENTRY_OVERHEAD ((uint64_t)LARDER_KEY_MAX + 512) /* of a stream's entry, beside its value   \
-                                                         */
+#define ENTRY_OVERHEAD                                                                             \
+    ((uint64_t)LARDER_KEY_MAX + 512) /* of a stream's entry, beside its value                      \
+                                      */
 
 void replicator_settings_init(replicator_settings *settings)
 {

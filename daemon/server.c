@@ -398,8 +398,8 @@ static bool start_parts(struct server *self)
     return start_web(self) && (!self->replicates || start_replicator(self));
 }
 
-/* A map that is there gets the size that is configured: a new generation with what must not be lost and
- * what fits. Where that cannot be it keeps the old one, and larderd goes on. */
+/* A map that is there gets the size that is configured: a new generation with what must not be lost
+ * and what fits. Where that cannot be it keeps the old one, and larderd goes on. */
 static void match_size(struct server *self)
 {
     larder_stats before = {0};
@@ -416,8 +416,8 @@ static void match_size(struct server *self)
     log_begin(&line, result == LARDER_OK ? LOG_INFO : LOG_WARNING, "map_size");
     log_number(&line, "configured", (int64_t)wanted);
     log_number(&line, "before", (int64_t)before.map_size);
-    log_text(&line, "msg", result == LARDER_OK ? "a new generation was started"
-                                               : larder_last_error());
+    log_text(&line, "msg",
+             result == LARDER_OK ? "a new generation was started" : larder_last_error());
     log_end(&line);
 }
 

@@ -250,8 +250,8 @@ int control_retire(int directory)
         struct stat status;
         if (fstat(file, &status) == 0 &&
             status.st_size >= (off_t)(offsetof(struct control, generation) + sizeof retired)) {
-            ssize_t put = pwrite(file, &retired, sizeof retired,
-                                 (off_t)offsetof(struct control, generation));
+            ssize_t put =
+                pwrite(file, &retired, sizeof retired, (off_t)offsetof(struct control, generation));
             (void)put; /* whoever has it mapped then finds out by other means */
         }
         (void)close(file);
@@ -259,8 +259,9 @@ int control_retire(int directory)
     (void)snprintf(name, sizeof name, "control.old-%d-%" PRId64, (int)getpid(),
                    clock_monotonic_ms());
     if (renameat(directory, CONTROL_NAME, directory, name) != 0) {
-        return errno == ENOENT ? LARDER_OK
-                               : error_system(LARDER_EACCESS, "cannot put the control segment aside");
+        return errno == ENOENT
+                   ? LARDER_OK
+                   : error_system(LARDER_EACCESS, "cannot put the control segment aside");
     }
     (void)unlinkat(directory, name, 0);
     return LARDER_OK;

@@ -49,10 +49,10 @@ struct control_position {
  * copy that names the last committed transaction is the truth, whoever died when. */
 struct ledger {
     _Atomic uint64_t transaction; /* 0 while it is written */
-    uint64_t next_row;   /* of the log; never reused */
-    uint64_t next_chunk; /* never reused */
-    uint64_t hand;       /* row where eviction goes on */
-    uint64_t values;     /* entries that are values or negatives */
+    uint64_t next_row;            /* of the log; never reused */
+    uint64_t next_chunk;          /* never reused */
+    uint64_t hand;                /* row where eviction goes on */
+    uint64_t values;              /* entries that are values or negatives */
     uint64_t tombstones;
     uint64_t dirty;
     uint64_t reserved;
@@ -77,7 +77,8 @@ struct control_life {
 };
 static_assert(sizeof(struct control_life) == 640, "MAP_FORMAT");
 
-enum stats_counter { /* MAP_FORMAT: append only */
+/* MAP_FORMAT: append only */
+enum stats_counter {
     STATS_LOOKUPS, /* hits are lookups less misses less absents */
     STATS_MISSES,
     STATS_EXPIRED,
@@ -131,7 +132,7 @@ struct control {
     uint8_t padding0[48];
 
     /* read by every hit, seldom written */
-    _Atomic uint64_t generation; /* GENERATION_* */
+    _Atomic uint64_t generation;  /* GENERATION_* */
     _Atomic uint64_t barrier_max; /* clock of the highest barrier of any bucket; 0: none */
     _Atomic uint64_t pending[CONTROL_PENDING_WORDS]; /* a bit for each ready row */
     _Atomic int64_t retry_at_ms; /* monotonic: no new generation is tried before */
@@ -174,12 +175,13 @@ struct control_settings {
     uint32_t flags, mode;
 };
 
-/* Make a segment under its final name in the directory, unless somebody else just did (then that one
- * stays, LARDER_OK too). Preallocated: a full file system is an error here, not a SIGBUS later. */
+/* Make a segment under its final name in the directory, unless somebody else just did (then that
+ * one stays, LARDER_OK too). Preallocated: a full file system is an error here, not a SIGBUS later.
+ */
 int control_create(int directory, const struct control_settings *settings);
 
-/* Map the segment. LARDER_ENOTFOUND; EFORMAT (another version, page size, byte order, boot, or not a
- * segment at all: *replaceable says whether it may be put aside), ENAMESPACE, EACCESS, ENOMEM. */
+/* Map the segment. LARDER_ENOTFOUND; EFORMAT (another version, page size, byte order, boot, or not
+ * a segment at all: *replaceable says whether it may be put aside), ENAMESPACE, EACCESS, ENOMEM. */
 int control_attach(int directory, struct control **control, size_t *size, bool *replaceable);
 /* LARDER_OK, or ENAMESPACE where this process is in another PID namespace than the map. */
 int control_check_namespace(const struct control *control);
@@ -203,8 +205,8 @@ static inline struct control_life *control_life(struct control *control)
     return control_life_of(control, atomic_load(&control->generation));
 }
 
-/* A ledger is written by the gate's holder and read by anybody: its transaction number is zero while it
- * is being written. False: it is not (any more) the one of that transaction. */
+/* A ledger is written by the gate's holder and read by anybody: its transaction number is zero
+ * while it is being written. False: it is not (any more) the one of that transaction. */
 bool ledger_read(struct control_life *life, uint64_t transaction, struct ledger *ledger);
 void ledger_write(struct control_life *life, const struct ledger *ledger);
 

@@ -11,8 +11,8 @@
 enum {
     LOOKS_PER_EVICTION = 16, /* rows looked at for each entry that may go */
     LOOKS_LEAST = 256,
-    PAGES_PER_STEP = 2048,   /* of values in chunks: a step holds the gate */
-    RECOUNT_EVERY = 16 /* entries between two counts of pages */
+    PAGES_PER_STEP = 2048, /* of values in chunks: a step holds the gate */
+    RECOUNT_EVERY = 16     /* entries between two counts of pages */
 };
 
 uint64_t evict_reserve(const struct control_life *life)

@@ -40,9 +40,9 @@ int gate_init(struct gate *gate)
     return error;
 }
 
-/* Held by a thread that does not exist: the kernel marks the mutexes of a thread that dies, so this one
- * was never locked by it; its memory is damaged. Linux gives the lock word of a robust mutex a fixed
- * form (futex(2)). */
+/* Held by a thread that does not exist: the kernel marks the mutexes of a thread that dies, so this
+ * one was never locked by it; its memory is damaged. Linux gives the lock word of a robust mutex a
+ * fixed form (futex(2)). */
 static bool is_orphaned(struct gate *gate)
 {
     uint32_t word = *(const volatile uint32_t *)(const void *)&gate->mutex;

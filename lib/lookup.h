@@ -13,7 +13,9 @@
 #include "map.h"
 #include "removal.h"
 
-enum { LOOKUP_TRIES = 3 }; /* a control segment may be replaced under a reader; not again and again */
+enum {
+    LOOKUP_TRIES = 3
+}; /* a control segment may be replaced under a reader; not again and again */
 
 struct lookup {
     struct key key;

@@ -89,8 +89,7 @@ int larder_get_with(larder *handle, const void *key, size_t key_size, void *buff
     if (__builtin_expect(l.record.value_size > buffer_size, 0)) {
         result = error_set(LARDER_ESIZE, "the value has %zu bytes, the buffer %zu",
                            l.record.value_size, buffer_size);
-    } else if (l.record.value_size > 0 &&
-               lookup_copy(t, &l.record, buffer) != LARDER_OK) {
+    } else if (l.record.value_size > 0 && lookup_copy(t, &l.record, buffer) != LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_READ_CORRUPT);
         result = LARDER_MISS;
     }
@@ -159,7 +158,8 @@ int larder_has(larder *handle, const void *key, size_t key_size)
     return result;
 }
 
-/* ---- Views ------------------------------------------------------------------------------------ */
+/* ---- Views ------------------------------------------------------------------------------------
+ */
 
 struct view {
     struct reader *reader;
@@ -179,8 +179,8 @@ static int fill_parts(struct transaction *t, const struct record *record, struct
         if (result != LARDER_OK) {
             return result;
         }
-        view->parts[i] = (struct iovec){.iov_base = (void *)(uintptr_t)part.data,
-                                        .iov_len = part.size};
+        view->parts[i] =
+            (struct iovec){.iov_base = (void *)(uintptr_t)part.data, .iov_len = part.size};
     }
     return LARDER_OK;
 }
@@ -265,7 +265,8 @@ void larder_release(larder *handle, larder_view *out)
     free(view);
 }
 
-/* ---- Many keys -------------------------------------------------------------------------------- */
+/* ---- Many keys --------------------------------------------------------------------------------
+ */
 
 static int find_many(const struct larder *handle, struct transaction *t, struct lookup *lookups,
                      larder_item *items, size_t count, size_t *bytes)

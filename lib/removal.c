@@ -154,10 +154,10 @@ bool removal_next_pending(struct control *control, size_t *index, struct removal
             if (claimer > 0 && (kill(claimer, 0) == 0 || errno != ESRCH)) {
                 continue;
             }
-            /* Only from the very state that was looked at: it may have become ready before it died. */
-            if (!atomic_compare_exchange_strong(&row->state, &state,
-                                                (uint64_t)(uint32_t)getpid() << 32 |
-                                                    PENDING_CLAIMED)) {
+            /* Only from the very state that was looked at: it may have become ready before it died.
+             */
+            if (!atomic_compare_exchange_strong(
+                    &row->state, &state, (uint64_t)(uint32_t)getpid() << 32 | PENDING_CLAIMED)) {
                 i--;
                 continue;
             }

@@ -194,8 +194,8 @@ int upkeep_resize(larder *handle, uint64_t map_size, bool *changed)
         }
     }
     if (result == LARDER_OK) {
-        handle->max_value =
-            handle_value_limit(handle->wanted_value, atomic_load(&control_life(map_control(map))->map_size));
+        handle->max_value = handle_value_limit(
+            handle->wanted_value, atomic_load(&control_life(map_control(map))->map_size));
     }
     registry_unlock();
     return result;

@@ -22,8 +22,12 @@
 #include "key.h"
 #include "stats.h"
 
-#define LOG_NAME "\x01" "log"
-#define CHUNKS_NAME "\x01" "chunks" /* two literals: \x takes every hexadecimal digit */
+#define LOG_NAME                                                                                   \
+    "\x01"                                                                                         \
+    "log"
+#define CHUNKS_NAME                                                                                \
+    "\x01"                                                                                         \
+    "chunks"                 /* two literals: \x takes every hexadecimal digit */
 #define TICK_NAME "\x01tick" /* see store_touch() */
 
 enum {
@@ -209,7 +213,7 @@ static int check_file(const char *path, const char *name, uint64_t least)
     struct stat status;
     (void)snprintf(file, sizeof file, "%s/%s", path, name);
     if (lstat(file, &status) != 0) {
-        return error_system(errno == EACCES                        ? LARDER_EACCESS
+        return error_system(errno == EACCES                       ? LARDER_EACCESS
                             : errno == ENOENT || errno == ENOTDIR ? LARDER_ECORRUPT
                                                                   : LARDER_ESYSTEM,
                             "%s", file);
@@ -224,7 +228,8 @@ static int check_file(const char *path, const char *name, uint64_t least)
     return LARDER_OK;
 }
 
-/* Where the mapping begins, from any record in it: its page starts with its own number. MAP_FORMAT */
+/* Where the mapping begins, from any record in it: its page starts with its own number. MAP_FORMAT
+ */
 static int find_base(struct store *store, MDB_txn *txn, MDB_dbi entries)
 {
     MDB_val key = {.mv_size = sizeof LOG_NAME - 1, .mv_data = (void *)(uintptr_t)LOG_NAME}, data;
@@ -251,7 +256,8 @@ static int open_databases(struct store *store)
     if (code != MDB_SUCCESS) {
         return code;
     }
-    if (mdb_txn_id(txn) == 0) { /* a generation begins with a commit: the lock file is not finished */
+    if (mdb_txn_id(txn) ==
+        0) { /* a generation begins with a commit: the lock file is not finished */
         mdb_txn_abort(txn);
         return MDB_VERSION_MISMATCH;
     }
@@ -303,8 +309,9 @@ static int on_own_slot(const char *line, void *context)
     return 0;
 }
 
-/* Slots under this process's number before it has taken any are a dead namesake's: mdb_reader_check()
- * would pass them over for ever. Closing an environment clears all of its own number. */
+/* Slots under this process's number before it has taken any are a dead namesake's:
+ * mdb_reader_check() would pass them over for ever. Closing an environment clears all of its own
+ * number. */
 static bool has_namesake(struct store *store)
 {
     int slots = 0;
@@ -332,9 +339,10 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
     store->generation = generation;
     store->max_pages = map_size / control->page_size;
     int code = open_once(store, path, map_size, protect);
-    /* Whoever opens first sets up the lock file. One that was killed meanwhile keeps its file lock until
-     * the kernel has closed its files, a moment after our gate has noticed: then LMDB takes the unfinished
-     * file for good. By now it has been waited for, and next time it is set up anew. */
+    /* Whoever opens first sets up the lock file. One that was killed meanwhile keeps its file lock
+     * until the kernel has closed its files, a moment after our gate has noticed: then LMDB takes
+     * the unfinished file for good. By now it has been waited for, and next time it is set up anew.
+     */
     for (int tries = 0; tries < OPEN_TRIES && !atomic_load(&store->hosed) &&
                         (code == MDB_INVALID || code == MDB_VERSION_MISMATCH);
          tries++) {
@@ -349,8 +357,8 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
         if (code == EBUSY) {
             return error_set(LARDER_EBUSY, "the reader table is locked by another process");
         }
-        /* Only what LMDB calls damage is damage: a process without descriptors must not cost the others
-         * their map. */
+        /* Only what LMDB calls damage is damage: a process without descriptors must not cost the
+         * others their map. */
         return convert(NULL, code, "opening the map's files");
     }
     *out = store;
@@ -371,7 +379,8 @@ void store_close(struct store **store)
 void store_forget(struct store **store)
 {
     /* mdb_env_close() clears only slots of getpid(), which in the child are none, and the parent's
-     * file locks are the parent's: POSIX locks are not inherited and closing here drops none of its. */
+     * file locks are the parent's: POSIX locks are not inherited and closing here drops none of
+     * its. */
     store_close(store);
 }
 
@@ -530,8 +539,9 @@ static larder_bytes bytes_of(const MDB_val *value)
     return (larder_bytes){.data = value->mv_data, .size = value->mv_size};
 }
 
-/* LMDB gives out what a node says of itself. What it says must lie on the node's own page, or, for what
- * has pages of its own, inside the file: a damaged size must not lead a copy out of the mapping. */
+/* LMDB gives out what a node says of itself. What it says must lie on the node's own page, or, for
+ * what has pages of its own, inside the file: a damaged size must not lead a copy out of the
+ * mapping. */
 static bool in_page(const struct transaction *t, const MDB_val *data)
 {
     const struct store *store = t->store;
@@ -558,8 +568,7 @@ static int get(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *d
     volatile int code = MDB_PANIC;
     GUARDED(code = mdb_get(t->txn, database, key, data), return hosed(t));
     if (__builtin_expect(code == MDB_SUCCESS, 1)) {
-        return __builtin_expect(in_page(t, data), 1) ? LARDER_OK
-                                                            : fail(t, MDB_CORRUPTED, what);
+        return __builtin_expect(in_page(t, data), 1) ? LARDER_OK : fail(t, MDB_CORRUPTED, what);
     }
     return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, what);
 }
@@ -576,8 +585,8 @@ static int put(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *d
     return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, what);
 }
 
-/* Numbers come in ascending order, and then the page that takes them is filled to the brim; where they
- * do not (a generation that is copied), LMDB says so and the ordinary way is taken. */
+/* Numbers come in ascending order, and then the page that takes them is filled to the brim; where
+ * they do not (a generation that is copied), LMDB says so and the ordinary way is taken. */
 static int append(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *data,
                   const char *what)
 {
@@ -598,7 +607,7 @@ static int append(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val
                                : fail(t, code == MDB_KEYEXIST ? MDB_CORRUPTED : code, what);
 }
 
-static int delete(struct transaction *t, MDB_dbi database, MDB_val *key, const char *what)
+static int delete (struct transaction *t, MDB_dbi database, MDB_val *key, const char *what)
 {
     if (t->error != LARDER_OK) {
         return t->error;
@@ -636,8 +645,7 @@ static int seek(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *
         },
         return hosed(t));
     if (code == MDB_SUCCESS) {
-        return in_page(t, key) && in_page(t, data) ? LARDER_OK
-                                                                 : fail(t, MDB_CORRUPTED, what);
+        return in_page(t, key) && in_page(t, data) ? LARDER_OK : fail(t, MDB_CORRUPTED, what);
     }
     return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, what);
 }
@@ -669,8 +677,8 @@ static int get_at_cursor(struct transaction *t, MDB_val *key, MDB_val *data)
 int store_entry_get(struct transaction *t, const void *form, size_t size, larder_bytes *record)
 {
     MDB_val key = value_of(form, size), data;
-    int result = t->write ? get_at_cursor(t, &key, &data)
-                          : get(t, ENTRIES, &key, &data, "reading an entry");
+    int result =
+        t->write ? get_at_cursor(t, &key, &data) : get(t, ENTRIES, &key, &data, "reading an entry");
     if (__builtin_expect(result == LARDER_OK, 1)) {
         *record = bytes_of(&data);
     }
@@ -838,11 +846,10 @@ uint64_t store_used_pages(struct transaction *t)
     for (size_t i = 0; i < sizeof databases / sizeof databases[0] && t->error == LARDER_OK; i++) {
         MDB_stat stat;
         volatile int code = MDB_PANIC;
-        GUARDED(code = mdb_stat(t->txn, databases[i], &stat),
-                {
-                    (void)hosed(t);
-                    return pages;
-                });
+        GUARDED(code = mdb_stat(t->txn, databases[i], &stat), {
+            (void)hosed(t);
+            return pages;
+        });
         if (code != MDB_SUCCESS) {
             (void)fail(t, code, "counting pages");
             break;
@@ -893,8 +900,8 @@ struct reader_list {
     uint64_t oldest, newest;
 };
 
-/* One line of mdb_reader_list(): "%10d %zx %zu" or "... -" without a snapshot. The thread is printed
- * in hexadecimal. */
+/* One line of mdb_reader_list(): "%10d %zx %zu" or "... -" without a snapshot. The thread is
+ * printed in hexadecimal. */
 static int on_reader(const char *line, void *context)
 {
     struct reader_list *list = context;

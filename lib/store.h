@@ -1,5 +1,5 @@
-/* store.h: one LMDB environment of one generation, as the rest of the library sees it. store.c is the
- * only file that knows lmdb.h.
+/* store.h: one LMDB environment of one generation, as the rest of the library sees it. store.c is
+ * the only file that knows lmdb.h.
  *
  *   main tree   0x02... -> record      entries (see key.h, format.h)
  *               0x01log, 0x01chunks -> LMDB's own records of the named databases
@@ -36,11 +36,11 @@ struct store {
     struct control_life *life; /* of this generation */
     uint64_t generation;
     uint64_t max_pages;
-    const uint8_t *base; /* of the mapping; see in_page() */
+    const uint8_t *base;      /* of the mapping; see in_page() */
     uint64_t popularity_mask; /* from the segment's real size, whatever it says of itself */
-    _Atomic bool hosed; /* LMDB's assertion failed here: never touch env again */
-    unsigned users;     /* the registry's count of what refers to this store */
-    struct store *next; /* the registry's list */
+    _Atomic bool hosed;       /* LMDB's assertion failed here: never touch env again */
+    unsigned users;           /* the registry's count of what refers to this store */
+    struct store *next;       /* the registry's list */
 };
 
 struct transaction {
@@ -50,7 +50,7 @@ struct transaction {
     int error;                 /* sticky; LARDER_OK */
     bool write;                /* of a writer; begins and ends inside the write gate */
     bool changed;              /* a write did something */
-    uint64_t number; /* a writer's own; a reader's snapshot */
+    uint64_t number;           /* a writer's own; a reader's snapshot */
 };
 
 /* Make the files of a generation in an existing empty directory: preallocated, databases made.
@@ -88,12 +88,12 @@ int store_entry_get(struct transaction *t, const void *form, size_t size, larder
 /* The first entry at or after form (beyond it if after is true). The form lies in the map. */
 int store_entry_next(struct transaction *t, const void *form, size_t size, bool after,
                      larder_bytes *found, larder_bytes *record);
-/* Write a record that is not there yet: LARDER_OK; LARDER_EXISTS and the one that is there. Either way
- * the tree is descended once. */
+/* Write a record that is not there yet: LARDER_OK; LARDER_EXISTS and the one that is there. Either
+ * way the tree is descended once. */
 int store_entry_insert(struct transaction *t, const void *form, size_t size, const void *record,
                        size_t record_size, larder_bytes *existing);
-/* Write a record over whatever is there. Straight to the place if a look-up or insert of this writer
- * has just been there. */
+/* Write a record over whatever is there. Straight to the place if a look-up or insert of this
+ * writer has just been there. */
 int store_entry_put(struct transaction *t, const void *form, size_t size, const void *record,
                     size_t record_size);
 int store_entry_delete(struct transaction *t, const void *form, size_t size);
@@ -123,7 +123,8 @@ uint64_t store_last_transaction(struct store *store);
 
 /* Clear slots of dead readers; inside the reader gate. */
 int store_clear_dead_readers(struct store *store, int *cleared);
-/* Process that holds the oldest snapshot, 0 if nobody holds one older than the newest; and which. */
+/* Process that holds the oldest snapshot, 0 if nobody holds one older than the newest; and which.
+ */
 int store_oldest_reader(struct store *store, uint64_t *snapshot);
 int store_list_readers(struct store *store, inspect_reader *readers, size_t max, size_t *found);
 

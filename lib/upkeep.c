@@ -18,8 +18,8 @@ enum { STEP_ROWS_MAX = 1024, STEP_WAIT_MS = 10, CANDIDATES_MAX = 256, EVICT_STEP
 /* ---- Expiry -----------------------------------------------------------------------------------
  */
 
-/* The barrier under which an entry is dead, or 0. It is removed as if it had been deleted then, so that
- * the deletion travels, too. */
+/* The barrier under which an entry is dead, or 0. It is removed as if it had been deleted then, so
+ * that the deletion travels, too. */
 static uint64_t dead_by_barrier(struct control *control, const larder_bytes *form,
                                 const struct record *record)
 {

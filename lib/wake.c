@@ -5,8 +5,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* Open for reading, too: then a write never raises SIGPIPE, whether or not a daemon is there, and the
- * descriptor need not be closed (and its number given to somebody else) before the map is. */
+/* Open for reading, too: then a write never raises SIGPIPE, whether or not a daemon is there, and
+ * the descriptor need not be closed (and its number given to somebody else) before the map is. */
 int wake_open(struct map *map)
 {
     int fifo = atomic_load(&map->wake_fifo);

@@ -15,10 +15,16 @@
 #include "removal.h"
 #include "wake.h"
 
-enum { GENERATION_TRIES = 3, ROOM_WAITS = 4, /* of the handle, in all */
-    ROOM_ROUNDS = 4, EVICT_BATCH = 512, READER_PATIENCE_MS = 50 };
+enum {
+    GENERATION_TRIES = 3,
+    ROOM_WAITS = 4, /* of the handle, in all */
+    ROOM_ROUNDS = 4,
+    EVICT_BATCH = 512,
+    READER_PATIENCE_MS = 50
+};
 
-/* ---- Begin and end ---------------------------------------------------------------------------- */
+/* ---- Begin and end ----------------------------------------------------------------------------
+ */
 
 static void leave(struct writer *writer)
 {
@@ -78,8 +84,9 @@ static int apply_pending(struct writer *writer)
     return LARDER_OK;
 }
 
-/* The first write after a writer died: LMDB repairs its mutex and looks through the reader table, for
- * which it takes the reader mutex. That one has no deadline, so it is entered through its gate. */
+/* The first write after a writer died: LMDB repairs its mutex and looks through the reader table,
+ * for which it takes the reader mutex. That one has no deadline, so it is entered through its gate.
+ */
 static int begin_recovering(struct writer *writer, struct store *store, int64_t wait_ms)
 {
     struct gate *gate = &writer->control->reader_gate;
@@ -183,7 +190,8 @@ void writer_abort(struct writer *writer)
     leave(writer);
 }
 
-/* ---- Room ------------------------------------------------------------------------------------- */
+/* ---- Room -------------------------------------------------------------------------------------
+ */
 
 static int full_because_of_reader(struct store *store)
 {
@@ -248,8 +256,8 @@ static bool clear_dead_readers(const struct larder *handle)
     return cleared > 0;
 }
 
-/* A reader that lost its processor inside a hit pins pages, too, but only for milliseconds: look again.
- * One that stays is waited for once a process, not at each write. */
+/* A reader that lost its processor inside a hit pins pages, too, but only for milliseconds: look
+ * again. One that stays is waited for once a process, not at each write. */
 static bool wait_for_reader(const struct larder *handle, int *patience)
 {
     static _Atomic uint64_t stayed; /* the snapshot that was waited for in vain */
@@ -270,8 +278,7 @@ static bool wait_for_reader(const struct larder *handle, int *patience)
     return (*patience)-- > 0;
 }
 
-int writer_run(const struct larder *handle, size_t need, writer_operation *operation,
-               void *context)
+int writer_run(const struct larder *handle, size_t need, writer_operation *operation, void *context)
 {
     int patience = handle->write_wait_ms < READER_PATIENCE_MS ? (int)handle->write_wait_ms
                                                               : READER_PATIENCE_MS;

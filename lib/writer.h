@@ -81,7 +81,8 @@ int entry_reseal(struct writer *writer, const struct key *key, const struct reco
 /* Make an entry dirty, its row the last of the log, as if it had just been written. */
 int entry_requeue(struct writer *writer, const struct key *key, const struct record *old);
 
-/* How many tombstones a map of that size keeps: past it the barrier of the key's bucket rises instead. */
+/* How many tombstones a map of that size keeps: past it the barrier of the key's bucket rises
+ * instead. */
 uint64_t entry_tombstone_cap(const struct store *store);
 
 /* The key of a record that was found by its form. memory keeps a long key's bytes (free it). */

@@ -40,14 +40,13 @@ void host_start(host *self, const char *name, const harness_redis *redis, const 
     memset(self, 0, sizeof *self);
     (void)snprintf(self->name, sizeof self->name, "%s", name);
     (void)snprintf(self->directory, sizeof self->directory, "%s", harness_path("host-%s", name));
-    (void)snprintf(self->url, sizeof self->url, "%s",
-                   url != NULL ? url : harness_redis_url(redis));
+    (void)snprintf(self->url, sizeof self->url, "%s", url != NULL ? url : harness_redis_url(redis));
     self->extra = extra;
     self->own_configuration = extra != NULL && strcmp(extra[0], "-c") == 0;
     (void)mkdir(self->directory, 0700);
     host_start_daemon(self);
-    larder_options options = {.dir = self->directory, .flags = LARDER_ATTACH,
-                              .write_wait_ms = 5000};
+    larder_options options = {
+        .dir = self->directory, .flags = LARDER_ATTACH, .write_wait_ms = 5000};
     int result = larder_open("m", &options, &self->map);
     ck_assert_msg(result == LARDER_OK, "%s", larder_last_error());
 }

@@ -1,7 +1,7 @@
 /* test_liars.c: servers that are not Redis, or not in their right mind: silence, closed doors,
- * garbage, drips, floods, replies out of step. larderd must neither crash nor hang nor grow, the map
- * must not notice, and once a real Redis stands in the same place all is well. Deadlines here are
- * those of the quick configuration (fleet.c): a second for a reply.
+ * garbage, drips, floods, replies out of step. larderd must neither crash nor hang nor grow, the
+ * map must not notice, and once a real Redis stands in the same place all is well. Deadlines here
+ * are those of the quick configuration (fleet.c): a second for a reply.
  */
 #include "tests/redis/fleet.h"
 
@@ -41,8 +41,8 @@ static const struct lie tales[] = {
     {"loading for ever", "", "-LOADING Redis is loading\r\n", 1000, true, false},
     {"drips a line", "+", "x", 20000, true, false},
     {"drips a string", "$100000\r\n", "x", 20000, true, false},
-    {"endless line", "+", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 0, true,
-     false},
+    {"endless line", "+", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 0,
+     true, false},
     {"endless string", "$2000000000\r\n",
      "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 0, true, false},
     {"huge array", "*2000000000\r\n", ":1\r\n", 0, true, false},

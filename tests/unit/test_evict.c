@@ -54,7 +54,8 @@ static void fill(void)
     size_t count = 0;
     for (unsigned number = 0; count < KEYS; number++) {
         int size = snprintf(keys[count], sizeof keys[count], "k%u", number);
-        seen[count] = evict_popularity(atomic_load(&map->map->store), key_hash(keys[count], (size_t)size));
+        seen[count] =
+            evict_popularity(atomic_load(&map->map->store), key_hash(keys[count], (size_t)size));
         bool shared = false;
         for (size_t i = 0; i < count; i++) {
             shared |= seen[i] == seen[count];
@@ -102,7 +103,8 @@ END_TEST
 START_TEST(a_hit_writes_its_mark_once_and_a_peek_never)
 {
     fill();
-    _Atomic uint8_t *mark = evict_popularity(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0])));
+    _Atomic uint8_t *mark =
+        evict_popularity(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0])));
     ck_assert_uint_eq(atomic_load(mark), 0);
     ck_assert(there(keys[0]));
     ck_assert_uint_eq(atomic_load(mark), 0);
@@ -125,7 +127,8 @@ START_TEST(the_expired_go_even_when_they_were_asked_for)
     larder_policy policy = {.expiry = larder_expire_at(until)};
     ck_assert_int_eq(larder_set(map, keys[0], strlen(keys[0]), "x", 1, &policy), LARDER_OK);
     (void)maps_has(map, keys[0]);
-    atomic_store(evict_popularity(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0]))), 1);
+    atomic_store(
+        evict_popularity(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0]))), 1);
     while (!clock_expired(until)) {
     }
     ck_assert_uint_eq(evict(1), 1);
