@@ -203,9 +203,9 @@ int larder_has(larder *handle, const void *key, size_t key_size);
 
 /* ---- Writing: waits for the write gate at most write_wait_ms ---------------------------------
  * A write that returned an outcome >= 0 is visible to every process at once and survives the death
- * of any. Where a set or set_many is refused (EBUSY, EFULL, ETOOBIG of the value, ...) the old value
- * is not served either: the keys read as misses. What is refused of the conditional ones (add,
- * replace, cas, incr, touch) and all bad arguments (EINVAL, ETOOBIG of the key) change nothing.
+ * of any. Where a set, set_many, replace, or a cas that would have matched, is refused (EBUSY, EFULL,
+ * ETOOBIG of the value, ...) the old value is not served either: the keys read as misses. A refused
+ * add, incr or touch and all bad arguments (EINVAL, ETOOBIG of the key) change nothing.
  * policy may be NULL. */
 
 int larder_set(larder *handle, const void *key, size_t key_size, const void *value,

@@ -279,7 +279,7 @@ int map_refresh_locked(struct map *map, int64_t wait_ms)
 {
     int result = refresh(map, wait_ms);
     atomic_store_explicit(&map->busy_until_ms,
-                          result == LARDER_OK ? 0 : clock_monotonic_ms() + BUSY_MS,
+                          result == LARDER_EBUSY ? clock_monotonic_ms() + BUSY_MS : 0,
                           memory_order_relaxed);
     return result;
 }

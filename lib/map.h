@@ -39,7 +39,7 @@ struct map {
     struct control_settings settings; /* what to make a map with */
     bool attach_only;                 /* never make one */
     _Atomic int64_t busy_until_ms;    /* monotonic: reads do not try to open before */
-    struct reader *spare_views;       /* the registry's: readers that views gave back */
+    struct reader *spare_views;       /* the registry's: the reader that a view gave back */
     bool read_only; /* every handle is: a damaged generation is left for others to replace */
 };
 

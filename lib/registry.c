@@ -310,7 +310,8 @@ void registry_view_end(struct reader **handle)
     registry_check_fork();
     registry_lock();
     struct map *map = atomic_load(&reader->map);
-    if (map != NULL && reader->transaction.store == atomic_load(&map->store)) {
+    if (map != NULL && map->spare_views == NULL && /* one: slots are for everybody */
+        reader->transaction.store == atomic_load(&map->store)) {
         store_read_end(&reader->transaction);
         reader->next_of_thread = map->spare_views;
         map->spare_views = reader;

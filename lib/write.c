@@ -194,6 +194,28 @@ static int set_operation(struct writer *writer, void *context)
     return set_one(writer, context);
 }
 
+/* Whether a refused write would have put an old value out of sight, as far as a look without the gate
+ * can tell. */
+static bool would_replace(larder *handle, const struct set_request *request, int result)
+{
+    static const larder_read peek = {.flags = LARDER_PEEK};
+    larder_info info;
+    char reason[384];
+    (void)snprintf(reason, sizeof reason, "%s", larder_last_error());
+    int found;
+    switch (request->condition) {
+    case SET_IF_MISSING:
+        return false;
+    case SET_IF_VERSION:
+        found = larder_get_with(handle, request->key.data, request->key.size, NULL, 0, &info, &peek);
+        (void)error_set(result, "%s", reason); /* not that the value did not fit no buffer */
+        return (found == LARDER_OK || found == LARDER_ABSENT || found == LARDER_ESIZE) &&
+               clock_compare(info.version, request->expected) == 0;
+    default:
+        return true;
+    }
+}
+
 static int run_set(larder *handle, struct set_request *request)
 {
     int result;
@@ -205,7 +227,7 @@ static int run_set(larder *handle, struct set_request *request)
     }
     if (result == LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_SETS);
-    } else if (was_refused(result) && request->condition == SET_ALWAYS) {
+    } else if (was_refused(result) && would_replace(handle, request, result)) {
         invalidate_later(handle, &request->key);
     }
     return result;
