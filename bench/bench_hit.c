@@ -32,8 +32,8 @@ static void fill(bool with_lmdb)
     }
     /* in random order, as a cache is filled */
     test_random random = test_random_new(1);
-    uint32_t *order = malloc((size_t)entries * sizeof *order);
-    test_check(order != NULL, "malloc");
+    uint32_t *order = calloc(entries, sizeof *order);
+    test_check(order != NULL, "calloc");
     for (uint32_t at = 0; at < entries; at++)
         order[at] = at;
     for (uint32_t at = entries - 1; at > 0; at--) {

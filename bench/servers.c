@@ -172,7 +172,7 @@ void client_close(struct client *client)
 
 static void put(struct client *client, const void *bytes, size_t size)
 {
-    if (client->out_used + size > client->out_size) {
+    if (client->out == NULL || client->out_used + size > client->out_size) {
         client->out_size = (client->out_used + size) * 2;
         client->out = realloc(client->out, client->out_size);
         test_check(client->out != NULL, "realloc");

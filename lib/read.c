@@ -40,7 +40,7 @@ static int begin(const struct larder *handle, const void *key, size_t key_size, 
         result = key_make(&l->key, key, key_size);
     }
     if (__builtin_expect(result != LARDER_OK, 0)) {
-        return result;
+        return result < 0 ? result : LARDER_ESYSTEM; /* outcomes come from the snapshot alone */
     }
     struct stats_slot *stats = map_stats(handle->map);
     result = snapshot(handle->map, l, 1, peek ? NULL : stats, t);

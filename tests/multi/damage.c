@@ -483,7 +483,7 @@ static void one_damage(const struct damage *damage)
     child = begin_case();
     test_kill(child);
     damage->inflict();
-    result = ended(test_spawn(comes_later, &attach), damage->name, "only attaches", false);
+    ended(test_spawn(comes_later, &attach), damage->name, "only attaches", false);
     if (damage->outcome == FRESH || damage->outcome == WORKS) {
         child = begin_case();
         test_kill(child);
