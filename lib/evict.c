@@ -103,6 +103,9 @@ size_t evict_some(struct writer *writer, uint64_t need, size_t max)
             }
         }
     }
+    if (writer->ledger.hand >= writer->ledger.next_row) {
+        writer->ledger.hand = 0; /* past the newest: the oldest is next, not the one that comes */
+    }
     if (writer->ledger.hand != hand && !t->changed) {
         (void)store_touch(t); /* so that the hand moves on, even if all it saw was spared */
     }

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 #include <time.h>
@@ -45,9 +46,16 @@ int gate_init(struct gate *gate)
  * fixed form (futex(2)). */
 static bool is_orphaned(struct gate *gate)
 {
-    uint32_t word = *(const volatile uint32_t *)(const void *)&gate->mutex;
-    pid_t owner = (pid_t)(word & FUTEX_TID_MASK);
-    return owner != 0 && (word & FUTEX_OWNER_DIED) == 0 && kill(owner, 0) != 0 && errno == ESRCH;
+    const volatile uint32_t *word = (const volatile uint32_t *)(const void *)&gate->mutex;
+    uint32_t before = *word;
+    pid_t owner = (pid_t)(before & FUTEX_TID_MASK);
+    if (owner == 0 || (before & FUTEX_OWNER_DIED) != 0 || kill(owner, 0) == 0 || errno != ESRCH) {
+        return false;
+    }
+    /* It may have died since the word was read. A thread's mutexes are marked before it is gone from
+     * the process table, so now the word tells. */
+    atomic_thread_fence(memory_order_seq_cst);
+    return (*word & ~(uint32_t)FUTEX_WAITERS) == (before & ~(uint32_t)FUTEX_WAITERS);
 }
 
 enum gate_result gate_enter(struct gate *gate, int64_t wait_ms)

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,16 @@ static bool is_generation(const char *name, uint64_t *number, bool *unfinished)
     return *unfinished || *end == '\0';
 }
 
+/* A control segment that was being made or put aside by a process that is no more. */
+static bool is_orphan(const char *name)
+{
+    int pid = 0;
+    if (sscanf(name, "control.new-%d-", &pid) != 1 && sscanf(name, "control.old-%d-", &pid) != 1) {
+        return false;
+    }
+    return pid > 0 && kill(pid, 0) != 0 && errno == ESRCH;
+}
+
 /* Inside the open gate nobody else makes or opens generations: all but the one to keep may go. What
  * other processes still have open stays theirs until they close it. */
 static void remove_others(int parent, uint64_t keep)
@@ -61,6 +72,8 @@ static void remove_others(int parent, uint64_t keep)
         bool unfinished;
         if (is_generation(entry->d_name, &number, &unfinished) && (unfinished || number != keep)) {
             remove_directory(parent, entry->d_name);
+        } else if (is_orphan(entry->d_name)) {
+            (void)unlinkat(parent, entry->d_name, 0);
         }
     }
     (void)closedir(listing);
