@@ -78,12 +78,13 @@ const char *larder_version_text(void);
 #define LARDER_NO_HOT_SET UINT64_MAX
 #define LARDER_KEY_MAX 65535u /* bytes of a key; the least is 1 */
 
-enum {                            /* larder_options.flags */
-       LARDER_ATTACH = 1u << 0,   /* never create: LARDER_ENOTFOUND where there is no map */
-       LARDER_READ_ONLY = 1u << 1,/* refuse writes through this handle; implies LARDER_ATTACH */
-       LARDER_PROTECT = 1u << 2,  /* creator's: map without write access to the data pages */
-       LARDER_LOCAL = 1u << 3,    /* options: nothing written here travels; policy: this entry */
-       LARDER_VERIFY = 1u << 4    /* check every entry's checksum on every read */
+/* larder_options.flags */
+enum {
+    LARDER_ATTACH = 1u << 0,    /* never create: LARDER_ENOTFOUND where there is no map */
+    LARDER_READ_ONLY = 1u << 1, /* refuse writes through this handle; implies LARDER_ATTACH */
+    LARDER_PROTECT = 1u << 2,   /* creator's: map without write access to the data pages */
+    LARDER_LOCAL = 1u << 3,     /* options: nothing written here travels; policy: this entry */
+    LARDER_VERIFY = 1u << 4     /* check every entry's checksum on every read */
 };
 
 typedef struct larder_options { /* zero-initialise; unknown members must be 0, else LARDER_EINVAL */
@@ -113,13 +114,14 @@ void larder_close(larder **handle);
 
 /* ---- Expiry and policy --------------------------------------------------------------------- */
 
-enum { /* larder_expiry.kind */
-       LARDER_EXPIRY_DEFAULT = 0, /* the map's default: never */
-       LARDER_EXPIRY_NEVER = 1,
-       LARDER_EXPIRY_IN = 2,      /* ms from now */
-       LARDER_EXPIRY_AT = 3,      /* ms since the epoch; in the past = delete */
-       LARDER_EXPIRY_ALIGNED = 4, /* the next multiple of ms on the wall clock (UTC), + offset_ms */
-       LARDER_EXPIRY_SLIDING = 5  /* extended by reads: LARDER_EUNSUPPORTED in this version */
+/* larder_expiry.kind */
+enum {
+    LARDER_EXPIRY_DEFAULT = 0, /* the map's default: never */
+    LARDER_EXPIRY_NEVER = 1,
+    LARDER_EXPIRY_IN = 2,      /* ms from now */
+    LARDER_EXPIRY_AT = 3,      /* ms since the epoch; in the past = delete */
+    LARDER_EXPIRY_ALIGNED = 4, /* the next multiple of ms on the wall clock (UTC), + offset_ms */
+    LARDER_EXPIRY_SLIDING = 5  /* extended by reads: LARDER_EUNSUPPORTED in this version */
 };
 
 typedef struct larder_expiry {
@@ -136,8 +138,9 @@ larder_expiry larder_expire_in(int64_t ms);
 larder_expiry larder_expire_at(int64_t ms_since_epoch);
 larder_expiry larder_expire_aligned(int64_t period_ms, int64_t offset_ms);
 
-enum { /* larder_policy.flags; LARDER_LOCAL too */
-       LARDER_NEGATIVE = 1u << 16 /* store "known absent" (the value must be empty) */
+/* larder_policy.flags; LARDER_LOCAL too */
+enum {
+    LARDER_NEGATIVE = 1u << 16 /* store "known absent" (the value must be empty) */
 };
 
 typedef struct larder_policy { /* zero-initialised = the map's defaults */
@@ -178,8 +181,9 @@ typedef struct larder_read { /* zero-initialised = larder_get */
     uint64_t reserved[6];
 } larder_read;
 
-enum { /* larder_read.flags */
-       LARDER_PEEK = 1u << 0 /* leave statistics and popularity untouched */
+/* larder_read.flags */
+enum {
+    LARDER_PEEK = 1u << 0 /* leave statistics and popularity untouched */
 };
 
 int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
@@ -203,9 +207,9 @@ int larder_has(larder *handle, const void *key, size_t key_size);
 
 /* ---- Writing: waits for the write gate at most write_wait_ms ---------------------------------
  * A write that returned an outcome >= 0 is visible to every process at once and survives the death
- * of any. Where a set, set_many, replace, or a cas that would have matched, is refused (EBUSY, EFULL,
- * ETOOBIG of the value, ...) the old value is not served either: the keys read as misses. A refused
- * add, incr or touch and all bad arguments (EINVAL, ETOOBIG of the key) change nothing.
+ * of any. Where a set, set_many, replace, or a cas that would have matched, is refused (EBUSY,
+ * EFULL, ETOOBIG of the value, ...) the old value is not served either: the keys read as misses. A
+ * refused add, incr or touch and all bad arguments (EINVAL, ETOOBIG of the key) change nothing.
  * policy may be NULL. */
 
 int larder_set(larder *handle, const void *key, size_t key_size, const void *value,
@@ -256,15 +260,16 @@ typedef struct larder_cursor {
     uint8_t position[512];
 } larder_cursor;
 
-enum {                             /* flags of larder_scan */
-       LARDER_SCAN_KEYS = 0,
-       LARDER_SCAN_VALUES = 1u << 0 /* bring the values too */
+/* flags of larder_scan */
+enum {
+    LARDER_SCAN_KEYS = 0,
+    LARDER_SCAN_VALUES = 1u << 0 /* bring the values too */
 };
 
 /* Up to max live entries whose key begins with prefix, after the cursor, in key byte order (keys
- * longer than 509 bytes: by their first 494 bytes). *found = 0 means the end. Keys and values live in
- * *memory until larder_free(). Each call is a snapshot of its own; it looks at a bounded number of
- * entries, so that fewer than max may come before the end. */
+ * longer than 509 bytes: by their first 494 bytes). *found = 0 means the end. Keys and values live
+ * in *memory until larder_free(). Each call is a snapshot of its own; it looks at a bounded number
+ * of entries, so that fewer than max may come before the end. */
 int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, larder_item *items,
                 size_t max, uint32_t flags, size_t *found, void **memory);
 
@@ -281,8 +286,8 @@ typedef struct larder_stats {
     /* now */
     uint64_t entries, tombstones, dirty, log_rows, pending;
     uint64_t map_size, used_bytes, generation, processes;
-    int64_t oldest_dirty_ms;      /* time of the oldest write Redis has not acknowledged; 0: none */
-    int64_t daemon_heartbeat_ms;  /* 0: never seen */
+    int64_t oldest_dirty_ms;     /* time of the oldest write Redis has not acknowledged; 0: none */
+    int64_t daemon_heartbeat_ms; /* 0: never seen */
     uint32_t replicates, redis_up; /* 0 or 1 */
 } larder_stats;
 

@@ -26,7 +26,8 @@ struct map_retired {
     size_t size;
 };
 
-/* ---- The control segment ---------------------------------------------------------------------- */
+/* ---- The control segment ----------------------------------------------------------------------
+ */
 
 /* Put an unusable segment aside. Several processes may find it at once: one at a time, each looks
  * again, so that nobody retires what another has just made. */
@@ -107,7 +108,8 @@ static int reattach_control_locked(struct map *map)
     return LARDER_OK;
 }
 
-/* ---- Generations ------------------------------------------------------------------------------ */
+/* ---- Generations ------------------------------------------------------------------------------
+ */
 
 void map_damaged(struct map *map)
 {
@@ -159,7 +161,8 @@ static int start_generation(struct map *map, uint64_t word, int64_t wait_ms)
     struct control *control = map_control(map);
     int64_t now = clock_monotonic_ms();
     if (now < atomic_load(&control->retry_at_ms)) {
-        return error_set(LARDER_EBUSY, "the map could not be made a moment ago: not tried again yet");
+        return error_set(LARDER_EBUSY,
+                         "the map could not be made a moment ago: not tried again yet");
     }
     int result = enter(map, &control->write_gate, wait_ms, "write");
     if (result != LARDER_OK) {
@@ -212,8 +215,8 @@ static int open_generation(struct map *map, int64_t wait_ms, struct store **stor
     return result;
 }
 
-/* Whether the directory that was opened still stands under its name. LMDB opens its files by name, the
- * control segment is held by descriptor: they must be of one map. */
+/* Whether the directory that was opened still stands under its name. LMDB opens its files by name,
+ * the control segment is held by descriptor: they must be of one map. */
 static int check_place(const struct map *map)
 {
     struct stat status;
@@ -284,7 +287,8 @@ int map_refresh_locked(struct map *map, int64_t wait_ms)
     return result;
 }
 
-/* ---- Maps ------------------------------------------------------------------------------------- */
+/* ---- Maps -------------------------------------------------------------------------------------
+ */
 
 static void free_map(struct map *map)
 {
@@ -365,7 +369,8 @@ int map_acquire(const char *path, int directory, const struct control_settings *
         }
     }
     if (result == LARDER_OK) {
-        result = control_check_namespace(map_control(map)); /* it may have been opened before fork */
+        result =
+            control_check_namespace(map_control(map)); /* it may have been opened before fork */
     }
     if (result == LARDER_OK) {
         map->references++;

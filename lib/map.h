@@ -56,12 +56,13 @@ int map_acquire(const char *path, int directory, const struct control_settings *
                 bool attach_only, bool read_only, struct map **out);
 void map_release(struct map **map);
 
-/* The control segment itself is damaged (a gate is no mutex any more): put it aside, so that whoever
- * calls next makes another map. */
+/* The control segment itself is damaged (a gate is no mutex any more): put it aside, so that
+ * whoever calls next makes another map. */
 void map_damaged(struct map *map);
 
-/* Bring map->store to the current generation, making one where there is none or a damaged one; gates are
- * waited for wait_ms each. The registry's lock is held. ENOTFOUND: the directory was removed. */
+/* Bring map->store to the current generation, making one where there is none or a damaged one;
+ * gates are waited for wait_ms each. The registry's lock is held. ENOTFOUND: the directory was
+ * removed. */
 int map_refresh_locked(struct map *map, int64_t wait_ms);
 
 /* ---- Generations; under the open gate and the write gate ---------------------------------------
@@ -75,8 +76,8 @@ int generation_prepare(struct map *map, uint64_t number, uint64_t map_size, char
                        size_t path_size);
 void generation_abandon(struct map *map, uint64_t number);
 
-/* Make the next one after expected_word's the current one, if that is still the word; the ledger goes
- * with it. Its control_life has its sizes already. */
+/* Make the next one after expected_word's the current one, if that is still the word; the ledger
+ * goes with it. Its control_life has its sizes already. */
 int generation_publish(struct map *map, uint64_t expected_word, const struct ledger *ledger);
 
 /* Give the map another size: a new generation with all that is dirty, the tombstones, and as much

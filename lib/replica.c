@@ -376,8 +376,8 @@ static int store_inbound(struct writer *writer, const struct key *key, const str
 {
     const replica_record *in = &event->record;
     bool dead = in->kind == REPLICA_DELETED || clock_expired(in->expires_at_ms);
-    bool unusable =
-        event->value_missing || in->value_size > atomic_load(&writer->transaction.store->life->max_value);
+    bool unusable = event->value_missing ||
+                    in->value_size > atomic_load(&writer->transaction.store->life->max_value);
     event->verdict = unusable && !dead ? REPLICA_REFUSED : REPLICA_APPLIED;
     if ((dead || unusable) && old == NULL && in->kind != REPLICA_DELETED) {
         return LARDER_OK; /* nothing of ours to take away */

@@ -194,8 +194,8 @@ static int set_operation(struct writer *writer, void *context)
     return set_one(writer, context);
 }
 
-/* Whether a refused write would have put an old value out of sight, as far as a look without the gate
- * can tell. */
+/* Whether a refused write would have put an old value out of sight, as far as a look without the
+ * gate can tell. */
 static bool would_replace(larder *handle, const struct set_request *request, int result)
 {
     static const larder_read peek = {.flags = LARDER_PEEK};
@@ -207,7 +207,8 @@ static bool would_replace(larder *handle, const struct set_request *request, int
     case SET_IF_MISSING:
         return false;
     case SET_IF_VERSION:
-        found = larder_get_with(handle, request->key.data, request->key.size, NULL, 0, &info, &peek);
+        found =
+            larder_get_with(handle, request->key.data, request->key.size, NULL, 0, &info, &peek);
         (void)error_set(result, "%s", reason); /* not that the value did not fit no buffer */
         return (found == LARDER_OK || found == LARDER_ABSENT || found == LARDER_ESIZE) &&
                clock_compare(info.version, request->expected) == 0;
