@@ -117,14 +117,25 @@ static void note_seen(struct inbound *in, const sync_change *change)
     }
 }
 
+/* A removal told outside the numbers, by a host whose Redis has no memory. Redis does not hold its
+ * record, so it must not pass for an acknowledgement of the same deletion where that is dirty, too: it
+ * is taken as one that came just before. It comes again with a number once it could be stored. */
+static void take_hint(struct sync *self, const sync_change *change)
+{
+    sync_change before = *change;
+    larder_version *version = &before.record.version;
+    if (change->malformed || change->begin || change->emitter == self->emitter)
+        return;
+    if (version->node-- == 0)
+        version->clock--; /* the node is now the greatest */
+    (void)inbound_take(self, &before, true);
+}
+
 void inbound_stream(struct sync *self, const sync_change *change)
 {
     struct inbound *in = &self->in;
     if (!change->numbered) {
-        /* A removal told outside the numbers, by a host whose Redis has no memory: it is a hint,
-         * and comes again with a number once its record could be stored. */
-        if (!change->malformed && !change->begin && change->emitter != self->emitter)
-            (void)inbound_take(self, change, true);
+        take_hint(self, change);
         return;
     }
     note_seen(in, change);
@@ -143,6 +154,19 @@ void inbound_stream(struct sync *self, const sync_change *change)
         return;
     if (change->number != self->cursor.number + 1 || !accept(self, change))
         begin_catching_up(self);
+}
+
+/* Another history is adopted, and part of it passed over: what was collected before must not be
+ * applied after newer events that we shall never see. The log that is pushed now makes up for it. */
+void inbound_forget(struct sync *self)
+{
+    struct inbound *in = &self->in;
+    empty_set(in->collecting);
+    if (in->apply_out)
+        return;
+    empty_set(in->applying);
+    in->apply_wanted = false;
+    in->apply_at = SYNC_NEVER;
 }
 
 void inbound_joined(struct sync *self, uint64_t last_number)
@@ -185,14 +209,14 @@ void inbound_range(struct sync *self, const sync_change *changes, size_t count)
         }
         full = !accept(self, &changes[i]);
     }
-    bool more = in->seen_epoch == self->cursor.epoch && in->seen_number > self->cursor.number;
     if (full || count == self->settings.page)
         return; /* the next page, when there is room */
-    if (!more)
+    bool more = in->seen_epoch == self->cursor.epoch && in->seen_number > self->cursor.number;
+    if (in->range_number > self->cursor.number) {
         in->catching_up = false;
-    else if (count == 0) {
+        sync_rejoin(self, true); /* what had been announced is not in the stream */
+    } else if (!more) {
         in->catching_up = false;
-        sync_rejoin(self, true); /* what was announced is not in the stream */
     }
 }
 
@@ -412,6 +436,7 @@ void inbound_advance(struct sync *self, bool flush)
             action->cursor.number = self->cursor.number;
             action->cursor.count = self->settings.page;
             in->range_out = true;
+            in->range_number = in->seen_epoch == self->cursor.epoch ? in->seen_number : 0;
         }
     }
     ask_for_values(self);

@@ -35,6 +35,7 @@ struct sync_batch {
     struct sync_batch *next;
     enum source source;
     uint32_t generation; /* of the resync it belongs to */
+    enum resync_phase phase;
     bool clean;          /* clean entries may be in it */
     bool remove;
     bool acking; /* ACKNOWLEDGE is out */
@@ -108,6 +109,7 @@ struct inbound {
     int64_t apply_at;
     bool catching_up, range_out;
     uint64_t seen_epoch, seen_number; /* highest seen on the channel, whether taken or not */
+    uint64_t range_number;            /* of these, when the range was asked for: it must hold them */
     uint64_t heartbeat_number;        /* last number at the previous heartbeat */
     int64_t position_at;              /* when the position was last stored */
     struct fetch *fetches;
@@ -168,6 +170,7 @@ struct retry *pending_due(struct sync *self);
 bool inbound_create(struct sync *self);
 void inbound_destroy(struct sync *self);
 void inbound_disconnected(struct sync *self);
+void inbound_forget(struct sync *self);
 void inbound_joined(struct sync *self, uint64_t last_number);
 void inbound_stream(struct sync *self, const sync_change *change);
 void inbound_range(struct sync *self, const sync_change *changes, size_t count);

@@ -95,9 +95,12 @@ void outbound_resync(struct sync *self)
     out->resync_generation++;
     out->resync_row = 0;
     size_t kept = 0;
-    for (size_t i = 0; i < out->retry_count; i++)
+    for (size_t i = 0; i < out->retry_count; i++) {
         if (!out->retries[i].clean)
             out->retries[kept++] = out->retries[i];
+        else
+            pending_again(self, out->retries[i].row); /* it may have become dirty */
+    }
     out->retry_count = kept;
 }
 
@@ -253,6 +256,7 @@ static struct sync_batch *make_batch(struct sync *self, size_t count)
     batch->bytes = bytes;
     batch->source = out->read_source;
     batch->generation = out->resync_generation;
+    batch->phase = out->resync;
     batch->clean = out->read_source == FROM_RESYNC;
     batch->ack_at = SYNC_NEVER;
     return batch;
@@ -298,13 +302,16 @@ static size_t select_rows(struct sync *self, const replica_batch *rows)
     size_t count = 0;
     for (size_t i = 0; i < rows->count && count < self->settings.batch_commands; i++) {
         const replica_record *record = &rows->records[i];
+        struct retry *refused = pending_find(out, record->row);
         if (out->read_source == FROM_RANGE && record->row > out->ranges[0].high)
             break;
         if (out->read_source == FROM_RETRY) {
             if (record->row != out->read_row)
                 break;
-        } else if (pending_find(out, record->row) != NULL) {
-            continue; /* waits for its own time */
+        } else if (refused != NULL) {
+            if (out->read_source == FROM_RESYNC)
+                refused->clean = true; /* the resync counts on it, dirty or not */
+            continue;                  /* waits for its own time */
         }
         if (out->read_source == FROM_RESYNC &&
             (record->kind == REPLICA_DELETED) != (out->resync == RESYNC_TOMBSTONES))
@@ -365,6 +372,8 @@ void outbound_rows(struct sync *self, const sync_event *event)
     struct retry *retry = out->read_source == FROM_RETRY ? pending_find(out, out->read_row) : NULL;
     if (event->status < 0) {
         self->counters.map_busy++;
+        if (out->scan == LOG_ARMED)
+            out->scan = LOG_ACTIVE; /* the look after the arming is still owed */
         out->read_at = self->now_ms + (event->status == LARDER_EBUSY ? MAP_BUSY_MS : MAP_ERROR_MS);
         if (retry != NULL) {
             retry->out = false;
@@ -375,6 +384,8 @@ void outbound_rows(struct sync *self, const sync_event *event)
     bool armed_now = out->scan == LOG_ARMED;
     size_t count = select_rows(self, event->rows);
     if (count != 0 && !push(self, count, retry)) {
+        if (out->scan == LOG_ARMED)
+            out->scan = LOG_ACTIVE;
         out->read_at = self->now_ms + MAP_ERROR_MS;
         if (retry != NULL) {
             retry->out = false;
@@ -462,8 +473,10 @@ static void answered(struct sync *self, struct sync_batch *batch, sync_item *ite
             sync_change change = *winner;
             change.record.key = item->key;
             change.record.key_size = item->key_size;
-            if (!inbound_take(self, &change, false))
-                pending_put_back(self, batch, item);
+            (void)inbound_take(self, &change, false);
+            /* Seen again once the winner is applied: it may not have found room, or the entry may
+             * have been written again before it came, under this same row. */
+            pending_again(self, item->row);
         }
         break;
     case SYNC_NO_STREAM:

@@ -44,12 +44,14 @@ void pending_again(struct sync *self, uint64_t row)
 void pending_put_back(struct sync *self, const struct sync_batch *batch, const sync_item *item)
 {
     struct outbound *out = &self->out;
-    if (batch->source != FROM_RESYNC)
-        pending_again(self, item->row);
-    else if (batch->generation == out->resync_generation && out->resync != RESYNC_NONE) {
-        if (out->resync == RESYNC_DRAINING)
-            out->resync = RESYNC_ENTRIES;
-        if (item->row < out->resync_row)
+    /* Whatever it was read for, it may be dirty, and of another kind by now. */
+    pending_again(self, item->row);
+    if (batch->source == FROM_RESYNC && batch->generation == out->resync_generation &&
+        out->resync != RESYNC_NONE) {
+        bool further = out->resync > batch->phase;
+        if (further)
+            out->resync = batch->phase; /* each pass looks at its own kinds only: back to that one */
+        if (further || item->row < out->resync_row)
             out->resync_row = item->row;
     }
 }

@@ -174,8 +174,10 @@ static void joined(struct sync *self, const sync_joined *joined)
         self->counters.connects++;
         self->backoff.breaker = SYNC_BREAKER_CLOSED; /* failures are forgotten once it lasts */
     }
-    if (lost)
+    if (lost) {
         adopt(self, joined);
+        inbound_forget(self);
+    }
     if (self->run_id[0] != 0)
         memcpy(self->cursor.run_id, self->run_id, sizeof self->cursor.run_id);
     if (lost || other_server)
