@@ -343,8 +343,8 @@ int inspect_check(larder *handle, inspect_report *report)
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
-    if (!answered && reader != NULL && store_read_begin(reader, NULL) == LARDER_OK) {
-        store_read_end(reader); /* gives back the snapshot that the child died with */
+    if (reader != NULL) {
+        store_read_end(reader); /* the child may have died in a snapshot, which stands in our slot */
     }
     if (answered) {
         answer.error[sizeof answer.error - 1] = '\0';
