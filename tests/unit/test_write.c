@@ -382,22 +382,31 @@ END_TEST
 START_TEST(a_busy_gate_refuses_within_the_deadline)
 {
     int64_t number = 77;
-    larder_expiry never = larder_expire_never();
-    larder_version version;
+    larder_expiry never = larder_expire_never(), past = larder_expire_at(1);
     ck_assert_int_eq(maps_set(map, "c", "5"), LARDER_OK);
     ck_assert_int_eq(maps_set(map, "v", "5"), LARDER_OK);
-    version = maps_info(map, "v").version;
+    ck_assert_int_eq(maps_set(map, "r", "5"), LARDER_OK);
+    ck_assert_int_eq(maps_set(map, "t", "5"), LARDER_OK);
+    larder_version version = maps_info(map, "v").version, other = version;
     struct maps_holder holder = maps_hold(&maps_control(map)->write_gate);
     int64_t began = harness_now_ms();
     FAILS(LARDER_EBUSY, "write gate", larder_incr(map, "c", 1, 1, &number, NULL));
     ck_assert_int_eq(number, 77);
     FAILS(LARDER_EBUSY, "write gate", larder_touch(map, "c", 1, &never));
+    ck_assert_str_eq(maps_get(map, "c"), "5"); /* what was refused changed nothing */
+    other.clock++;
+    FAILS(LARDER_EBUSY, "write gate", larder_cas(map, "v", 1, "6", 1, &other, NULL));
+    ck_assert_str_eq(maps_get(map, "v"), "5");
     FAILS(LARDER_EBUSY, "write gate", larder_cas(map, "v", 1, "6", 1, &version, NULL));
-    ck_assert_int_ge(harness_now_ms() - began, 147);
-    ck_assert_int_le(harness_now_ms() - began, 150 + harness_patience(2000));
-    ck_assert_str_eq(maps_get(map, "v"), "5"); /* conditions were not met: nothing changed */
+    ck_assert_ptr_null(maps_get(map, "v")); /* it would have been replaced */
+    FAILS(LARDER_EBUSY, "write gate", larder_replace(map, "r", 1, "6", 1, NULL));
+    ck_assert_ptr_null(maps_get(map, "r"));
+    ck_assert_int_eq(larder_touch(map, "t", 1, &past), LARDER_OK); /* a delete is never refused */
+    ck_assert_ptr_null(maps_get(map, "t"));
+    ck_assert_int_ge(harness_now_ms() - began, 290);
+    ck_assert_int_le(harness_now_ms() - began, 300 + harness_patience(2000));
     maps_let_go(&holder);
-    ck_assert_uint_eq(maps_stats(map).refused_busy, 3);
+    ck_assert_uint_eq(maps_stats(map).refused_busy, 6);
 }
 END_TEST
 
