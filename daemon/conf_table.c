@@ -169,7 +169,7 @@ const conf_row conf_rows[] = {
     {"redis.backoff_min", CONF_DURATION, AT(redis.backoff_min_ms), 1, MINUTE, "100ms",
      CONF_REPLICATOR, "First pause between attempts to connect; the pauses grow and are jittered.",
      NULL},
-    {"redis.backoff_max", CONF_DURATION, AT(redis.backoff_max_ms), 1, HOUR, "5s", CONF_REPLICATOR,
+    {"redis.backoff_max", CONF_DURATION, AT(redis.backoff_max_ms), 1, HOUR, "2s", CONF_REPLICATOR,
      "Longest pause between attempts to connect.", NULL},
     {"redis.park", CONF_DURATION, AT(redis.park_ms), SECOND, DAY, "30s", CONF_REPLICATOR,
      "Pause after wrong credentials or a missing permission.", NULL},

@@ -29,7 +29,7 @@ typedef struct replicator_settings { /* replicator_settings_init() gives the def
     int64_t reply_timeout_ms;   /* from sending to the whole reply; 5,000 */
     int64_t linger_ms;          /* how long a batch that is not full waits for more; 2 */
     int64_t backoff_min_ms;     /* first pause between attempts (full jitter); 100 */
-    int64_t backoff_max_ms;     /* longest pause between attempts; 5,000 */
+    int64_t backoff_max_ms;     /* longest pause between attempts; 2,000 */
     int64_t park_ms;            /* pause after wrong credentials or no permission; 30,000 */
     int64_t retry_max_ms;       /* longest pause before a refused key is tried again; 60,000 */
     int64_t tombstone_ms;       /* T: how long Redis remembers removals; 86,400,000 */

@@ -24,7 +24,7 @@ void replicator_settings_init(replicator_settings *settings)
         .reply_timeout_ms = 5000,
         .linger_ms = 2,
         .backoff_min_ms = 100,
-        .backoff_max_ms = 5000,
+        .backoff_max_ms = 2000,
         .park_ms = 30000,
         .retry_max_ms = 60000,
         .tombstone_ms = 86400000,

@@ -118,8 +118,9 @@ static void note_seen(struct inbound *in, const sync_change *change)
 }
 
 /* A removal told outside the numbers, by a host whose Redis has no memory. Redis does not hold its
- * record, so it must not pass for an acknowledgement of the same deletion where that is dirty, too: it
- * is taken as one that came just before. It comes again with a number once it could be stored. */
+ * record, so it must not pass for an acknowledgement of the same deletion where that is dirty, too:
+ * it is taken as one that came just before. It comes again with a number once it could be stored.
+ */
 static void take_hint(struct sync *self, const sync_change *change)
 {
     sync_change before = *change;
@@ -157,7 +158,8 @@ void inbound_stream(struct sync *self, const sync_change *change)
 }
 
 /* Another history is adopted, and part of it passed over: what was collected before must not be
- * applied after newer events that we shall never see. The log that is pushed now makes up for it. */
+ * applied after newer events that we shall never see. The log that is pushed now makes up for it.
+ */
 void inbound_forget(struct sync *self)
 {
     struct inbound *in = &self->in;

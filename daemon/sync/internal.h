@@ -36,7 +36,7 @@ struct sync_batch {
     enum source source;
     uint32_t generation; /* of the resync it belongs to */
     enum resync_phase phase;
-    bool clean;          /* clean entries may be in it */
+    bool clean; /* clean entries may be in it */
     bool remove;
     bool acking; /* ACKNOWLEDGE is out */
     bool answered_all;
@@ -109,9 +109,9 @@ struct inbound {
     int64_t apply_at;
     bool catching_up, range_out;
     uint64_t seen_epoch, seen_number; /* highest seen on the channel, whether taken or not */
-    uint64_t range_number;            /* of these, when the range was asked for: it must hold them */
-    uint64_t heartbeat_number;        /* last number at the previous heartbeat */
-    int64_t position_at;              /* when the position was last stored */
+    uint64_t range_number;     /* of these, when the range was asked for: it must hold them */
+    uint64_t heartbeat_number; /* last number at the previous heartbeat */
+    int64_t position_at;       /* when the position was last stored */
     struct fetch *fetches;
     size_t fetch_count, fetch_out;
     uint64_t fetch_bytes_out, fetch_id;

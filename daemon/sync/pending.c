@@ -50,7 +50,8 @@ void pending_put_back(struct sync *self, const struct sync_batch *batch, const s
         out->resync != RESYNC_NONE) {
         bool further = out->resync > batch->phase;
         if (further)
-            out->resync = batch->phase; /* each pass looks at its own kinds only: back to that one */
+            out->resync =
+                batch->phase; /* each pass looks at its own kinds only: back to that one */
         if (further || item->row < out->resync_row)
             out->resync_row = item->row;
     }

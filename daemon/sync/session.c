@@ -56,7 +56,8 @@ void sync_destroy(struct sync **self)
     *self = NULL;
 }
 
-/* ---- Sessions --------------------------------------------------------------------------------- */
+/* ---- Sessions ---------------------------------------------------------------------------------
+ */
 
 static void disconnected(struct sync *self, enum sync_cause cause)
 {
@@ -113,7 +114,8 @@ static void connected(struct sync *self, const char *run_id)
     self->heartbeat_at = self->now_ms; /* the first join */
 }
 
-/* ---- Joining ---------------------------------------------------------------------------------- */
+/* ---- Joining ----------------------------------------------------------------------------------
+ */
 
 void sync_rejoin(struct sync *self, bool lost)
 {
@@ -145,13 +147,13 @@ static bool history_holds(const struct sync *self, const sync_joined *joined)
 }
 
 /* Another history: where in it do we begin? In an epoch that began while we knew the one before, at
- * its beginning, so that nothing that was told in it is missed; if that is trimmed away already, the
- * first range shows it, and the second adoption, like that of a host that never was here, begins at
- * the end. The begin entry's nonce is not known then: 0. */
+ * its beginning, so that nothing that was told in it is missed; if that is trimmed away already,
+ * the first range shows it, and the second adoption, like that of a host that never was here,
+ * begins at the end. The begin entry's nonce is not known then: 0. */
 static void adopt(struct sync *self, const sync_joined *joined)
 {
-    bool beginning = self->asked.epoch != 0 && self->asked.epoch != joined->epoch &&
-                     joined->last_number != 0;
+    bool beginning =
+        self->asked.epoch != 0 && self->asked.epoch != joined->epoch && joined->last_number != 0;
     self->cursor.epoch = joined->epoch;
     self->cursor.number = beginning ? 0 : joined->last_number;
     self->cursor.nonce = beginning ? 0 : joined->last_nonce;
@@ -164,8 +166,8 @@ static void joined(struct sync *self, const sync_joined *joined)
     bool first = !self->joined;
     bool unfinished = first && self->out.resync != RESYNC_NONE; /* by the session before */
     bool lost = self->lost || unfinished || !history_holds(self, joined);
-    bool other_server = first && self->run_id[0] != 0 &&
-                        strcmp(self->run_id, self->stored.run_id) != 0;
+    bool other_server =
+        first && self->run_id[0] != 0 && strcmp(self->run_id, self->stored.run_id) != 0;
     self->join_out = self->rejoin = self->lost = false;
     self->joined = true;
     self->offset_ms = joined->redis_ms - self->wall_ms;
@@ -185,7 +187,8 @@ static void joined(struct sync *self, const sync_joined *joined)
     inbound_joined(self, joined->last_number);
 }
 
-/* ---- The step --------------------------------------------------------------------------------- */
+/* ---- The step ---------------------------------------------------------------------------------
+ */
 
 static void advance(struct sync *self, bool flush)
 {

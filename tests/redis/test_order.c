@@ -1,5 +1,5 @@
-/* test_order.c: the push script decides between two entries as sync_order() does, for versions whose
- * parts differ anywhere, also where a double could not tell them apart.
+/* test_order.c: the push script decides between two entries as sync_order() does, for versions
+ * whose parts differ anywhere, also where a double could not tell them apart.
  */
 #include "tests/harness.h"
 
@@ -17,8 +17,7 @@ static void setup(void)
 {
     memset(&redis, 0, sizeof redis);
     harness_redis_start(&redis, "redis");
-    char *loaded =
-        harness_redis_command(&redis, "SCRIPT", "LOAD", script_text(SCRIPT_PUSH), NULL);
+    char *loaded = harness_redis_command(&redis, "SCRIPT", "LOAD", script_text(SCRIPT_PUSH), NULL);
     ck_assert_uint_eq(strlen(loaded), 40);
     (void)strcpy(sha, loaded);
     free(loaded);
@@ -107,9 +106,8 @@ END_TEST
 
 START_TEST(nothing_is_written_without_the_stream)
 {
-    replica_record record = {.version = {.clock = 1, .node = 1},
-                             .kind = REPLICA_VALUE,
-                             .expires_at_ms = INT64_MAX};
+    replica_record record = {
+        .version = {.clock = 1, .node = 1}, .kind = REPLICA_VALUE, .expires_at_ms = INT64_MAX};
     char text[WIRE_RECORD_MAX];
     (void)wire_record(&record, text);
     char *answer = push(text, "v", "4-*", ""); /* a newer epoch stands there */
@@ -126,9 +124,8 @@ END_TEST
 START_TEST(foreign_record_is_left_alone)
 {
     free(harness_redis_command(&redis, "SET", "v:{k}", "2something of the future", NULL));
-    replica_record record = {.version = {.clock = 1, .node = 1},
-                             .kind = REPLICA_VALUE,
-                             .expires_at_ms = INT64_MAX};
+    replica_record record = {
+        .version = {.clock = 1, .node = 1}, .kind = REPLICA_VALUE, .expires_at_ms = INT64_MAX};
     char text[WIRE_RECORD_MAX];
     (void)wire_record(&record, text);
     char *answer = push(text, "v", "5-*", "");

@@ -1,7 +1,7 @@
 /* test_sync_fleet.c: the protocol machine among its like, without sockets, clocks or LMDB: three
- * nodes, each with a model of its map, and a model of Redis. A seed chooses who writes, what arrives,
- * what is lost, who crashes, when Redis forgets. Afterwards all is let through, and Redis must hold
- * the newest write of each key, and no node anything older.
+ * nodes, each with a model of its map, and a model of Redis. A seed chooses who writes, what
+ * arrives, what is lost, who crashes, when Redis forgets. Afterwards all is let through, and Redis
+ * must hold the newest write of each key, and no node anything older.
  */
 #include "tests/harness.h"
 
@@ -12,9 +12,17 @@
 
 #include "daemon/sync/sync.h"
 
-enum { NODES = 3, KEYS = 6, STREAM_MAX = 8192, QUEUE_MAX = 4096, ASKED_MAX = 200, ROWS_MAX = 16384 };
+enum {
+    NODES = 3,
+    KEYS = 6,
+    STREAM_MAX = 8192,
+    QUEUE_MAX = 4096,
+    ASKED_MAX = 200,
+    ROWS_MAX = 16384
+};
 
-/* ---- Models ----------------------------------------------------------------------------------- */
+/* ---- Models -----------------------------------------------------------------------------------
+ */
 
 typedef struct entry { /* of a map or of Redis */
     bool there;
@@ -78,7 +86,7 @@ typedef struct node {
         uint64_t epoch, number;
         bool numbered;
         event_line line;
-    } *channel;
+    } * channel;
     size_t channel_head, channel_tail;
     bool subscribed, armed, busy;
     replica_batch rows_out;
@@ -110,7 +118,8 @@ static int key_of(const replica_record *record)
     return -1;
 }
 
-/* ---- Redis ------------------------------------------------------------------------------------ */
+/* ---- Redis ------------------------------------------------------------------------------------
+ */
 
 static void publish(const event_line *line, bool numbered)
 {
@@ -155,7 +164,8 @@ static void redis_push(request *r)
     entry *at = &redis.keys[r->key];
     event_line line = {.nonce = r->nonce,
                        .emitter = r->emitter,
-                       .with_value = r->record.kind == REPLICA_VALUE && !is_large(r->record.value_hash),
+                       .with_value =
+                           r->record.kind == REPLICA_VALUE && !is_large(r->record.value_hash),
                        .key = r->key,
                        .record = r->record};
     int order = at->there ? sync_order(&at->record, &r->record) : -1;
@@ -252,7 +262,8 @@ static void redis_save(void)
     redis.saved_count = redis.count;
 }
 
-/* ---- A node: its map and its wires ------------------------------------------------------------ */
+/* ---- A node: its map and its wires ------------------------------------------------------------
+ */
 
 static void feed(node *self, sync_event *event);
 
@@ -530,9 +541,9 @@ static void give_reply(node *self)
 
 static void give_message(node *self)
 {
-    sync_change change = as_change(&self->channel[self->channel_head].line,
-                                   self->channel[self->channel_head].epoch,
-                                   self->channel[self->channel_head].number);
+    sync_change change =
+        as_change(&self->channel[self->channel_head].line, self->channel[self->channel_head].epoch,
+                  self->channel[self->channel_head].number);
     change.numbered = self->channel[self->channel_head].numbered;
     sync_event event = {.kind = SYNC_EV_STREAM, .change = &change};
     self->channel_head++;
@@ -578,7 +589,8 @@ static void start_daemon(node *self)
     feed(self, &event);
 }
 
-/* ---- The schedule ----------------------------------------------------------------------------- */
+/* ---- The schedule -----------------------------------------------------------------------------
+ */
 
 static void worker_writes(node *self)
 {
@@ -589,8 +601,7 @@ static void worker_writes(node *self)
     written.record.version.clock = self->clock;
     written.record.version.node = (uint32_t)self->number + 1;
     written.record.kind = pick(4) == 0 ? REPLICA_DELETED : REPLICA_VALUE;
-    written.record.value_hash =
-        written.record.kind == REPLICA_VALUE ? sync_random(&chance) | 1 : 0;
+    written.record.value_hash = written.record.kind == REPLICA_VALUE ? sync_random(&chance) | 1 : 0;
     written.record.expires_at_ms = INT64_MAX;
     map_write(self, k, &written, false);
     if (!newest[k].there || sync_order(&newest[k].record, &written.record) < 0)
@@ -735,17 +746,18 @@ static void let_all_through(uint64_t seed)
         sync_look(nodes[n].machine, &view);
         for (int k = 0; k < KEYS; k++)
             dirty += nodes[n].keys[k].there && nodes[n].keys[k].dirty;
-        printf("# seed %" PRIu64 ": node %d: state %d drained %d resyncing %d catching up %d dirty %u in flight %u "
+        printf("# seed %" PRIu64
+               ": node %d: state %d drained %d resyncing %d catching up %d dirty %u in flight %u "
                "retry %u asked %zu heard %zu\n",
-               seed, n, (int)view.state, (int)view.drained, (int)view.resyncing, (int)view.catching_up,
-               dirty, view.in_flight_items, view.retry_entries, nodes[n].tail,
-               nodes[n].channel_tail);
+               seed, n, (int)view.state, (int)view.drained, (int)view.resyncing,
+               (int)view.catching_up, dirty, view.in_flight_items, view.retry_entries,
+               nodes[n].tail, nodes[n].channel_tail);
     }
     ck_abort_msg("seed %" PRIu64 ": never at rest", seed);
 }
 
-/* A removal that was told outside the numbers leaves a tombstone of a version just before the true one:
- * a miss all the same. */
+/* A removal that was told outside the numbers leaves a tombstone of a version just before the true
+ * one: a miss all the same. */
 static bool same_for_readers(const replica_record *found, const replica_record *wanted)
 {
     return sync_order(found, wanted) == 0 ||
