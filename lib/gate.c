@@ -52,8 +52,8 @@ static bool is_orphaned(struct gate *gate)
     if (owner == 0 || (before & FUTEX_OWNER_DIED) != 0 || kill(owner, 0) == 0 || errno != ESRCH) {
         return false;
     }
-    /* It may have died since the word was read. A thread's mutexes are marked before it is gone from
-     * the process table, so now the word tells. */
+    /* It may have died since the word was read. A thread's mutexes are marked before it is gone
+     * from the process table, so now the word tells. */
     atomic_thread_fence(memory_order_seq_cst);
     return (*word & ~(uint32_t)FUTEX_WAITERS) == (before & ~(uint32_t)FUTEX_WAITERS);
 }

@@ -344,7 +344,8 @@ int inspect_check(larder *handle, inspect_report *report)
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
     if (reader != NULL) {
-        store_read_end(reader); /* the child may have died in a snapshot, which stands in our slot */
+        store_read_end(
+            reader); /* the child may have died in a snapshot, which stands in our slot */
     }
     if (answered) {
         answer.error[sizeof answer.error - 1] = '\0';

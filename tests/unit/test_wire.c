@@ -181,9 +181,9 @@ END_TEST
 START_TEST(replies_over_a_limit)
 {
     static const char *const bad[] = {
-        "*17\r\n",      "*2000000000\r\n", "*1\r\n*1\r\n*1\r\n:1\r\n",
+        "*17\r\n",       "*2000000000\r\n", "*1\r\n*1\r\n*1\r\n:1\r\n",
         "*9\r\n*16\r\n", "hello\r\n",       "$-2\r\n",
-        "*-2\r\n",      ":\r\n",           "$12345678901234567890\r\n",
+        "*-2\r\n",       ":\r\n",           "$12345678901234567890\r\n",
         "*x\r\n"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         codec *self = codec_create(&limits);
