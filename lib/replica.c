@@ -206,6 +206,9 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
     memcpy(at, key, key_size);
     if (value_size > 0) {
         result = lookup_copy(t, &record, at + key_size);
+        if (result == LARDER_ECORRUPT && t->error == LARDER_OK) {
+            return LARDER_MISS; /* a chunk is gone: no reason to hold up the rest */
+        }
         if (result != LARDER_OK) {
             return result;
         }

@@ -12,6 +12,7 @@
 #include "removal.h"
 #include "tests/harness.h"
 #include "tests/unit/maps.h"
+#include "writer.h"
 
 static larder *map;
 static uint64_t fence;
@@ -219,6 +220,25 @@ START_TEST(a_long_run_of_clean_rows_is_looked_over_in_bounded_steps)
     ck_assert_str_eq(keys_of(&batch), "dirty");
     ck_assert(batch.end);
     replica_batch_free(&batch);
+}
+END_TEST
+
+START_TEST(a_damaged_entry_does_not_hold_up_the_rest)
+{
+    static char big[10000];
+    struct writer writer;
+    struct record record;
+    struct key key;
+    ck_assert_int_eq(larder_set(map, "big", 3, big, sizeof big, NULL), LARDER_OK);
+    ck_assert_int_eq(maps_set(map, "next", "value"), LARDER_OK);
+    ck_assert_int_eq(writer_begin(&writer, map, 1000), LARDER_OK);
+    ck_assert_int_eq(key_make(&key, "big", 3), LARDER_OK);
+    ck_assert_int_eq(entry_find(&writer.transaction, &key, &record), LARDER_OK);
+    ck_assert_int_eq(store_chunk_delete(&writer.transaction, record.first_chunk), LARDER_OK);
+    ck_assert_int_eq(writer_commit(&writer), LARDER_OK);
+    ck_assert_str_eq(outbox(), "next");
+    ck_assert_int_eq(maps_set(map, "big", "mended"), LARDER_OK);
+    ck_assert_str_eq(outbox(), "big next");
 }
 END_TEST
 
@@ -637,6 +657,7 @@ int main(void)
     tcase_add_test(tests, overwrites_cost_one_row);
     tcase_add_test(tests, batches_are_bounded_and_go_on);
     tcase_add_test(tests, a_long_run_of_clean_rows_is_looked_over_in_bounded_steps);
+    tcase_add_test(tests, a_damaged_entry_does_not_hold_up_the_rest);
     tcase_add_test(tests, what_redis_took_is_clean);
     tcase_add_test(tests, what_was_written_meanwhile_goes_to_the_end_of_the_log);
     tcase_add_test(tests, acknowledgements_are_bounded_and_all_or_nothing);
