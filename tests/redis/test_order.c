@@ -19,7 +19,7 @@ static void setup(void)
     harness_redis_start(&redis, "redis");
     char *loaded = harness_redis_command(&redis, "SCRIPT", "LOAD", script_text(SCRIPT_PUSH), NULL);
     ck_assert_uint_eq(strlen(loaded), 40);
-    (void)strcpy(sha, loaded);
+    (void)snprintf(sha, sizeof sha, "%s", loaded);
     free(loaded);
     free(harness_redis_command(&redis, "XADD", "s", "5-0", "e", "begin", NULL));
 }

@@ -57,7 +57,7 @@ START_TEST(records_round)
         ck_assert_int_eq(read.record.expires_at_ms, record.expires_at_ms);
         ck_assert_uint_eq(read.full_size, record.value_size);
         /* a later version may say more */
-        (void)strcpy(text + size, " 5 6");
+        (void)snprintf(text + size, sizeof text - size, " 5 6");
         ck_assert(wire_record_read(text, size + 4, &read));
         for (size_t cut = 0; cut + 1 < size; cut++)
             if (wire_record_read(text, cut, &read))
