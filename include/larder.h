@@ -251,6 +251,7 @@ typedef struct larder_item {
 
 /* *memory holds all values; release it with larder_free(). OK, or an error for the whole call. */
 int larder_get_many(larder *handle, larder_item *items, size_t count, void **memory);
+/* The values of one larder_set_many() together are at most the largest value (ETOOBIG). */
 int larder_set_many(larder *handle, larder_item *items, size_t count, const larder_policy *policy);
 int larder_delete_many(larder *handle, larder_item *items, size_t count);
 

@@ -205,7 +205,9 @@ static int full_because_of_reader(struct store *store)
 }
 
 /* The map was full: evict in transactions of their own. Two, because what one frees the second
- * after it can use. */
+ * after it can use. Where enough is free but not to be had (a snapshot pins it, or did a moment
+ * ago), evicting would only empty the map: a commit that moves the free list on is all that helps.
+ */
 static int make_room(const struct larder *handle, uint64_t need)
 {
     struct writer writer;
@@ -220,19 +222,23 @@ static int make_room(const struct larder *handle, uint64_t need)
         uint64_t snapshot;
         bool fits = evict_fits(&writer, need);
         if (fits && store_oldest_reader(store, &snapshot) != 0) {
-            /* Enough is free, but not to be had: evicting more would only empty the map. */
             result = full_because_of_reader(store);
             writer_abort(&writer);
             return result;
         }
-        (void)evict_some(&writer, need, EVICT_BATCH);
-        if (writer.nothing_left && !fits && writer.transaction.error == LARDER_OK) {
+        writer.nothing_left = false;
+        if (fits) {
+            (void)store_touch(&writer.transaction);
+        } else {
+            (void)evict_some(&writer, need, EVICT_BATCH);
+        }
+        if (writer.nothing_left && writer.transaction.error == LARDER_OK) {
             result = full_because_of_reader(store);
             writer_abort(&writer);
             return result;
         }
         result = writer_commit(&writer);
-        if (result == LARDER_EFULL) { /* not even evicting has room */
+        if (result == LARDER_EFULL) { /* not even that has room */
             return full_because_of_reader(store);
         }
     }
