@@ -36,7 +36,7 @@ enum {
     DATABASES = 4,
     RENEW_TRIES = 100,
     OPEN_TRIES = 2,
-    READER_GATE_WAIT_MS = 1000,
+    READER_GATE_WAIT_MS = 100,
     META_PAGES = 2,
     PAGE_HEADER = 16 /* LMDB's, before a page's content */
 };

@@ -284,6 +284,14 @@ static bool wait_for_reader(const struct larder *handle, int *patience)
     return (*patience)-- > 0;
 }
 
+/* No room after all rounds: why? */
+static int refuse(const struct larder *handle)
+{
+    struct transaction *reader;
+    int result = registry_reader(handle->map, &reader);
+    return result == LARDER_OK ? full_because_of_reader(reader->store) : result;
+}
+
 int writer_run(const struct larder *handle, size_t need, writer_operation *operation, void *context)
 {
     int patience = handle->write_wait_ms < READER_PATIENCE_MS ? (int)handle->write_wait_ms
@@ -327,6 +335,5 @@ int writer_run(const struct larder *handle, size_t need, writer_operation *opera
         }
         round++;
     }
-    return error_set(LARDER_EFULL, "the map is full: no room for %zu bytes in %d rounds", need,
-                     ROOM_ROUNDS);
+    return refuse(handle);
 }
