@@ -20,7 +20,7 @@
 #include "wake.h"
 #include "writer.h"
 
-enum { OUTBOX_LOOKS_MAX = 8192, ACKS_MAX = 4096, EVENTS_MAX = 1024, DAEMON_WAIT_MS = 50 };
+enum { OUTBOX_LOOKS_MAX = 1024, ACKS_MAX = 4096, EVENTS_MAX = 1024, DAEMON_WAIT_MS = 50 };
 
 #define LOCK_NAME "larderd.lock"
 
