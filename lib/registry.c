@@ -73,25 +73,6 @@ void registry_store_drop_locked(struct store *store)
     }
 }
 
-void registry_store_drop(struct store *store)
-{
-    registry_lock();
-    registry_store_drop_locked(store);
-    registry_unlock();
-}
-
-int registry_store(struct map *map, struct store **out)
-{
-    registry_lock();
-    int result = map_refresh_locked(map, MAP_OPEN_WAIT_MS);
-    if (result == LARDER_OK) {
-        *out = atomic_load(&map->store);
-        registry_store_use_locked(*out);
-    }
-    registry_unlock();
-    return result;
-}
-
 /* ---- Readers --------------------------------------------------------------------------------- */
 
 static void close_reader_locked(struct reader *reader)

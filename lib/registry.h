@@ -62,10 +62,6 @@ void registry_close_readers_locked(struct map *map);
 /* The slow ways: this thread's reader of the map, for the current generation. */
 int registry_reader_slow(struct map *map, struct transaction **out);
 
-/* The current store, counted for the caller; drop with registry_store_drop(). */
-int registry_store(struct map *map, struct store **out);
-void registry_store_drop(struct store *store);
-
 /* This thread's reader of the map; it keeps its store open, also for a write of this thread. */
 static inline int registry_reader(struct map *map, struct transaction **out)
 {
