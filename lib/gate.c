@@ -58,6 +58,13 @@ static bool is_orphaned(struct gate *gate)
     return (*word & ~(uint32_t)FUTEX_WAITERS) == (before & ~(uint32_t)FUTEX_WAITERS);
 }
 
+static int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 enum gate_result gate_enter(struct gate *gate, int64_t wait_ms)
 {
     int error = pthread_mutex_trylock(&gate->mutex);
@@ -65,19 +72,17 @@ enum gate_result gate_enter(struct gate *gate, int64_t wait_ms)
         return GATE_ENTERED;
     }
     if (error == EBUSY) { /* also asked for with no time to wait: tells our own from another's */
-        struct timespec until;
-        int64_t slice_ms;
+        /* The end is a point in time: slices that are woken late must not add up. */
+        int64_t now = monotonic_ns();
+        const int64_t end = now + wait_ms * 1000000;
         do {
-            slice_ms = wait_ms < SLICE_MS ? wait_ms : SLICE_MS;
-            wait_ms -= slice_ms;
-            (void)clock_gettime(CLOCK_MONOTONIC, &until);
-            until.tv_nsec += (long)slice_ms * 1000000L;
-            if (until.tv_nsec >= 1000000000L) {
-                until.tv_nsec -= 1000000000L;
-                until.tv_sec++;
-            }
+            int64_t slice_end = now + SLICE_MS * INT64_C(1000000);
+            slice_end = slice_end < end ? slice_end : end;
+            struct timespec until = {.tv_sec = (time_t)(slice_end / 1000000000),
+                                     .tv_nsec = (long)(slice_end % 1000000000)};
             error = pthread_mutex_clocklock(&gate->mutex, CLOCK_MONOTONIC, &until);
-        } while (error == ETIMEDOUT && wait_ms > 0);
+            now = monotonic_ns();
+        } while (error == ETIMEDOUT && now < end);
     }
     switch (error) {
     case 0:
