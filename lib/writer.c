@@ -123,6 +123,22 @@ static int begin_inside(struct writer *writer, struct store *store, int64_t wait
     return LARDER_OK;
 }
 
+/* A read gives up early where the map is just being opened by others; a write has its own patience.
+ */
+static int wait_for_map(struct map *map, int64_t wait_ms, struct transaction **reader)
+{
+    int result = registry_reader(map, reader);
+    if (__builtin_expect(result != LARDER_EBUSY, 1)) {
+        return result;
+    }
+    int64_t until = clock_monotonic_ms() + wait_ms;
+    while (result == LARDER_EBUSY && clock_monotonic_ms() < until) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        result = registry_reader(map, reader);
+    }
+    return result;
+}
+
 static int begin(struct writer *writer, const struct larder *handle, int64_t wait_ms,
                  bool pending_first)
 {
@@ -132,7 +148,7 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
     writer->applied_count = 0;
     for (int tries = 0; tries < GENERATION_TRIES; tries++) {
         struct transaction *reader;
-        int result = registry_reader(map, &reader);
+        int result = wait_for_map(map, wait_ms, &reader);
         if (result != LARDER_OK) {
             return result;
         }
