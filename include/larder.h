@@ -290,6 +290,20 @@ typedef struct larder_stats {
     int64_t oldest_dirty_ms;     /* time of the oldest write Redis has not acknowledged; 0: none */
     int64_t daemon_heartbeat_ms; /* 0: never seen */
     uint32_t replicates, redis_up; /* 0 or 1 */
+    /* counted since the map was made; more of them */
+    uint64_t hot_hits;            /* of the hits: answered by the hot set */
+    uint64_t stale;               /* lookups answered with a stale value; not among the hits */
+    uint64_t invalidations_group; /* calls, whatever they hit */
+    uint64_t invalidations_tag, invalidations_prefix, invalidations_match, invalidations_clear;
+    uint64_t evicted_small, evicted_main; /* of the evictions: from which queue */
+    uint64_t reclaimed_expired;           /* of the expirations: found while making room */
+    uint64_t reclaimed_dead;              /* removed: a group, tag or clear had made them dead */
+    uint64_t lease_fills, lease_waits, lease_takeovers, lease_timeouts, lease_refused_fills;
+    uint64_t refreshes;     /* leases given ahead of expiry or for a stale value */
+    uint64_t slides;        /* expiries extended by a read */
+    uint64_t combined;      /* writes that another process committed together with its own */
+    uint64_t events;        /* put into the event ring */
+    uint64_t events_missed; /* overwritten before a follower had seen them; counted by it */
 } larder_stats;
 
 /* Fill at most size_of_out bytes (so that a newer library serves an older caller). */

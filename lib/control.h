@@ -22,7 +22,7 @@
 #define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
 
 enum {
-    CONTROL_FORMAT = 1,
+    CONTROL_FORMAT = 2,
     CONTROL_BYTE_ORDER = 0x01020304,
     CONTROL_BUCKETS = 4096,     /* of key hashes: floors and barriers */
     CONTROL_PENDING_ROWS = 256, /* invalidations refused by a busy gate */
@@ -77,9 +77,10 @@ struct control_life {
 };
 static_assert(sizeof(struct control_life) == 640, "MAP_FORMAT");
 
-/* MAP_FORMAT: append only */
+/* MAP_FORMAT: append only. One row for each in lib/figures.c names and describes it. */
 enum stats_counter {
-    STATS_LOOKUPS, /* hits are lookups less misses less absents */
+    /* Looked up in LMDB. Hits are these and HOT_HITS, less MISSES, ABSENT and STALE. */
+    STATS_LOOKUPS,
     STATS_MISSES,
     STATS_EXPIRED,
     STATS_ABSENT,
@@ -96,16 +97,39 @@ enum stats_counter {
     STATS_PENDING_OVERFLOWS,
     STATS_GATE_RECOVERIES,
     STATS_GENERATIONS,
+    STATS_HOT_HITS, /* answered by the hot set: counted instead of LOOKUPS, not beside it */
+    STATS_STALE,    /* answered with a stale value: beside LOOKUPS, not beside MISSES */
+    STATS_INVALIDATIONS_GROUP, /* calls, not entries */
+    STATS_INVALIDATIONS_TAG,
+    STATS_INVALIDATIONS_PREFIX,
+    STATS_INVALIDATIONS_MATCH,
+    STATS_INVALIDATIONS_CLEAR,
+    STATS_EVICTED_SMALL,       /* EVICTIONS of the first queue */
+    STATS_EVICTED_MAIN,        /* EVICTIONS of the main queue */
+    STATS_RECLAIMED_EXPIRED,   /* EXPIRATIONS that eviction came across */
+    STATS_RECLAIMED_DEAD,      /* entries removed because a mark or barrier had made them dead */
+    STATS_LEASE_FILLS,         /* leases given to fill or refresh a key */
+    STATS_LEASE_WAITS,         /* callers that waited for another's fill */
+    STATS_LEASE_TAKEOVERS,     /* leases taken over from a holder that died or was late */
+    STATS_LEASE_TIMEOUTS,      /* waits that ended at their deadline */
+    STATS_LEASE_REFUSED_FILLS, /* fills not stored: something newer came in between */
+    STATS_REFRESHES,           /* leases given ahead of expiry or for a stale value */
+    STATS_SLIDES,              /* expiries extended by a read */
+    STATS_COMBINED,            /* writes that another process carried out in its own commit */
+    STATS_EVENTS,              /* put into the event ring */
+    STATS_EVENTS_MISSED,       /* that a follower was too slow to see */
     STATS_COUNTERS
 };
+
+#define STATS_ROOM 63 /* counters that a slot has room for */
 
 struct stats_slot {
     _Atomic int32_t pid; /* 0: free */
     uint32_t reserved;
-    _Atomic uint64_t counters[31];
+    _Atomic uint64_t counters[STATS_ROOM];
 };
-static_assert(sizeof(struct stats_slot) == 256, "MAP_FORMAT");
-static_assert(STATS_COUNTERS <= 31, "MAP_FORMAT");
+static_assert(sizeof(struct stats_slot) == 512, "MAP_FORMAT");
+static_assert(STATS_COUNTERS <= STATS_ROOM, "MAP_FORMAT");
 
 enum pending_state { PENDING_FREE = 0, PENDING_CLAIMED = 1, PENDING_READY = 2 };
 

@@ -1,5 +1,6 @@
 /* report.c: larder_stats_read(): the counters of all processes and what stands in the map now.
  */
+#include <stddef.h>
 #include <string.h>
 
 #include "clock.h"
@@ -32,26 +33,63 @@ static int64_t oldest_dirty(struct transaction *t)
     return 0;
 }
 
+static uint64_t hits_of(uint64_t lookups, uint64_t misses, uint64_t absent, uint64_t stale)
+{
+    uint64_t others = misses + absent + stale;
+    return lookups > others ? lookups - others : 0;
+}
+
+/* Where each counter goes; hits follow from others. */
+static const size_t places[STATS_COUNTERS] = {
+    [STATS_LOOKUPS] = offsetof(larder_stats, hits),
+    [STATS_MISSES] = offsetof(larder_stats, misses),
+    [STATS_EXPIRED] = offsetof(larder_stats, expired),
+    [STATS_ABSENT] = offsetof(larder_stats, absent),
+    [STATS_READ_BUSY] = offsetof(larder_stats, read_busy),
+    [STATS_READ_CORRUPT] = offsetof(larder_stats, read_corrupt),
+    [STATS_SETS] = offsetof(larder_stats, sets),
+    [STATS_DELETES] = offsetof(larder_stats, deletes),
+    [STATS_TOUCHES] = offsetof(larder_stats, touches),
+    [STATS_REFUSED_BUSY] = offsetof(larder_stats, refused_busy),
+    [STATS_REFUSED_FULL] = offsetof(larder_stats, refused_full),
+    [STATS_REFUSED_SIZE] = offsetof(larder_stats, refused_size),
+    [STATS_EVICTIONS] = offsetof(larder_stats, evictions),
+    [STATS_EXPIRATIONS] = offsetof(larder_stats, expirations),
+    [STATS_PENDING_OVERFLOWS] = offsetof(larder_stats, pending_overflows),
+    [STATS_GATE_RECOVERIES] = offsetof(larder_stats, gate_recoveries),
+    [STATS_GENERATIONS] = offsetof(larder_stats, generations),
+    [STATS_HOT_HITS] = offsetof(larder_stats, hot_hits),
+    [STATS_STALE] = offsetof(larder_stats, stale),
+    [STATS_INVALIDATIONS_GROUP] = offsetof(larder_stats, invalidations_group),
+    [STATS_INVALIDATIONS_TAG] = offsetof(larder_stats, invalidations_tag),
+    [STATS_INVALIDATIONS_PREFIX] = offsetof(larder_stats, invalidations_prefix),
+    [STATS_INVALIDATIONS_MATCH] = offsetof(larder_stats, invalidations_match),
+    [STATS_INVALIDATIONS_CLEAR] = offsetof(larder_stats, invalidations_clear),
+    [STATS_EVICTED_SMALL] = offsetof(larder_stats, evicted_small),
+    [STATS_EVICTED_MAIN] = offsetof(larder_stats, evicted_main),
+    [STATS_RECLAIMED_EXPIRED] = offsetof(larder_stats, reclaimed_expired),
+    [STATS_RECLAIMED_DEAD] = offsetof(larder_stats, reclaimed_dead),
+    [STATS_LEASE_FILLS] = offsetof(larder_stats, lease_fills),
+    [STATS_LEASE_WAITS] = offsetof(larder_stats, lease_waits),
+    [STATS_LEASE_TAKEOVERS] = offsetof(larder_stats, lease_takeovers),
+    [STATS_LEASE_TIMEOUTS] = offsetof(larder_stats, lease_timeouts),
+    [STATS_LEASE_REFUSED_FILLS] = offsetof(larder_stats, lease_refused_fills),
+    [STATS_REFRESHES] = offsetof(larder_stats, refreshes),
+    [STATS_SLIDES] = offsetof(larder_stats, slides),
+    [STATS_COMBINED] = offsetof(larder_stats, combined),
+    [STATS_EVENTS] = offsetof(larder_stats, events),
+    [STATS_EVENTS_MISSED] = offsetof(larder_stats, events_missed),
+};
+
 static void from_counters(struct control *control, larder_stats *stats)
 {
     /* lookups last: one that is counted meanwhile must not make hits negative */
-    stats->misses = stats_sum(control, STATS_MISSES);
-    stats->expired = stats_sum(control, STATS_EXPIRED);
-    stats->absent = stats_sum(control, STATS_ABSENT);
-    stats->hits = stats_sum(control, STATS_LOOKUPS) - stats->misses - stats->absent;
-    stats->read_busy = stats_sum(control, STATS_READ_BUSY);
-    stats->read_corrupt = stats_sum(control, STATS_READ_CORRUPT);
-    stats->sets = stats_sum(control, STATS_SETS);
-    stats->deletes = stats_sum(control, STATS_DELETES);
-    stats->touches = stats_sum(control, STATS_TOUCHES);
-    stats->refused_busy = stats_sum(control, STATS_REFUSED_BUSY);
-    stats->refused_full = stats_sum(control, STATS_REFUSED_FULL);
-    stats->refused_size = stats_sum(control, STATS_REFUSED_SIZE);
-    stats->evictions = stats_sum(control, STATS_EVICTIONS);
-    stats->expirations = stats_sum(control, STATS_EXPIRATIONS);
-    stats->pending_overflows = stats_sum(control, STATS_PENDING_OVERFLOWS);
-    stats->gate_recoveries = stats_sum(control, STATS_GATE_RECOVERIES);
-    stats->generations = stats_sum(control, STATS_GENERATIONS);
+    for (size_t i = STATS_COUNTERS; i-- > 0;) {
+        uint64_t sum = stats_sum(control, (enum stats_counter)i);
+        memcpy((char *)stats + places[i], &sum, sizeof sum);
+    }
+    stats->hits =
+        hits_of(stats->hits + stats->hot_hits, stats->misses, stats->absent, stats->stale);
 }
 
 static void from_snapshot(struct transaction *t, larder_stats *stats)
@@ -89,8 +127,10 @@ int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out)
     struct stats_slot *own = map_stats(handle->map);
     from_counters(control, &stats);
     stats.process_misses = atomic_load(&own->counters[STATS_MISSES]);
-    stats.process_hits = atomic_load(&own->counters[STATS_LOOKUPS]) - stats.process_misses -
-                         atomic_load(&own->counters[STATS_ABSENT]);
+    stats.process_hits = hits_of(atomic_load(&own->counters[STATS_LOOKUPS]) +
+                                     atomic_load(&own->counters[STATS_HOT_HITS]),
+                                 stats.process_misses, atomic_load(&own->counters[STATS_ABSENT]),
+                                 atomic_load(&own->counters[STATS_STALE]));
     stats.process_sets = atomic_load(&own->counters[STATS_SETS]);
     stats.pending = removal_count_pending(control);
     stats.map_size = atomic_load(&control_life(control)->map_size);
