@@ -3,12 +3,15 @@
  */
 #include "daemon/metrics.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#include "figures.h"
 
 enum metric_type { COUNTER, GAUGE };
 enum metric_source { U64, U32, I64_MS, I64_US, STATE, BREAKER }; /* ms and us come out as seconds */
@@ -24,43 +27,11 @@ typedef struct metric_row {
 
 #define AT(member) offsetof(metrics_snapshot, member)
 
-static const metric_row rows[] = {
-    {"larder_lookups", COUNTER, "result=\"hit\"", U64, AT(map.hits),
-     "Lookups in the map by all processes since it was made, by result."},
-    {"larder_lookups", COUNTER, "result=\"miss\"", U64, AT(other_misses), NULL},
-    {"larder_lookups", COUNTER, "result=\"expired\"", U64, AT(map.expired), NULL},
-    {"larder_lookups", COUNTER, "result=\"absent\"", U64, AT(map.absent), NULL},
-    {"larder_lookups", COUNTER, "result=\"busy\"", U64, AT(map.read_busy), NULL},
-    {"larder_lookups", COUNTER, "result=\"corrupt\"", U64, AT(map.read_corrupt), NULL},
-    {"larder_writes", COUNTER, "kind=\"set\"", U64, AT(map.sets),
-     "Writes by all processes since the map was made."},
-    {"larder_writes", COUNTER, "kind=\"delete\"", U64, AT(map.deletes), NULL},
-    {"larder_writes", COUNTER, "kind=\"touch\"", U64, AT(map.touches), NULL},
-    {"larder_writes_refused", COUNTER, "reason=\"busy\"", U64, AT(map.refused_busy),
-     "Writes refused: the write gate was held, the map was full, the value too large."},
-    {"larder_writes_refused", COUNTER, "reason=\"full\"", U64, AT(map.refused_full), NULL},
-    {"larder_writes_refused", COUNTER, "reason=\"size\"", U64, AT(map.refused_size), NULL},
-    {"larder_evictions", COUNTER, "reason=\"space\"", U64, AT(map.evictions),
-     "Entries removed to make room, and because they had expired."},
-    {"larder_evictions", COUNTER, "reason=\"expired\"", U64, AT(map.expirations), NULL},
-    {"larder_pending_overflows", COUNTER, NULL, U64, AT(map.pending_overflows),
-     "Times the table of refused invalidations overflowed, which clears the map."},
-    {"larder_gate_recoveries", COUNTER, NULL, U64, AT(map.gate_recoveries),
-     "Times a gate was taken over from a process that died in it."},
+/* Beside those of lib/figures.c, which come first. */
+static const metric_row own_rows[] = {
     {"larder_map_up", GAUGE, NULL, U64, AT(map_up), "1: the map could be read just now."},
-    {"larder_map_entries", GAUGE, NULL, U64, AT(map.entries), "Entries in the map."},
-    {"larder_map_tombstones", GAUGE, NULL, U64, AT(map.tombstones), "Remembered deletions."},
-    {"larder_map_log_rows", GAUGE, NULL, U64, AT(map.log_rows), "Rows of the map's log."},
-    {"larder_map_pending", GAUGE, NULL, U64, AT(map.pending),
-     "Refused invalidations that wait for the next writer."},
-    {"larder_map_size_bytes", GAUGE, NULL, U64, AT(map.map_size), "Size of the map."},
-    {"larder_map_used_bytes", GAUGE, NULL, U64, AT(map.used_bytes), "What of it is in use."},
-    {"larder_map_generation", GAUGE, NULL, U64, AT(map.generation), "Number of the generation."},
-    {"larder_map_processes", GAUGE, NULL, U64, AT(map.processes), "Processes that have it open."},
     {"larder_replicates", GAUGE, NULL, U64, AT(replicates_now),
      "1: the map is kept in step with Redis; 0: it is host-local."},
-    {"larder_outbox_entries", GAUGE, NULL, U64, AT(map.dirty),
-     "Entries and deletions that Redis has not acknowledged."},
     {"larder_outbox_oldest_age_seconds", GAUGE, NULL, I64_MS, AT(oldest_age_ms),
      "Age of the oldest of them; 0: there is none."},
     {"larder_redis_up", GAUGE, NULL, U64, AT(redis_up), "1: connected to Redis and in step."},
@@ -142,7 +113,37 @@ static const metric_row rows[] = {
      "Resident memory of larderd, the touched part of the map included."},
 };
 
-#define ROWS (sizeof rows / sizeof *rows)
+#define OWN_ROWS (sizeof own_rows / sizeof *own_rows)
+
+static metric_row rows[128];
+static size_t row_count;
+
+/* Put the table together; larderd has one thread. */
+static void gather_rows(void)
+{
+    if (row_count > 0) {
+        return;
+    }
+    for (size_t i = 0; i < figure_count; i++) {
+        const struct figure *figure = &figures[i];
+        if (figure->family == NULL) {
+            continue;
+        }
+        rows[row_count++] = (metric_row){figure->family,
+                                         figure->unit == FIGURE_COUNT ? COUNTER : GAUGE,
+                                         figure->label,
+                                         U64,
+                                         AT(map) + figure->offset,
+                                         figure_family_help(figure)};
+        if (figure->offset == offsetof(larder_stats, hits)) {
+            rows[row_count++] = (metric_row){figure->family,   COUNTER, "result=\"miss\"", U64,
+                                             AT(other_misses), NULL};
+        }
+    }
+    assert(row_count + OWN_ROWS <= sizeof rows / sizeof *rows);
+    memcpy(rows + row_count, own_rows, sizeof own_rows);
+    row_count += OWN_ROWS;
+}
 
 void metrics_complete(metrics_snapshot *snapshot)
 {
@@ -225,8 +226,9 @@ static void write_sample(const metric_row *row, const void *at, struct evbuffer 
 
 void metrics_write(const metrics_snapshot *snapshot, struct evbuffer *out)
 {
+    gather_rows();
     const char *family = "";
-    for (size_t i = 0; i < ROWS; i++) {
+    for (size_t i = 0; i < row_count; i++) {
         const metric_row *row = &rows[i];
         const void *at = (const char *)snapshot + row->offset;
         if (strcmp(family, row->family) != 0) {
@@ -249,12 +251,13 @@ void metrics_write(const metrics_snapshot *snapshot, struct evbuffer *out)
 
 void metrics_print_doc(FILE *out)
 {
+    gather_rows();
     const char *family = "";
     fputs("# Figures of larderd at /metrics\n\n"
           "Printed by `larderd --help-metrics` from the table that /metrics itself is made of.\n\n"
           "| name | type | meaning |\n|---|---|---|\n",
           out);
-    for (size_t i = 0; i < ROWS; i++) {
+    for (size_t i = 0; i < row_count; i++) {
         const metric_row *row = &rows[i];
         if (strcmp(family, row->family) == 0) {
             continue;
@@ -267,11 +270,12 @@ void metrics_print_doc(FILE *out)
             fprintf(out, "{%s}", row->label);
         }
         fprintf(out, "` | %s | %s", row->type == COUNTER ? "counter" : "gauge", row->help);
-        for (size_t j = i; j < ROWS && strcmp(rows[j].family, family) == 0; j++) {
+        for (size_t j = i; j < row_count && strcmp(rows[j].family, family) == 0; j++) {
             if (rows[j].label && strchr(rows[j].label, '"')) {
                 const char *value = strchr(rows[j].label, '"') + 1;
                 fprintf(out, "%s`%.*s`", j == i ? " (" : ", ", (int)strlen(value) - 1, value);
-                fputs(j + 1 == ROWS || strcmp(rows[j + 1].family, family) != 0 ? ")" : "", out);
+                fputs(j + 1 == row_count || strcmp(rows[j + 1].family, family) != 0 ? ")" : "",
+                      out);
             }
         }
         fputs(" |\n", out);

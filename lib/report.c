@@ -1,9 +1,9 @@
 /* report.c: larder_stats_read(): the counters of all processes and what stands in the map now.
  */
-#include <stddef.h>
 #include <string.h>
 
 #include "clock.h"
+#include "figures.h"
 #include "format.h"
 #include "handle.h"
 #include "removal.h"
@@ -39,54 +39,15 @@ static uint64_t hits_of(uint64_t lookups, uint64_t misses, uint64_t absent, uint
     return lookups > others ? lookups - others : 0;
 }
 
-/* Where each counter goes; hits follow from others. */
-static const size_t places[STATS_COUNTERS] = {
-    [STATS_LOOKUPS] = offsetof(larder_stats, hits),
-    [STATS_MISSES] = offsetof(larder_stats, misses),
-    [STATS_EXPIRED] = offsetof(larder_stats, expired),
-    [STATS_ABSENT] = offsetof(larder_stats, absent),
-    [STATS_READ_BUSY] = offsetof(larder_stats, read_busy),
-    [STATS_READ_CORRUPT] = offsetof(larder_stats, read_corrupt),
-    [STATS_SETS] = offsetof(larder_stats, sets),
-    [STATS_DELETES] = offsetof(larder_stats, deletes),
-    [STATS_TOUCHES] = offsetof(larder_stats, touches),
-    [STATS_REFUSED_BUSY] = offsetof(larder_stats, refused_busy),
-    [STATS_REFUSED_FULL] = offsetof(larder_stats, refused_full),
-    [STATS_REFUSED_SIZE] = offsetof(larder_stats, refused_size),
-    [STATS_EVICTIONS] = offsetof(larder_stats, evictions),
-    [STATS_EXPIRATIONS] = offsetof(larder_stats, expirations),
-    [STATS_PENDING_OVERFLOWS] = offsetof(larder_stats, pending_overflows),
-    [STATS_GATE_RECOVERIES] = offsetof(larder_stats, gate_recoveries),
-    [STATS_GENERATIONS] = offsetof(larder_stats, generations),
-    [STATS_HOT_HITS] = offsetof(larder_stats, hot_hits),
-    [STATS_STALE] = offsetof(larder_stats, stale),
-    [STATS_INVALIDATIONS_GROUP] = offsetof(larder_stats, invalidations_group),
-    [STATS_INVALIDATIONS_TAG] = offsetof(larder_stats, invalidations_tag),
-    [STATS_INVALIDATIONS_PREFIX] = offsetof(larder_stats, invalidations_prefix),
-    [STATS_INVALIDATIONS_MATCH] = offsetof(larder_stats, invalidations_match),
-    [STATS_INVALIDATIONS_CLEAR] = offsetof(larder_stats, invalidations_clear),
-    [STATS_EVICTED_SMALL] = offsetof(larder_stats, evicted_small),
-    [STATS_EVICTED_MAIN] = offsetof(larder_stats, evicted_main),
-    [STATS_RECLAIMED_EXPIRED] = offsetof(larder_stats, reclaimed_expired),
-    [STATS_RECLAIMED_DEAD] = offsetof(larder_stats, reclaimed_dead),
-    [STATS_LEASE_FILLS] = offsetof(larder_stats, lease_fills),
-    [STATS_LEASE_WAITS] = offsetof(larder_stats, lease_waits),
-    [STATS_LEASE_TAKEOVERS] = offsetof(larder_stats, lease_takeovers),
-    [STATS_LEASE_TIMEOUTS] = offsetof(larder_stats, lease_timeouts),
-    [STATS_LEASE_REFUSED_FILLS] = offsetof(larder_stats, lease_refused_fills),
-    [STATS_REFRESHES] = offsetof(larder_stats, refreshes),
-    [STATS_SLIDES] = offsetof(larder_stats, slides),
-    [STATS_COMBINED] = offsetof(larder_stats, combined),
-    [STATS_EVENTS] = offsetof(larder_stats, events),
-    [STATS_EVENTS_MISSED] = offsetof(larder_stats, events_missed),
-};
-
 static void from_counters(struct control *control, larder_stats *stats)
 {
-    /* lookups last: one that is counted meanwhile must not make hits negative */
-    for (size_t i = STATS_COUNTERS; i-- > 0;) {
-        uint64_t sum = stats_sum(control, (enum stats_counter)i);
-        memcpy((char *)stats + places[i], &sum, sizeof sum);
+    /* lookups, which stand first, last: one that is counted meanwhile must not make hits negative
+     */
+    for (size_t i = figure_count; i-- > 0;) {
+        if (figures[i].counter >= 0) {
+            uint64_t sum = stats_sum(control, (enum stats_counter)figures[i].counter);
+            memcpy((char *)stats + figures[i].offset, &sum, sizeof sum);
+        }
     }
     stats->hits =
         hits_of(stats->hits + stats->hot_hits, stats->misses, stats->absent, stats->stale);

@@ -23,6 +23,14 @@ while read -r option; do
     grep -q -F -e "$option" <<<"$help"
     report $? "the tool has $option"
 done < <(grep -o -E -e '--[a-z][a-z-]+' "$text" | sort -u)
+larder create --size 16M >/dev/null
+figures=$(larder --json stat | grep -o '"[a-z_]*": [0-9ntf]' | sed 's/": .//; s/"//')
+[ "$(wc -w <<<"$figures")" -ge 40 ]
+report $? "stat has its figures"
+for figure in $figures; do
+    grep -q -x -e "\.B $figure" "$text"
+    report $? "the manual describes the figure $figure"
+done
 for code in 0 1 2 3 4 5 6; do
     grep -q -x -e "\.B $code" "$text"
     report $? "the manual has exit status $code"
