@@ -134,21 +134,37 @@ static void must(int code, const char *what)
     test_check(code == MDB_SUCCESS, "lmdb: %s: %s", what, mdb_strerror(code));
 }
 
-void measure_lmdb_open(struct measure_lmdb *lmdb, const char *directory, uint64_t map_size)
+static int lmdb_env(struct measure_lmdb *lmdb, const char *directory, uint64_t map_size)
 {
-    MDB_txn *txn = NULL;
     int file = -1;
-    test_check(mkdir(directory, 0700) == 0, "mkdir %s: %s", directory, strerror(errno));
     must(mdb_env_create(&lmdb->env), "create");
     must(mdb_env_set_mapsize(lmdb->env, map_size), "mapsize");
     unsigned flags = MDB_WRITEMAP | MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD | MDB_NOMEMINIT;
     must(mdb_env_open(lmdb->env, directory, flags, 0600), "open");
     must(mdb_env_get_fd(lmdb->env, &file), "fd");
-    int code = posix_fallocate(file, 0, (off_t)map_size);
-    test_check(code == 0, "posix_fallocate: %s", strerror(code));
+    return file;
+}
+
+static void lmdb_database(struct measure_lmdb *lmdb)
+{
+    MDB_txn *txn = NULL;
     must(mdb_txn_begin(lmdb->env, NULL, 0, &txn), "begin");
     must(mdb_dbi_open(txn, NULL, 0, &lmdb->database), "database");
     must(mdb_txn_commit(txn), "commit");
+}
+
+void measure_lmdb_open(struct measure_lmdb *lmdb, const char *directory, uint64_t map_size)
+{
+    test_check(mkdir(directory, 0700) == 0, "mkdir %s: %s", directory, strerror(errno));
+    int code = posix_fallocate(lmdb_env(lmdb, directory, map_size), 0, (off_t)map_size);
+    test_check(code == 0, "posix_fallocate: %s", strerror(code));
+    lmdb_database(lmdb);
+}
+
+void measure_lmdb_attach(struct measure_lmdb *lmdb, const char *directory, uint64_t map_size)
+{
+    (void)lmdb_env(lmdb, directory, map_size);
+    lmdb_database(lmdb);
 }
 
 void measure_lmdb_put(struct measure_lmdb *lmdb, const void *key, size_t key_size,

@@ -40,6 +40,8 @@ struct measure_lmdb {
     MDB_dbi database;
 };
 void measure_lmdb_open(struct measure_lmdb *lmdb, const char *directory, uint64_t map_size);
+/* The same files in another process. */
+void measure_lmdb_attach(struct measure_lmdb *lmdb, const char *directory, uint64_t map_size);
 void measure_lmdb_put(struct measure_lmdb *lmdb, const void *key, size_t key_size,
                       const void *value, size_t value_size); /* in a transaction of its own */
 
