@@ -176,20 +176,16 @@ int entry_upsert(struct writer *writer, const struct key *key, struct record *re
                  const void *value, bool *inserted)
 {
     struct transaction *t = &writer->transaction;
-    struct encoded encoded;
     struct record old;
     larder_bytes existing;
+    void *room;
     furnish(writer, key, record, value);
-    record->header.row = writer->ledger.next_row;
-    if (encode(t, record, key->hash, &encoded) != LARDER_OK) {
-        return t->error;
-    }
     int result =
-        store_entry_insert(t, key->form, key->form_size, encoded.bytes, encoded.size, &existing);
-    free(encoded.memory);
+        store_entry_insert(t, key->form, key->form_size, record_size(record), &room, &existing);
     *inserted = result == LARDER_OK;
     if (result == LARDER_OK) {
-        writer->ledger.next_row++;
+        record->header.row = writer->ledger.next_row++;
+        record_encode(room, record, key->hash); /* straight into its page */
         (void)store_log_append(t, record->header.row, key->form, key->form_size);
         count(&writer->ledger, &record->header, 1);
         return t->error;

@@ -60,7 +60,7 @@ static void from_snapshot(struct transaction *t, larder_stats *stats)
     stats->entries = ledger.values;
     stats->tombstones = ledger.tombstones;
     stats->dirty = ledger.dirty;
-    stats->log_rows = store_log_rows(t);
+    stats->log_rows = ledger.values + ledger.tombstones; /* each has one */
     stats->used_bytes = store_used_pages(t) * t->store->control->page_size;
     if (ledger.dirty > 0) {
         stats->oldest_dirty_ms = oldest_dirty(t);

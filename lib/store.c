@@ -1,4 +1,4 @@
-/* store.c: the only user of lmdb.h. Environments, transactions, and the three trees.
+/* store.c: the only user of lmdb.h. Environments, transactions, and the two trees.
  *
  * What is written for whom: LMDB 0.9.24 (Debian 12). Its locks have no deadline, so each is entered
  * only inside a gate (gate.h); its assertions abort, so each call that can meet one runs under a
@@ -6,6 +6,7 @@
  */
 #include "store.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -22,9 +23,6 @@
 #include "key.h"
 #include "stats.h"
 
-#define LOG_NAME                                                                                   \
-    "\x01"                                                                                         \
-    "log"
 #define CHUNKS_NAME                                                                                \
     "\x01"                                                                                         \
     "chunks"                 /* two literals: \x takes every hexadecimal digit */
@@ -34,6 +32,8 @@ enum {
     ENTRIES = 1, /* LMDB's fixed handle of the main tree */
     FREE_LIST = 0,
     DATABASES = 4,
+    ROW_TAG = 0x03, /* first byte of a log row's key: past all entries, so that rows are appended */
+    ROW_FORM = 9,   /* the tag and the number, most significant byte first. MAP_FORMAT */
     RENEW_TRIES = 100,
     OPEN_TRIES = 2,
     READER_GATE_WAIT_MS = 100,
@@ -130,6 +130,11 @@ static int hosed(struct transaction *t)
     return t->error;
 }
 
+static MDB_val value_of(const void *data, size_t size)
+{
+    return (MDB_val){.mv_size = size, .mv_data = (void *)(uintptr_t)data};
+}
+
 /* ---- Environments ---------------------------------------------------------------------------- */
 
 static int open_env(const char *path, uint64_t map_size, bool protect, mode_t mode, MDB_env **out)
@@ -193,9 +198,6 @@ int store_create(const char *path, uint64_t map_size, bool protect, mode_t mode)
     }
     code = mdb_txn_begin(env, NULL, 0, &txn);
     if (code == MDB_SUCCESS) {
-        code = mdb_dbi_open(txn, LOG_NAME, MDB_CREATE | MDB_INTEGERKEY, &database);
-    }
-    if (code == MDB_SUCCESS) {
         code = mdb_dbi_open(txn, CHUNKS_NAME, MDB_CREATE | MDB_INTEGERKEY, &database);
     }
     if (code == MDB_SUCCESS) {
@@ -232,7 +234,7 @@ static int check_file(const char *path, const char *name, uint64_t least)
  */
 static int find_base(struct store *store, MDB_txn *txn, MDB_dbi entries)
 {
-    MDB_val key = {.mv_size = sizeof LOG_NAME - 1, .mv_data = (void *)(uintptr_t)LOG_NAME}, data;
+    MDB_val key = value_of(CHUNKS_NAME, sizeof CHUNKS_NAME - 1), data;
     int code = mdb_get(txn, entries, &key, &data);
     if (code != MDB_SUCCESS) {
         return code;
@@ -262,9 +264,6 @@ static int open_databases(struct store *store)
         return MDB_VERSION_MISMATCH;
     }
     code = mdb_dbi_open(txn, NULL, 0, &entries);
-    if (code == MDB_SUCCESS) {
-        code = mdb_dbi_open(txn, LOG_NAME, MDB_INTEGERKEY, &store->log);
-    }
     if (code == MDB_SUCCESS) {
         code = mdb_dbi_open(txn, CHUNKS_NAME, MDB_INTEGERKEY, &store->chunks);
     }
@@ -529,11 +528,6 @@ void store_write_abort(struct transaction *writer)
 
 /* ---- Trees ----------------------------------------------------------------------------------- */
 
-static MDB_val value_of(const void *data, size_t size)
-{
-    return (MDB_val){.mv_size = size, .mv_data = (void *)(uintptr_t)data};
-}
-
 static larder_bytes bytes_of(const MDB_val *value)
 {
     return (larder_bytes){.data = value->mv_data, .size = value->mv_size};
@@ -685,10 +679,10 @@ int store_entry_get(struct transaction *t, const void *form, size_t size, larder
     return result;
 }
 
-int store_entry_insert(struct transaction *t, const void *form, size_t size, const void *record,
-                       size_t record_size, larder_bytes *existing)
+int store_entry_insert(struct transaction *t, const void *form, size_t size, size_t record_size,
+                       void **room, larder_bytes *existing)
 {
-    MDB_val key = value_of(form, size), data = value_of(record, record_size);
+    MDB_val key = value_of(form, size), data = {.mv_size = record_size};
     if (t->error != LARDER_OK) {
         return t->error;
     }
@@ -700,7 +694,7 @@ int store_entry_insert(struct transaction *t, const void *form, size_t size, con
                 code = mdb_cursor_open(t->txn, ENTRIES, &t->cursor);
             }
             if (code == MDB_SUCCESS) {
-                code = mdb_cursor_put(t->cursor, &key, &data, MDB_NOOVERWRITE);
+                code = mdb_cursor_put(t->cursor, &key, &data, MDB_NOOVERWRITE | MDB_RESERVE);
             }
         },
         return hosed(t));
@@ -715,6 +709,7 @@ int store_entry_insert(struct transaction *t, const void *form, size_t size, con
         return fail(t, code, "inserting an entry");
     }
     t->changed = true;
+    *room = data.mv_data;
     return LARDER_OK;
 }
 
@@ -750,8 +745,9 @@ int store_entry_next(struct transaction *t, const void *form, size_t size, bool 
     if (result == LARDER_OK) {
         *found = bytes_of(&key);
         *record = bytes_of(&data);
-        if (found->size == 0 || ((const uint8_t *)found->data)[0] != KEY_TAG) {
-            return fail(t, MDB_CORRUPTED, "walking the entries");
+        uint8_t tag = found->size == 0 ? 0 : ((const uint8_t *)found->data)[0];
+        if (tag != KEY_TAG) { /* behind the last entry the log begins */
+            return tag == ROW_TAG ? LARDER_MISS : fail(t, MDB_CORRUPTED, "walking the entries");
         }
     }
     return result;
@@ -770,16 +766,44 @@ int store_touch(struct transaction *t)
     return put(t, ENTRIES, &key, &data, 0, "touching the tree");
 }
 
+static MDB_val row_form(uint8_t form[ROW_FORM], uint64_t row)
+{
+    uint64_t big_endian = htobe64(row);
+    form[0] = ROW_TAG;
+    memcpy(form + 1, &big_endian, sizeof big_endian);
+    return value_of(form, ROW_FORM);
+}
+
 int store_log_append(struct transaction *t, uint64_t row, const void *form, size_t size)
 {
-    MDB_val key = value_of(&row, sizeof row), data = value_of(form, size);
-    return append(t, t->store->log, &key, &data, "appending to the log");
+    uint8_t row_key[ROW_FORM];
+    MDB_val key = row_form(row_key, row), data = value_of(form, size);
+    return append(t, ENTRIES, &key, &data, "appending to the log");
 }
 
 int store_log_delete(struct transaction *t, uint64_t row)
 {
-    MDB_val key = value_of(&row, sizeof row);
-    return delete (t, t->store->log, &key, "removing a log row");
+    uint8_t row_key[ROW_FORM];
+    MDB_val key = row_form(row_key, row);
+    return delete (t, ENTRIES, &key, "removing a log row");
+}
+
+int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_bytes *form)
+{
+    uint8_t row_key[ROW_FORM];
+    MDB_val key = row_form(row_key, from), data;
+    int result = seek(t, ENTRIES, &key, &data, false, "walking the log");
+    if (result == LARDER_OK) {
+        uint64_t big_endian;
+        if (key.mv_size != ROW_FORM || ((const uint8_t *)key.mv_data)[0] != ROW_TAG ||
+            data.mv_size == 0 || data.mv_size > KEY_FORM_MAX) {
+            return fail(t, MDB_CORRUPTED, "walking the log");
+        }
+        memcpy(&big_endian, (const uint8_t *)key.mv_data + 1, sizeof big_endian);
+        *row = be64toh(big_endian);
+        *form = bytes_of(&data);
+    }
+    return result;
 }
 
 static int next_number(struct transaction *t, MDB_dbi database, uint64_t from, uint64_t *number,
@@ -792,19 +816,6 @@ static int next_number(struct transaction *t, MDB_dbi database, uint64_t from, u
             return fail(t, MDB_CORRUPTED, what);
         }
         memcpy(number, key.mv_data, sizeof *number);
-    }
-    return result;
-}
-
-int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_bytes *form)
-{
-    MDB_val data;
-    int result = next_number(t, t->store->log, from, row, &data, "walking the log");
-    if (result == LARDER_OK) {
-        *form = bytes_of(&data);
-        if (form->size == 0 || form->size > KEY_FORM_MAX) {
-            return fail(t, MDB_CORRUPTED, "walking the log");
-        }
     }
     return result;
 }
@@ -841,7 +852,7 @@ int store_chunk_next(struct transaction *t, uint64_t from, uint64_t *id)
 
 uint64_t store_used_pages(struct transaction *t)
 {
-    const MDB_dbi databases[] = {FREE_LIST, ENTRIES, t->store->log, t->store->chunks};
+    const MDB_dbi databases[] = {FREE_LIST, ENTRIES, t->store->chunks};
     uint64_t pages = META_PAGES;
     for (size_t i = 0; i < sizeof databases / sizeof databases[0] && t->error == LARDER_OK; i++) {
         MDB_stat stat;
@@ -857,16 +868,6 @@ uint64_t store_used_pages(struct transaction *t)
         pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
     }
     return pages;
-}
-
-uint64_t store_log_rows(struct transaction *t)
-{
-    MDB_stat stat = {0};
-    volatile int code = MDB_PANIC;
-    if (t->error == LARDER_OK) {
-        GUARDED(code = mdb_stat(t->txn, t->store->log, &stat), return 0);
-    }
-    return code == MDB_SUCCESS ? stat.ms_entries : 0;
 }
 
 bool store_has_fresh_pages(struct store *store, uint64_t pages)

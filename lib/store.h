@@ -1,14 +1,14 @@
 /* store.h: one LMDB environment of one generation, as the rest of the library sees it. store.c is
  * the only file that knows lmdb.h.
  *
- *   main tree   0x02... -> record      entries (see key.h, format.h)
- *               0x01log, 0x01chunks -> LMDB's own records of the named databases
+ *   main tree   0x01chunks             LMDB's own record of the named database
  *               0x01tick            -> see store_touch()
- *   log         row (u64) -> key form  order of writes; exactly one row an entry
+ *               0x02... -> record      entries (see key.h, format.h)
+ *               0x03 row -> key form   the log: order of writes; exactly one row an entry
  *   chunks      id (u64)  -> bytes     parts of large values, one page each
  *
  * The entries stand in the main tree because a read then needs no look-up of a database record, and
- * an overwrite dirties one tree only.
+ * a write dirties one tree only: the log is its right edge (doc/decisions).
  *
  * A transaction is sticky: after a failure further calls do nothing and its error says why. Calls
  * that can fail return the error too.
@@ -31,7 +31,7 @@ struct MDB_txn;
 
 struct store {
     struct MDB_env *env;
-    unsigned log, chunks; /* database handles */
+    unsigned chunks; /* database handle */
     struct control *control;
     struct control_life *life; /* of this generation */
     uint64_t generation;
@@ -88,10 +88,11 @@ int store_entry_get(struct transaction *t, const void *form, size_t size, larder
 /* The first entry at or after form (beyond it if after is true). The form lies in the map. */
 int store_entry_next(struct transaction *t, const void *form, size_t size, bool after,
                      larder_bytes *found, larder_bytes *record);
-/* Write a record that is not there yet: LARDER_OK; LARDER_EXISTS and the one that is there. Either
- * way the tree is descended once. */
-int store_entry_insert(struct transaction *t, const void *form, size_t size, const void *record,
-                       size_t record_size, larder_bytes *existing);
+/* Make room for a record that is not there yet: LARDER_OK, and the caller fills the room before the
+ * transaction's next call; LARDER_EXISTS and the one that is there. Either way the tree is
+ * descended once. */
+int store_entry_insert(struct transaction *t, const void *form, size_t size, size_t record_size,
+                       void **room, larder_bytes *existing);
 /* Write a record over whatever is there. Straight to the place if a look-up or insert of this
  * writer has just been there. */
 int store_entry_put(struct transaction *t, const void *form, size_t size, const void *record,
@@ -116,7 +117,6 @@ int store_chunk_next(struct transaction *t, uint64_t from, uint64_t *id);
 uint64_t store_used_pages(struct transaction *t);
 /* Whether the file still has pages that were never used: then no counting is needed. */
 bool store_has_fresh_pages(struct store *store, uint64_t pages);
-uint64_t store_log_rows(struct transaction *t);
 
 /* Number of the last committed transaction. */
 uint64_t store_last_transaction(struct store *store);

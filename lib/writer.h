@@ -61,7 +61,8 @@ int entry_find(struct transaction *t, const struct key *key, struct record *reco
 int entry_store(struct writer *writer, const struct key *key, const struct record *old,
                 struct record *record, const void *value);
 
-/* The same without having looked: finds out what is there while it writes. */
+/* The same without having looked: finds out what is there while it writes. Nothing of the record
+ * may point into the map. */
 int entry_upsert(struct writer *writer, const struct key *key, struct record *record,
                  const void *value, bool *inserted);
 

@@ -162,6 +162,104 @@ START_TEST(another_thread_of_the_process_finds_it_busy)
 }
 END_TEST
 
+/* Shared by the processes that contend. */
+struct counted {
+    uint64_t inside; /* plain: the gate is what protects it */
+    _Atomic uint64_t entered, recovered;
+};
+
+enum { CONTENDERS = 4, TURNS = 4000 };
+
+static void contend(struct counted *counted, uint64_t turns)
+{
+    for (uint64_t i = 0; i < turns; i++) {
+        enum gate_result result = gate_enter(gate, harness_patience(10000));
+        if (result < 0) {
+            _exit(1);
+        }
+        counted->inside++;
+        (void)atomic_fetch_add(result == GATE_RECOVERED ? &counted->recovered : &counted->entered,
+                               1);
+        gate_leave(gate);
+    }
+}
+
+static struct counted *make_counted(void)
+{
+    struct counted *counted =
+        mmap(NULL, sizeof *counted, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert(counted != MAP_FAILED);
+    return counted;
+}
+
+static pid_t start_contender(struct counted *counted, uint64_t turns)
+{
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        contend(counted, turns);
+        _exit(0);
+    }
+    return child;
+}
+
+/* More of them than processors: one that looks must not keep the holder from leaving. */
+START_TEST(many_who_want_it_at_once_all_get_it)
+{
+    struct counted *counted = make_counted();
+    pid_t children[CONTENDERS];
+    for (int i = 0; i < CONTENDERS; i++) {
+        children[i] = start_contender(counted, TURNS);
+    }
+    for (int i = 0; i < CONTENDERS; i++) {
+        int status;
+        ck_assert_int_eq(waitpid(children[i], &status, 0), children[i]);
+        ck_assert_int_eq(status, 0);
+    }
+    ck_assert_uint_eq(counted->inside, CONTENDERS * TURNS);
+    ck_assert_uint_eq(atomic_load(&counted->recovered), 0);
+    (void)munmap(counted, sizeof *counted);
+}
+END_TEST
+
+struct goal {
+    struct counted *counted;
+    uint64_t entered;
+};
+
+static bool is_reached(void *context)
+{
+    const struct goal *goal = context;
+    return atomic_load(&goal->counted->entered) >= goal->entered;
+}
+
+/* Killed while they look, sleep, or are inside, whatever comes: the one that is left goes on. */
+START_TEST(contenders_that_are_killed_hold_nobody_up)
+{
+    enum { ROUNDS = 60 };
+    struct counted *counted = make_counted();
+    for (int round = 0; round < ROUNDS; round++) {
+        pid_t children[2];
+        for (int i = 0; i < 2; i++) {
+            children[i] = start_contender(counted, UINT64_MAX);
+        }
+        struct goal goal = {counted, atomic_load(&counted->entered) + 200 + (uint64_t)round * 7};
+        ck_assert(wait_until(is_reached, &goal, 10000));
+        for (int i = 0; i < 2; i++) {
+            int status;
+            ck_assert_int_eq(kill(children[i], SIGKILL), 0);
+            ck_assert_int_eq(waitpid(children[i], &status, 0), children[i]);
+            ck_assert(WIFSIGNALED(status)); /* it was never refused */
+        }
+        enum gate_result result = gate_enter(gate, 0);
+        ck_assert_msg(result >= 0, "round %d: %d", round, result);
+        gate_leave(gate);
+    }
+    (void)munmap(counted, sizeof *counted);
+}
+END_TEST
+
 START_TEST(memory_that_is_no_gate_is_called_broken)
 {
     memset(gate, 0x7f, sizeof *gate);
@@ -183,6 +281,8 @@ int main(void)
     tcase_add_test(tests, one_who_waits_gets_in_when_the_holder_leaves_or_dies);
     tcase_add_test(tests, a_thread_that_ended_inside_is_recovered_from);
     tcase_add_test(tests, another_thread_of_the_process_finds_it_busy);
+    tcase_add_test(tests, many_who_want_it_at_once_all_get_it);
+    tcase_add_test(tests, contenders_that_are_killed_hold_nobody_up);
     tcase_add_test(tests, memory_that_is_no_gate_is_called_broken);
     suite_add_tcase(suite, tests);
     return harness_run(suite);

@@ -113,6 +113,7 @@ static void commit(struct transaction *t)
 START_TEST(entries_are_written_found_and_removed)
 {
     larder_bytes existing;
+    void *room = NULL;
     open_store();
     struct transaction t = begin_write();
     is(&t, "\2a", NULL);
@@ -120,8 +121,9 @@ START_TEST(entries_are_written_found_and_removed)
     is(&t, "\2a", "one");
     put(&t, "\2a", "another");
     is(&t, "\2a", "another");
-    ck_assert_int_eq(store_entry_insert(&t, "\2b", 2, "two", 3, &existing), LARDER_OK);
-    ck_assert_int_eq(store_entry_insert(&t, "\2b", 2, "three", 5, &existing), LARDER_EXISTS);
+    ck_assert_int_eq(store_entry_insert(&t, "\2b", 2, 3, &room, &existing), LARDER_OK);
+    memcpy(room, "two", 3);
+    ck_assert_int_eq(store_entry_insert(&t, "\2b", 2, 5, &room, &existing), LARDER_EXISTS);
     ck_assert_uint_eq(existing.size, 3);
     ck_assert_mem_eq(existing.data, "two", 3);
     put(&t, "\2b", "straight to where the insert stood");
@@ -214,14 +216,12 @@ START_TEST(log_rows_come_in_numeric_order)
     larder_bytes form;
     open_store();
     struct transaction t = begin_write();
-    ck_assert_uint_eq(store_log_rows(&t), 0);
     for (size_t i = 0; i < 6; i++) {
         ck_assert_int_eq(store_log_append(&t, rows[i], "\2k", 2), LARDER_OK);
     }
     ck_assert_int_eq(store_log_append(&t, 100, "\2late", 5), LARDER_OK); /* not in order: allowed */
     ck_assert_int_eq(store_log_delete(&t, 100), LARDER_OK);
     ck_assert_int_eq(store_log_delete(&t, 100), LARDER_MISS);
-    ck_assert_uint_eq(store_log_rows(&t), 6);
     commit(&t);
     t = begin_read();
     uint64_t from = 0;
@@ -231,7 +231,6 @@ START_TEST(log_rows_come_in_numeric_order)
         ck_assert_uint_eq(form.size, 2);
     }
     ck_assert_int_eq(store_log_next(&t, from, &row, &form), LARDER_MISS);
-    ck_assert_uint_eq(store_log_rows(&t), 6);
     end_read(&t);
 }
 END_TEST
@@ -275,6 +274,7 @@ START_TEST(a_failure_sticks_to_the_transaction)
 {
     larder_bytes bytes, form;
     uint64_t row, id;
+    void *room;
     open_store();
     struct transaction t = begin_write();
     put(&t, "\2a", "one");
@@ -283,7 +283,7 @@ START_TEST(a_failure_sticks_to_the_transaction)
     ck_assert_ptr_nonnull(strstr(larder_last_error(), "writing an entry"));
     ck_assert_int_eq(store_entry_get(&t, "\2a", 2, &bytes), LARDER_ESYSTEM);
     ck_assert_int_eq(store_entry_put(&t, "\2b", 2, "x", 1), LARDER_ESYSTEM);
-    ck_assert_int_eq(store_entry_insert(&t, "\2b", 2, "x", 1, &bytes), LARDER_ESYSTEM);
+    ck_assert_int_eq(store_entry_insert(&t, "\2b", 2, 1, &room, &bytes), LARDER_ESYSTEM);
     ck_assert_int_eq(store_entry_delete(&t, "\2a", 2), LARDER_ESYSTEM);
     ck_assert_int_eq(store_entry_next(&t, "\2", 1, true, &form, &bytes), LARDER_ESYSTEM);
     ck_assert_int_eq(store_log_append(&t, 1, "\2a", 2), LARDER_ESYSTEM);
@@ -291,7 +291,6 @@ START_TEST(a_failure_sticks_to_the_transaction)
     ck_assert_int_eq(store_chunk_get(&t, 1, &bytes), LARDER_ESYSTEM);
     ck_assert_int_eq(store_chunk_next(&t, 0, &id), LARDER_ESYSTEM);
     ck_assert_int_eq(store_touch(&t), LARDER_ESYSTEM);
-    ck_assert_uint_eq(store_log_rows(&t), 0);
     ck_assert_int_eq(store_write_commit(&t), LARDER_ESYSTEM);
     t = begin_write();
     is(&t, "\2a", NULL);
