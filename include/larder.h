@@ -41,6 +41,7 @@ enum {
     LARDER_EXISTS = 3,   /* add: the key is there already */
     LARDER_CONFLICT = 4, /* cas: the version is another one */
     LARDER_ABSENT = 5,   /* a negative entry: known not to exist at the origin */
+    LARDER_MISSED = 16,  /* events: some were overwritten before this follower had seen them */
 
     LARDER_EBUSY = -1001,        /* another process held a lock past the deadline */
     LARDER_ESIZE = -1002,        /* the caller's buffer is too small; info holds the size */
@@ -273,6 +274,93 @@ enum {
  * of entries, so that fewer than max may come before the end. */
 int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, larder_item *items,
                 size_t max, uint32_t flags, size_t *found, void **memory);
+
+/* ---- Events ---------------------------------------------------------------------------------
+ * What happens to a map, as it happens, in a bounded ring in shared memory: no log, and nothing is
+ * kept for those who are not there. A write tells of itself behind its commit and in the order of
+ * commits: what an event speaks of can be read. While nobody follows a kind, nobody tells it.
+ * Follow first, read then: what happened in between is told. */
+
+/* larder_filter.kinds, larder_event.kind */
+enum {
+    LARDER_EVENT_SET = 1u << 0,        /* stored or given another expiry; name: the key */
+    LARDER_EVENT_DELETE = 1u << 1,     /* deleted, whether or not it was there; the key */
+    LARDER_EVENT_INVALIDATE = 1u << 2, /* cause says what name is */
+    LARDER_EVENT_EVICT = 1u << 3,      /* removed to make room, or found dead; the key */
+    LARDER_EVENT_EXPIRE = 1u << 4,     /* removed because it had expired; the key */
+    LARDER_EVENT_NAMED = 1u << 5       /* of larder_publish() */
+};
+
+/* larder_event.cause; treat an unknown one as LARDER_CAUSE_NONE */
+enum {
+    LARDER_CAUSE_NONE = 0,    /* a call of a process of this host */
+    LARDER_CAUSE_REPLICA = 1, /* it came from another host */
+    LARDER_CAUSE_KEY = 2,     /* invalidate: of one key (a write was refused) */
+    LARDER_CAUSE_GROUP = 3,   /* ... of a group: name is the group's */
+    LARDER_CAUSE_TAG = 4,
+    LARDER_CAUSE_PREFIX = 5,
+    LARDER_CAUSE_MATCH = 6, /* ... by a pattern: name is the pattern */
+    LARDER_CAUSE_CLEAR = 7, /* ... of everything: name is empty */
+    LARDER_CAUSE_SMALL = 8, /* evict: from the queue of new entries */
+    LARDER_CAUSE_MAIN = 9,  /* ... from the queue of those that were asked for */
+    LARDER_CAUSE_DEAD = 10  /* ... a group, tag or clear had made it dead */
+};
+
+/* larder_event.flags */
+enum {
+    LARDER_EVENT_CUT = 1u << 0 /* the key is longer than 4,096 bytes: name is its beginning */
+};
+
+#define LARDER_EVENT_NAME_MAX 255u  /* bytes of an event's name; any bytes, the least is 1 */
+#define LARDER_EVENT_DATA_MAX 4096u /* bytes of its data */
+
+typedef struct larder_event {
+    uint32_t kind, cause, flags;
+    uint32_t reserved0;
+    uint64_t number;         /* of the ring: dense over all kinds, larger is later */
+    uint64_t missed;         /* LARDER_MISSED: how many, of all kinds, at most */
+    larder_version version;  /* of the entry or invalidation; 0 of named ones */
+    int64_t expires_ms;      /* SET: INT64_MAX is never */
+    uint64_t name_hash;      /* of keys, in full: two cut ones can be told apart by it */
+    uint64_t name_size;      /* in full, where name was cut */
+    larder_bytes name, data; /* valid until the next call with this follower; data: of named ones */
+    uint64_t reserved[4];
+} larder_event;
+
+typedef struct larder_filter { /* zero-initialised = everything; unknown members must be 0 */
+    uint32_t kinds, reserved0; /* LARDER_EVENT_*; 0 = all */
+    larder_bytes prefix;       /* events of keys: of those that begin so. Invalidations of more than
+                                  a key are told if they may hit such keys */
+    const larder_bytes *names; /* named events: these (at most 64), compared byte by byte; none =
+                                  all of them */
+    size_t name_count;
+    uint64_t reserved[4];
+} larder_filter;
+
+typedef struct larder_follower larder_follower;
+
+/* Tell all followers of this host, under a name (any bytes, ':' has no meaning) with up to 4,096
+ * bytes. It never waits; while nobody follows named events it does nothing. OK; EINVAL, ETOOBIG,
+ * EREADONLY. A publisher that is killed inside has published it or not. */
+int larder_publish(larder *handle, larder_bytes name, larder_bytes data);
+
+/* Follow the map's events from now on. filter may be NULL. Any number of followers a process, 64 a
+ * map (LARDER_ELIMIT); each sees all that its filter lets through, whatever the others do. A
+ * follower is for one thread at a time, must be given up before its handle is closed, and is not
+ * inherited: a child of fork() gets LARDER_EINVAL and follows anew. */
+int larder_follow(larder *handle, const larder_filter *filter, larder_follower **follower);
+
+/* The next event, without waiting: LARDER_OK; LARDER_MISS: none yet; LARDER_MISSED: the ring (8,192
+ * events) went over some that this follower had not seen, or a process died or was stopped in the
+ * middle of telling one. That is told once, with how many (event->missed), and then it goes on at
+ * the oldest that is still there. Whoever keeps a copy of what the map holds forgets it then. */
+int larder_next_event(larder_follower *follower, larder_event *event);
+
+/* The same, but wait for one at most wait_ms (0 to 3,600,000). */
+int larder_wait_event(larder_follower *follower, int64_t wait_ms, larder_event *event);
+
+/* Stop, and set *follower to NULL; NULL is allowed. */
+void larder_unfollow(larder_follower **follower);
 
 /* ---- Statistics ----------------------------------------------------------------------------- */
 

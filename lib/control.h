@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "events.h"
 #include "gate.h"
 #include "larder.h"
 
@@ -185,6 +186,7 @@ struct control {
     _Atomic uint64_t barriers[CONTROL_BUCKETS]; /* nothing of that bucket this old is alive */
     _Atomic uint64_t floors[CONTROL_BUCKETS];   /* nothing of that bucket this old may come in */
     struct pending_row pending_rows[CONTROL_PENDING_ROWS];
+    struct event_ring events;
     _Atomic uint8_t popularity[]; /* popularity_size, a power of two */
 };
 static_assert(offsetof(struct control, generation) == 128, "MAP_FORMAT");
@@ -193,6 +195,7 @@ static_assert(offsetof(struct control, write_gate) == 256, "MAP_FORMAT");
 static_assert(offsetof(struct control, lives) == 448, "MAP_FORMAT");
 static_assert(offsetof(struct control, fence) == 1728, "MAP_FORMAT");
 static_assert(offsetof(struct control, stats) == 1792, "MAP_FORMAT");
+static_assert(offsetof(struct control, events) % 64 == 0, "MAP_FORMAT");
 
 struct control_settings {
     uint64_t map_size, max_value;

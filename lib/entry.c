@@ -160,20 +160,8 @@ static int replace(struct writer *writer, const struct key *key, const struct re
     return t->error;
 }
 
-int entry_store(struct writer *writer, const struct key *key, const struct record *old,
-                struct record *record, const void *value)
-{
-    if (old != NULL) {
-        furnish(writer, key, record, value);
-        return replace(writer, key, old, record);
-    }
-    /* Another long key of the same form may stand there all the same: then it makes way. */
-    bool inserted;
-    return entry_upsert(writer, key, record, value, &inserted);
-}
-
-int entry_upsert(struct writer *writer, const struct key *key, struct record *record,
-                 const void *value, bool *inserted)
+static int upsert(struct writer *writer, const struct key *key, struct record *record,
+                  const void *value, bool *inserted)
 {
     struct transaction *t = &writer->transaction;
     struct record old;
@@ -199,6 +187,41 @@ int entry_upsert(struct writer *writer, const struct key *key, struct record *re
     return replace(writer, key, &old, record);
 }
 
+static int put(struct writer *writer, const struct key *key, const struct record *old,
+               struct record *record, const void *value)
+{
+    if (old != NULL) {
+        furnish(writer, key, record, value);
+        return replace(writer, key, old, record);
+    }
+    /* Another long key of the same form may stand there all the same: then it makes way. */
+    bool inserted;
+    return upsert(writer, key, record, value, &inserted);
+}
+
+static int tell_stored(struct writer *writer, const struct key *key, const struct record *record,
+                       int result)
+{
+    if (result == LARDER_OK) {
+        bool deleted = record->header.kind == RECORD_DELETED;
+        writer_tell(writer, deleted ? LARDER_EVENT_DELETE : LARDER_EVENT_SET, key,
+                    record_version(record), record->expires_at_ms);
+    }
+    return result;
+}
+
+int entry_store(struct writer *writer, const struct key *key, const struct record *old,
+                struct record *record, const void *value)
+{
+    return tell_stored(writer, key, record, put(writer, key, old, record, value));
+}
+
+int entry_upsert(struct writer *writer, const struct key *key, struct record *record,
+                 const void *value, bool *inserted)
+{
+    return tell_stored(writer, key, record, upsert(writer, key, record, value, inserted));
+}
+
 static int erase(struct writer *writer, const struct key *key, const struct record *old)
 {
     struct transaction *t = &writer->transaction;
@@ -219,11 +242,11 @@ static int entomb(struct writer *writer, const struct key *key, const struct rec
         return old == NULL ? LARDER_OK : erase(writer, key, old);
     }
     struct record tombstone = record_make(version, RECORD_DELETED, RECORD_DIRTY, CLOCK_NEVER);
-    return entry_store(writer, key, old, &tombstone, NULL);
+    return put(writer, key, old, &tombstone, NULL);
 }
 
-int entry_delete(struct writer *writer, const struct key *key, const struct record *old,
-                 larder_version version)
+static int remove_for_caller(struct writer *writer, const struct key *key, const struct record *old,
+                             larder_version version)
 {
     bool local = (writer->handle->flags & LARDER_LOCAL) != 0 ||
                  (old != NULL && (old->header.flags & RECORD_LOCAL) != 0);
@@ -234,7 +257,20 @@ int entry_delete(struct writer *writer, const struct key *key, const struct reco
     return entomb(writer, key, old, version);
 }
 
-int entry_drop(struct writer *writer, const struct key *key, const struct record *old)
+int entry_delete(struct writer *writer, const struct key *key, const struct record *old,
+                 larder_version version)
+{
+    int result = remove_for_caller(writer, key, old, version);
+    if (result == LARDER_OK) {
+        /* what a group, tag or clear had made dead is cleared away, not deleted now */
+        bool dead = writer->cause == LARDER_CAUSE_DEAD;
+        writer_tell(writer, dead ? LARDER_EVENT_EVICT : LARDER_EVENT_DELETE, key, version,
+                    CLOCK_NEVER);
+    }
+    return result;
+}
+
+static int drop(struct writer *writer, const struct key *key, const struct record *old)
 {
     const struct record_header *header = &old->header;
     bool travels =
@@ -244,6 +280,22 @@ int entry_drop(struct writer *writer, const struct key *key, const struct record
         return entomb(writer, key, old, record_version(old));
     }
     return erase(writer, key, old);
+}
+
+int entry_drop(struct writer *writer, const struct key *key, const struct record *old)
+{
+    bool value = old->header.kind != RECORD_DELETED; /* of tombstones nobody wants to know */
+    bool expired = clock_expired(old->expires_at_ms);
+    int64_t expires_ms = old->expires_at_ms;
+    larder_version version = record_version(old);
+    int result = drop(writer, key, old);
+    if (result == LARDER_OK && value) {
+        uint32_t kind = writer->cause == LARDER_CAUSE_REPLICA ? LARDER_EVENT_DELETE
+                        : expired                             ? LARDER_EVENT_EXPIRE
+                                                              : LARDER_EVENT_EVICT;
+        writer_tell(writer, kind, key, version, expires_ms);
+    }
+    return result;
 }
 
 int entry_reseal(struct writer *writer, const struct key *key, const struct record *old,

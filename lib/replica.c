@@ -459,6 +459,7 @@ static int apply_operation(struct writer *writer, void *context)
 {
     struct apply_request *request = context;
     int result = check_fence(writer->control, request->fence);
+    writer->cause = LARDER_CAUSE_REPLICA;
     for (size_t i = 0; i < request->count && result == LARDER_OK; i++) {
         result = apply_one(writer, &request->events[i]);
     }

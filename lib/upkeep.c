@@ -102,6 +102,7 @@ static int remove_row(struct writer *writer, uint64_t wanted, int64_t before_ms,
     if (result == LARDER_OK) {
         bool value = record.header.kind != RECORD_DELETED;
         larder_version version = {.clock = barrier, .node = atomic_load(&writer->control->node)};
+        writer->cause = barrier != 0 ? LARDER_CAUSE_DEAD : LARDER_CAUSE_NONE;
         result = barrier != 0 ? entry_delete(writer, &key, &record, version)
                               : entry_drop(writer, &key, &record);
         if (result == LARDER_OK) {

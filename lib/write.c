@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "evict.h"
 #include "expiry.h"
+#include "follow.h"
 #include "handle.h"
 #include "lookup.h"
 #include "removal.h"
@@ -108,9 +109,12 @@ static bool was_refused(int result)
 static void invalidate_later(const struct larder *handle, const struct key *key)
 {
     struct control *control = map_control(handle->map);
-    if (removal_pend(control, key, clock_next(control))) {
+    larder_version version = clock_next(control);
+    if (removal_pend(control, key, version)) {
         stats_count(map_stats(handle->map), STATS_PENDING_OVERFLOWS);
     }
+    follow_tell_invalidation(handle->map, LARDER_CAUSE_KEY, (larder_bytes){key->data, key->size},
+                             version);
 }
 
 static void count_refusal(const struct larder *handle, int result)

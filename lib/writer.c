@@ -62,6 +62,7 @@ static int apply_pending(struct writer *writer)
 {
     struct removal_pending pending;
     size_t index = 0;
+    writer->cause = LARDER_CAUSE_KEY;
     while (writer->applied_count < WRITER_PENDING_MAX &&
            removal_next_pending(writer->control, &index, &pending)) {
         struct key key;
@@ -81,6 +82,7 @@ static int apply_pending(struct writer *writer)
         }
         writer->applied[writer->applied_count++] = (uint16_t)pending.index;
     }
+    writer->cause = LARDER_CAUSE_NONE;
     return LARDER_OK;
 }
 
@@ -96,6 +98,8 @@ static int begin_recovering(struct writer *writer, struct store *store, int64_t 
     int result = store_write_begin(store, &writer->transaction);
     gate_leave(gate);
     if (result == LARDER_OK) {
+        /* what it had to tell is true if it came to commit */
+        events_recover(&writer->control->events, store->generation, writer->transaction.number - 1);
         atomic_store(&writer->control->recovery_due, 0);
     }
     return result;
@@ -146,6 +150,8 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
     writer->handle = handle;
     writer->map = map;
     writer->applied_count = 0;
+    writer->cause = LARDER_CAUSE_NONE;
+    writer->events = (struct event_batch){0};
     for (int tries = 0; tries < GENERATION_TRIES; tries++) {
         struct transaction *reader;
         int result = wait_for_map(map, wait_ms, &reader);
@@ -188,12 +194,18 @@ int writer_commit(struct writer *writer)
         atomic_signal_fence(memory_order_seq_cst);
     }
     int result = store_write_commit(t);
+    bool told = writer->events.first != 0;
+    /* Inside the gate: events stand in the order of commits, and none waits for a later one. */
+    events_decide(&writer->control->events, &writer->events, result == LARDER_OK);
     if (result == LARDER_OK) {
         for (size_t i = 0; i < writer->applied_count; i++) {
             removal_free_pending(writer->control, writer->applied[i]);
         }
     }
     leave(writer);
+    if (told) {
+        events_ring_bell(&writer->control->events);
+    }
     if (result == LARDER_OK && changed && writer->replicates) {
         wake_daemon(writer->map);
     }
@@ -203,7 +215,23 @@ int writer_commit(struct writer *writer)
 void writer_abort(struct writer *writer)
 {
     store_write_abort(&writer->transaction);
+    events_decide(&writer->control->events, &writer->events, false);
     leave(writer);
+}
+
+void writer_tell_slow(struct writer *writer, uint32_t kind, const struct key *key,
+                      larder_version version, int64_t expires_ms)
+{
+    struct event_draft draft = {.kind = kind,
+                                .cause = writer->cause,
+                                .version = version,
+                                .expires_ms = expires_ms,
+                                .key_hash = key->hash,
+                                .name = {key->data, key->size},
+                                .transaction = writer->transaction.number,
+                                .generation = writer->transaction.store->generation};
+    events_prepare(&writer->control->events, &draft, &writer->events);
+    stats_count(map_stats(writer->map), STATS_EVENTS);
 }
 
 /* ---- Room -------------------------------------------------------------------------------------

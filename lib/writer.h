@@ -34,6 +34,8 @@ struct writer {
     bool replicates;
     bool nothing_left; /* evict_some() went round and found nothing to take */
     size_t applied_count;
+    uint32_t cause;                       /* LARDER_CAUSE_* of what is done next, for its events */
+    struct event_batch events;            /* told once this is committed */
     uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
 };
 
@@ -42,6 +44,18 @@ struct writer {
 int writer_begin(struct writer *writer, const struct larder *handle, int64_t wait_ms);
 int writer_commit(struct writer *writer);
 void writer_abort(struct writer *writer);
+
+/* Tell those who follow, once this is committed, that something of that kind became of the key. */
+void writer_tell_slow(struct writer *writer, uint32_t kind, const struct key *key,
+                      larder_version version, int64_t expires_ms);
+
+static inline void writer_tell(struct writer *writer, uint32_t kind, const struct key *key,
+                               larder_version version, int64_t expires_ms)
+{
+    if (events_wanted(&writer->control->events, kind)) {
+        writer_tell_slow(writer, kind, key, version, expires_ms);
+    }
+}
 
 /* An operation of one transaction, repeated with room made where the map is full. The operation
  * returns an outcome (committed) or an error (aborted). need is what its values take, in bytes. */
