@@ -67,7 +67,8 @@ static_assert(sizeof(struct ledger) == 256, "MAP_FORMAT");
 struct control_life {
     _Atomic uint64_t generation;
     _Atomic uint64_t map_size, max_value; /* bytes */
-    uint8_t padding0[40];
+    _Atomic uint64_t hot_size;            /* bytes of the hot set; 0: there is none */
+    uint8_t padding0[32];
 
     /* written by every transaction */
     _Atomic uint64_t announced; /* the number of the transaction that is about to begin, or is on */
@@ -198,7 +199,7 @@ static_assert(offsetof(struct control, stats) == 1792, "MAP_FORMAT");
 static_assert(offsetof(struct control, events) % 64 == 0, "MAP_FORMAT");
 
 struct control_settings {
-    uint64_t map_size, max_value;
+    uint64_t map_size, max_value, hot_size;
     uint32_t flags, mode;
 };
 

@@ -17,12 +17,14 @@
 
 #include "clock.h"
 #include "error.h"
+#include "hotset.h"
 #include "map.h"
 #include "removal.h"
 
+static const char *const files[] = {"data.mdb", "lock.mdb", HOTSET_NAME};
+
 static void remove_directory(int parent, const char *name)
 {
-    static const char *const files[] = {"data.mdb", "lock.mdb"};
     int directory = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (directory >= 0) {
         for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
@@ -82,11 +84,10 @@ static void remove_others(int parent, uint64_t keep)
 /* The umask took bits away that the group needs. */
 static int set_modes(const char *path, mode_t mode)
 {
-    static const char *const files[] = {"data.mdb", "lock.mdb"};
     char file[MAP_PATH_MAX + 192];
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         (void)snprintf(file, sizeof file, "%s/%s", path, files[i]);
-        if (chmod(file, mode) != 0) {
+        if (chmod(file, mode) != 0 && errno != ENOENT) { /* not every map has a hot set */
             return error_system(LARDER_ESYSTEM, "chmod of %s", file);
         }
     }
@@ -112,6 +113,9 @@ int generation_prepare(struct map *map, uint64_t number, uint64_t map_size, char
     } else {
         result = store_create(path, map_size, (control->flags & LARDER_PROTECT) != 0,
                               (mode_t)control->mode);
+    }
+    if (result == LARDER_OK) {
+        result = hotset_create(path, atomic_load(&control_life_of(control, number)->hot_size));
     }
     if (result == LARDER_OK) {
         result = set_modes(path, control->mode);
@@ -185,10 +189,12 @@ int generation_start(struct map *map, uint64_t word)
         /* Nobody has used it yet: the one who makes the first generation chooses. */
         atomic_store(&life->map_size, map->settings.map_size);
         atomic_store(&life->max_value, map->settings.max_value);
+        atomic_store(&life->hot_size, map->settings.hot_size);
         control->flags = map->settings.flags;
     } else {
         atomic_store(&life->map_size, atomic_load(&old->map_size));
         atomic_store(&life->max_value, atomic_load(&old->max_value));
+        atomic_store(&life->hot_size, atomic_load(&old->hot_size));
     }
     atomic_store(&life->generation, before + 1);
     /* The damaged one goes first: the file system may not hold two. */

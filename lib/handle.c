@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "hotset.h"
 #include "map.h"
 #include "registry.h"
 
@@ -24,12 +25,14 @@ enum {
     NAME_MAX_SIZE = 63,
     DEFAULT_WRITE_WAIT_MS = 50,
     LONGEST_WRITE_WAIT_MS = 60000,
-    VALUE_SHARE = 16 /* the largest value is that part of the map */
+    VALUE_SHARE = 16, /* the largest value is that part of the map */
+    HOT_SHARE = 4     /* the hot set has that part of the map's size beside it */
 };
 
 static const uint64_t least_map = 16 * MEBIBYTE;
 static const uint64_t default_map = 256 * MEBIBYTE;
 static const uint64_t largest_map = UINT64_C(1) << 46;
+static const uint64_t least_hot = 64 * 1024;
 static const uint64_t default_value = 8 * MEBIBYTE;
 
 const char *larder_version_text(void)
@@ -96,6 +99,12 @@ static int check_options(const larder_options *options)
     if (options->max_value > UINT32_MAX) {
         return error_set(LARDER_EINVAL, "max_value of %" PRIu64 " bytes: at most %" PRIu32,
                          options->max_value, UINT32_MAX);
+    }
+    if (options->hot_size != 0 && options->hot_size != LARDER_NO_HOT_SET &&
+        (options->hot_size < least_hot || options->hot_size > HOTSET_SIZE_MAX)) {
+        return error_set(LARDER_EINVAL,
+                         "hot_size of %" PRIu64 " bytes: it has %" PRIu64 " to %" PRIu64,
+                         options->hot_size, least_hot, HOTSET_SIZE_MAX);
     }
     if ((options->mode & ~02777u) != 0 || (options->mode & 0002) != 0) {
         return error_set(LARDER_EINVAL, "mode %04o: not a mode, or writable by everybody",
@@ -218,12 +227,25 @@ static uint64_t choose_size(const larder_options *options, int directory)
     return (size < least_map ? least_map : size) & ~(uint64_t)4095;
 }
 
+static uint64_t choose_hot_size(const larder_options *options, uint64_t map_size)
+{
+    uint64_t size = options->hot_size;
+    if (size == LARDER_NO_HOT_SET) {
+        return 0;
+    }
+    if (size == 0) { /* protection is asked for against stray stores: copies would have none */
+        size = (options->flags & LARDER_PROTECT) != 0 ? 0 : map_size / HOT_SHARE;
+    }
+    return size / HOTSET_PAGE * HOTSET_PAGE;
+}
+
 static void choose_settings(const larder_options *options, int directory,
                             struct control_settings *settings)
 {
     struct stat status;
     settings->map_size = choose_size(options, directory);
     settings->max_value = handle_value_limit(options->max_value, settings->map_size);
+    settings->hot_size = choose_hot_size(options, settings->map_size);
     settings->flags = options->flags & LARDER_PROTECT;
     bool group = fstat(directory, &status) == 0 && (status.st_mode & S_IWGRP) != 0;
     settings->mode = group ? 0660 : 0600;

@@ -9,6 +9,7 @@
 #include "evict.h"
 #include "format.h"
 #include "handle.h"
+#include "hotset.h"
 #include "map.h"
 #include "registry.h"
 #include "upkeep.h"
@@ -128,6 +129,15 @@ static int fill_generation(struct copy *copy)
     return result;
 }
 
+/* The hot set keeps its share of the map. */
+static uint64_t hot_size_for(struct control_life *life, uint64_t map_size)
+{
+    double share = (double)atomic_load(&life->hot_size) / (double)atomic_load(&life->map_size);
+    double size = share * (double)map_size;
+    return size < (double)HOTSET_SIZE_MAX ? (uint64_t)size / HOTSET_PAGE * HOTSET_PAGE
+                                          : HOTSET_SIZE_MAX;
+}
+
 int generation_resize(struct map *map, uint64_t map_size)
 {
     struct control *control = map_control(map);
@@ -144,6 +154,7 @@ int generation_resize(struct map *map, uint64_t map_size)
     atomic_store(&life->generation, word + 1);
     atomic_store(&life->map_size, map_size);
     atomic_store(&life->max_value, handle_value_limit(0, map_size));
+    atomic_store(&life->hot_size, hot_size_for(store->life, map_size));
     int result = generation_prepare(map, word + 1, map_size, path, sizeof path);
     if (result != LARDER_OK) {
         return result;

@@ -351,6 +351,14 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
         mdb_env_close(store->env);
         code = open_once(store, path, map_size, protect);
     }
+    if (code == MDB_SUCCESS) {
+        result = hotset_open(path, atomic_load(&store->life->hot_size), &store->hot);
+        if (result != LARDER_OK) {
+            mdb_env_close(store->env);
+            free(store);
+            return result;
+        }
+    }
     if (code != MDB_SUCCESS) {
         free(store);
         if (code == EBUSY) {
@@ -370,6 +378,7 @@ void store_close(struct store **store)
         if (!atomic_load(&(*store)->hosed)) {
             mdb_env_close((*store)->env);
         }
+        hotset_close(&(*store)->hot);
         free(*store);
         *store = NULL;
     }

@@ -22,6 +22,7 @@
 #include <sys/types.h>
 
 #include "control.h"
+#include "hotset.h"
 #include "inspect.h"
 #include "larder.h"
 
@@ -37,6 +38,7 @@ struct store {
     uint64_t generation;
     uint64_t max_pages;
     const uint8_t *base;      /* of the mapping; see in_page() */
+    struct hotset hot;        /* copies of small records, in front of the trees */
     uint64_t popularity_mask; /* from the segment's real size, whatever it says of itself */
     _Atomic bool hosed;       /* LMDB's assertion failed here: never touch env again */
     unsigned users;           /* the registry's count of what refers to this store */
