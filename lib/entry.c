@@ -74,6 +74,41 @@ uint64_t entry_tombstone_cap(const struct store *store)
     return atomic_load(&store->life->map_size) / 1024;
 }
 
+/* Bytes of a record while it is put together: on the stack, but for long keys. */
+struct encoded {
+    uint8_t *bytes;
+    size_t size;
+    void *memory;
+    uint8_t room[RECORD_NODE_MAX];
+};
+
+/* Before anything of this transaction can be seen: the copy in the hot set goes, and none from an
+ * older snapshot comes in. To be called wherever what readers see of a key changes. */
+static void forget_copy(struct writer *writer, const struct key *key)
+{
+    struct hotset_key hot = {.hash = key->hash, .data = key->data, .size = key->size};
+    (void)hotset_forget(&writer->transaction.store->hot, &hot, writer->transaction.number);
+    if (writer->fresh.size != 0 && writer->fresh.hash == key->hash) {
+        writer->fresh.size = 0;
+    }
+}
+
+/* Keep the record for the hot set until it is committed: one of a transaction is enough. */
+static void keep_copy(struct writer *writer, const struct key *key, const struct record *record,
+                      const void *bytes, size_t size)
+{
+    struct writer_fresh *fresh = &writer->fresh;
+    if (key->is_long || record->chunk_count > 0 || record->header.kind == RECORD_DELETED ||
+        key->size + size > sizeof fresh->bytes) {
+        return;
+    }
+    fresh->hash = key->hash;
+    fresh->key_size = key->size;
+    fresh->size = size;
+    memcpy(fresh->bytes, key->data, key->size);
+    memcpy(fresh->bytes + key->size, bytes, size);
+}
+
 /* Take away what stands behind old beside its record: chunks, and the row unless it is kept. */
 static int strip(struct writer *writer, const struct record *old, bool keep_row)
 {
@@ -87,14 +122,6 @@ static int strip(struct writer *writer, const struct record *old, bool keep_row)
     }
     return t->error;
 }
-
-/* Bytes of a record while it is put together: on the stack, but for long keys. */
-struct encoded {
-    uint8_t *bytes;
-    size_t size;
-    void *memory;
-    uint8_t room[RECORD_NODE_MAX];
-};
 
 static int encode(struct transaction *t, const struct record *record, uint64_t key_hash,
                   struct encoded *encoded)
@@ -150,6 +177,8 @@ static int replace(struct writer *writer, const struct key *key, const struct re
     struct encoded encoded;
     if (encode(t, record, key->hash, &encoded) == LARDER_OK) {
         (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
+        forget_copy(writer, key);
+        keep_copy(writer, key, record, encoded.bytes, encoded.size);
         free(encoded.memory);
     }
     (void)strip(writer, &before, keep_row);
@@ -167,6 +196,7 @@ static int upsert(struct writer *writer, const struct key *key, struct record *r
     struct record old;
     larder_bytes existing;
     void *room;
+    hotset_prefetch(&t->store->hot, key->hash);
     furnish(writer, key, record, value);
     int result =
         store_entry_insert(t, key->form, key->form_size, record_size(record), &room, &existing);
@@ -174,6 +204,8 @@ static int upsert(struct writer *writer, const struct key *key, struct record *r
     if (result == LARDER_OK) {
         record->header.row = writer->ledger.next_row++;
         record_encode(room, record, key->hash); /* straight into its page */
+        forget_copy(writer, key);
+        keep_copy(writer, key, record, room, record_size(record));
         (void)store_log_append(t, record->header.row, key->form, key->form_size);
         count(&writer->ledger, &record->header, 1);
         return t->error;
@@ -228,6 +260,7 @@ static int erase(struct writer *writer, const struct key *key, const struct reco
     struct record before = *old;
     (void)strip(writer, &before, false);
     (void)store_entry_delete(t, key->form, key->form_size);
+    forget_copy(writer, key);
     /* ahead of the commit: too early is wider, too late would let something older in */
     removal_raise_floor(writer->control, key->hash, before.header.clock);
     return t->error;

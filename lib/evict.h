@@ -5,6 +5,7 @@
 #ifndef LARDER_LIB_EVICT_H
 #define LARDER_LIB_EVICT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,13 +28,15 @@ static inline _Atomic uint8_t *evict_popularity(const struct store *store, uint6
     return &store->control->popularity[hash & store->popularity_mask];
 }
 
-/* Note a hit: at most one store, and only the first time. */
-static inline void evict_touch(const struct store *store, uint64_t hash)
+/* Note a hit: at most one store, and only the first time. Returns whether there was one before. */
+static inline bool evict_touch(const struct store *store, uint64_t hash)
 {
     _Atomic uint8_t *popularity = evict_popularity(store, hash);
     if (atomic_load_explicit(popularity, memory_order_relaxed) == 0) {
         atomic_store_explicit(popularity, 1, memory_order_relaxed);
+        return false;
     }
+    return true;
 }
 
 #endif

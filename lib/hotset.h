@@ -77,7 +77,7 @@ void hotset_close(struct hotset *hot);
 
 static inline struct hotset_page *hotset_page_of(const struct hotset *hot, uint64_t hash)
 {
-    return &hot->pages[(uint64_t)(((unsigned __int128)hash * hot->count) >> 64)];
+    return &hot->pages[(hash >> 32) * hot->count >> 32]; /* HOTSET_SIZE_MAX: fits 64 bits */
 }
 
 /* Begin to bring in what hotset_find() will look at. */

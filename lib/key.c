@@ -15,7 +15,7 @@ uint64_t key_hash(const void *data, size_t size)
     return XXH3_64bits(data, size);
 }
 
-int key_make(struct key *key, const void *data, size_t size)
+int key_begin(struct key *key, const void *data, size_t size)
 {
     if (__builtin_expect(data == NULL || size == 0 || size > LARDER_KEY_MAX, 0)) {
         if (size > LARDER_KEY_MAX) {
@@ -27,19 +27,32 @@ int key_make(struct key *key, const void *data, size_t size)
     key->data = data;
     key->size = size;
     key->hash = XXH3_64bits(data, size);
-    key->form[0] = KEY_TAG;
     key->is_long = size > KEY_PLAIN_MAX;
+    return LARDER_OK;
+}
+
+void key_shape(struct key *key)
+{
+    key->form[0] = KEY_TAG;
     if (__builtin_expect(!key->is_long, 1)) {
-        memcpy(key->form + 1, data, size);
-        key->form_size = size + 1;
-        return LARDER_OK;
+        memcpy(key->form + 1, key->data, key->size);
+        key->form_size = key->size + 1;
+        return;
     }
-    memcpy(key->form + 1, data, KEY_LONG_PREFIX);
+    memcpy(key->form + 1, key->data, KEY_LONG_PREFIX);
     XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits(data, size));
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits(key->data, key->size));
     memcpy(key->form + 1 + KEY_LONG_PREFIX, &canonical, sizeof canonical);
     key->form_size = KEY_FORM_MAX;
-    return LARDER_OK;
+}
+
+int key_make(struct key *key, const void *data, size_t size)
+{
+    int result = key_begin(key, data, size);
+    if (__builtin_expect(result == LARDER_OK, 1)) {
+        key_shape(key);
+    }
+    return result;
 }
 
 size_t key_prefix_bound(uint8_t *bound, const void *prefix, size_t prefix_size)

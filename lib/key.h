@@ -35,6 +35,10 @@ struct key {
 /* LARDER_OK, or EINVAL (empty), ETOOBIG. */
 int key_make(struct key *key, const void *data, size_t size);
 
+/* The same in two steps, for who may need no form: all but the form, and the form. */
+int key_begin(struct key *key, const void *data, size_t size);
+void key_shape(struct key *key);
+
 uint64_t key_hash(const void *data, size_t size);
 
 /* The lower bound of all forms whose key begins with prefix. Returns the bound's size; bound must

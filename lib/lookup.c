@@ -18,6 +18,53 @@ static bool damaged(const struct larder *handle, struct transaction *t, const st
            (l->record.chunk_count > 0 && chunks_verify(t, &l->record) != LARDER_OK);
 }
 
+static struct hotset_key hot_key(const struct key *key)
+{
+    return (struct hotset_key){.hash = key->hash, .data = key->data, .size = key->size};
+}
+
+int lookup_find_hot(const struct larder *handle, struct transaction *t, struct lookup *l,
+                    void *copy, bool peek)
+{
+    bool expired = false;
+    struct hotset_key key = hot_key(&l->key);
+    size_t size = hotset_find(&t->store->hot, &key, copy, peek);
+    if (size == 0) {
+        return LOOKUP_COLD;
+    }
+    if (__builtin_expect(!record_decode(copy, size, &l->record), 0)) {
+        return LOOKUP_COLD; /* damaged: the tree may know better */
+    }
+    l->bytes = (larder_bytes){.data = copy, .size = size};
+    if (__builtin_expect(damaged(handle, t, l), 0)) {
+        return LOOKUP_COLD;
+    }
+    int result = lookup_judge(&l->record, l->dead_before, &expired);
+    if (peek) {
+        return result;
+    }
+    struct stats_slot *stats = map_stats(handle->map);
+    stats_count(stats, STATS_HOT_HITS);
+    if (__builtin_expect(result != LARDER_OK, 0)) {
+        stats_count(stats, result == LARDER_ABSENT ? STATS_ABSENT : STATS_MISSES);
+        if (expired) {
+            stats_count(stats, STATS_EXPIRED);
+        }
+    }
+    return result;
+}
+
+/* A record that was asked for, for the hot set. What nobody had asked for before must not push out
+ * what was: a scan passes by. */
+static void offer(const struct transaction *t, const struct lookup *l, bool known)
+{
+    if (!l->key.is_long && l->record.chunk_count == 0) {
+        struct hotset_key key = hot_key(&l->key);
+        hotset_offer(&t->store->hot, &key, l->bytes.data, l->bytes.size, t->number,
+                     known ? HOTSET_SOMETIMES : HOTSET_IF_ROOM);
+    }
+}
+
 int lookup_find(const struct larder *handle, struct transaction *t, struct lookup *l, bool peek)
 {
     struct stats_slot *stats = map_stats(handle->map);
@@ -42,11 +89,11 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
     if (peek) {
         return result;
     }
-    if (__builtin_expect(result == LARDER_OK, 1)) {
-        evict_touch(t->store, l->key.hash);
-    } else if (result == LARDER_ABSENT) {
-        evict_touch(t->store, l->key.hash);
-        stats_count(stats, STATS_ABSENT);
+    if (__builtin_expect(result == LARDER_OK || result == LARDER_ABSENT, 1)) {
+        offer(t, l, evict_touch(t->store, l->key.hash));
+        if (result == LARDER_ABSENT) {
+            stats_count(stats, STATS_ABSENT);
+        }
     } else {
         stats_count(stats, STATS_MISSES);
         if (expired) {

@@ -14,8 +14,9 @@
 #include "removal.h"
 
 enum {
-    LOOKUP_TRIES = 3
-}; /* a control segment may be replaced under a reader; not again and again */
+    LOOKUP_TRIES = 3, /* a control segment may be replaced under a reader; not again and again */
+    LOOKUP_COLD = -1  /* lookup_find_hot(): ask the tree */
+};
 
 struct lookup {
     struct key key;
@@ -39,8 +40,15 @@ static inline int lookup_judge(const struct record *record, uint64_t dead_before
     return header->kind == RECORD_VALUE ? LARDER_OK : LARDER_ABSENT;
 }
 
+/* Find the key's copy in the hot set of the reader's store; no snapshot is needed. copy has
+ * HOTSET_RECORD_MAX bytes, and the record points into it. OK, ABSENT or MISS are final; LOOKUP_COLD:
+ * there is no copy. l->key is begun (key_begin()), l->dead_before is set. Counts unless peek. */
+int lookup_find_hot(const struct larder *handle, struct transaction *t, struct lookup *l,
+                    void *copy, bool peek);
+
 /* Find the key in a snapshot; l->key and l->dead_before are set, the latter before the snapshot was
- * taken. OK, ABSENT or MISS; damage is a miss. Counts unless peek. */
+ * taken. OK, ABSENT or MISS; damage is a miss. Counts unless peek. A small record is offered to the
+ * hot set. */
 int lookup_find(const struct larder *handle, struct transaction *t, struct lookup *l, bool peek);
 
 void lookup_info(const struct record *record, larder_info *info);

@@ -1,5 +1,6 @@
-/* read.c: larder_get and its kin. A hit: fork mark, hash, barriers and pending rows, snapshot, one
- * descent, checks, copy. No lock, no system call, no allocation (but get_alloc's own).
+/* read.c: larder_get and its kin. A hit: fork mark, hash, barriers and pending rows, hot set, copy;
+ * without a copy there: snapshot, one descent, checks, copy. No lock, no system call, no allocation
+ * (but get_alloc's own). What must see one snapshot (many keys, views) asks the tree alone.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -30,42 +31,93 @@ static int snapshot(struct map *map, struct lookup *lookups, size_t count, struc
     return error_set(LARDER_EBUSY, "the map is being replaced");
 }
 
-/* Key, barriers, snapshot, record: then the caller copies and calls store_read_end(). With a result
- * that is not OK or ABSENT the snapshot has been given back. */
-static int begin(const struct larder *handle, const void *key, size_t key_size, struct lookup *l,
-                 struct transaction **t, bool peek)
+/* Whatever keeps us from looking, to the caller the cache just does not have it. */
+static int unable(struct map *map, int reason)
 {
+    if (reason == LARDER_ENAMESPACE) {
+        return reason;
+    }
+    struct stats_slot *stats = map_stats(map);
+    stats_count(stats, reason == LARDER_EBUSY ? STATS_READ_BUSY : STATS_READ_CORRUPT);
+    stats_count(stats, STATS_LOOKUPS);
+    stats_count(stats, STATS_MISSES);
+    return LARDER_MISS;
+}
+
+/* A record that was found: a copy from the hot set, or one that stands in a snapshot. */
+struct found {
+    struct lookup lookup;
+    struct transaction *snapshot; /* NULL: none is held */
+    uint8_t copy[HOTSET_RECORD_MAX];
+};
+
+/* The hot set, before any snapshot: OK, ABSENT, MISS, or LOOKUP_COLD. */
+static int find_hot(const struct larder *handle, struct found *found, bool peek)
+{
+    struct lookup *l = &found->lookup;
+    struct transaction *t;
+    if (__builtin_expect(registry_reader(handle->map, &t) != LARDER_OK, 0)) {
+        return LOOKUP_COLD; /* why, the snapshot will tell */
+    }
+    hotset_prefetch(&t->store->hot, l->key.hash);
+    struct control *control = map_control(handle->map);
+    l->dead_before = removal_dead_before(control, l->key.hash);
+    if (__builtin_expect(t->store->control != control, 0)) {
+        return LOOKUP_COLD;
+    }
+    return lookup_find_hot(handle, t, l, found->copy, peek);
+}
+
+/* Key, barriers, hot set or snapshot, record: then the caller copies and calls finish(). With a
+ * result that is not OK or ABSENT no snapshot is held. */
+static int begin(const struct larder *handle, const void *key, size_t key_size, struct found *found,
+                 bool peek)
+{
+    struct lookup *l = &found->lookup;
+    found->snapshot = NULL;
     int result = handle_enter(handle);
     if (__builtin_expect(result == LARDER_OK, 1)) {
-        result = key_make(&l->key, key, key_size);
+        result = key_begin(&l->key, key, key_size);
     }
     if (__builtin_expect(result != LARDER_OK, 0)) {
-        return result < 0 ? result : LARDER_ESYSTEM; /* outcomes come from the snapshot alone */
+        return result < 0 ? result : LARDER_ESYSTEM; /* outcomes come from the map alone */
     }
+    result = find_hot(handle, found, peek);
+    if (result != LOOKUP_COLD) {
+        return result;
+    }
+    key_shape(&l->key);
     struct stats_slot *stats = map_stats(handle->map);
-    result = snapshot(handle->map, l, 1, peek ? NULL : stats, t);
+    struct transaction *t;
+    result = snapshot(handle->map, l, 1, peek ? NULL : stats, &t);
     if (__builtin_expect(result != LARDER_OK, 0)) {
-        if (result == LARDER_ENAMESPACE) {
-            return result;
-        }
-        /* Whatever keeps us from looking, to the caller the cache just does not have it. */
-        stats_count(stats, result == LARDER_EBUSY ? STATS_READ_BUSY : STATS_READ_CORRUPT);
-        stats_count(stats, STATS_LOOKUPS);
-        stats_count(stats, STATS_MISSES);
-        return LARDER_MISS;
+        return unable(handle->map, result);
     }
-    result = lookup_find(handle, *t, l, peek);
-    if (result != LARDER_OK && result != LARDER_ABSENT) {
-        store_read_end(*t);
+    result = lookup_find(handle, t, l, peek);
+    if (result == LARDER_OK || result == LARDER_ABSENT) {
+        found->snapshot = t;
+    } else {
+        store_read_end(t);
     }
     return result;
+}
+
+static int copy_value(const struct found *found, void *buffer)
+{
+    return lookup_copy(found->snapshot, &found->lookup.record, buffer);
+}
+
+static void finish(struct found *found)
+{
+    if (found->snapshot != NULL) {
+        store_read_end(found->snapshot);
+    }
 }
 
 int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
                     size_t buffer_size, larder_info *info, const larder_read *read)
 {
-    struct lookup l;
-    struct transaction *t;
+    struct found found;
     bool peek = false;
     if (read != NULL) {
         if ((read->flags & ~(uint32_t)LARDER_PEEK) != 0 || read->reserved0 != 0) {
@@ -79,21 +131,22 @@ int larder_get_with(larder *handle, const void *key, size_t key_size, void *buff
     if (__builtin_expect(buffer == NULL && buffer_size != 0, 0)) {
         return error_set(LARDER_EINVAL, "no buffer, but a size of %zu", buffer_size);
     }
-    int result = begin(handle, key, key_size, &l, &t, peek);
+    int result = begin(handle, key, key_size, &found, peek);
     if (result != LARDER_OK && result != LARDER_ABSENT) {
         return result;
     }
+    const struct record *record = &found.lookup.record;
     if (info != NULL) {
-        lookup_info(&l.record, info);
+        lookup_info(record, info);
     }
-    if (__builtin_expect(l.record.value_size > buffer_size, 0)) {
+    if (__builtin_expect(record->value_size > buffer_size, 0)) {
         result = error_set(LARDER_ESIZE, "the value has %zu bytes, the buffer %zu",
-                           l.record.value_size, buffer_size);
-    } else if (l.record.value_size > 0 && lookup_copy(t, &l.record, buffer) != LARDER_OK) {
+                           record->value_size, buffer_size);
+    } else if (record->value_size > 0 && copy_value(&found, buffer) != LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_READ_CORRUPT);
         result = LARDER_MISS;
     }
-    store_read_end(t);
+    finish(&found);
     return result;
 }
 
@@ -106,32 +159,31 @@ int larder_get(larder *handle, const void *key, size_t key_size, void *buffer, s
 int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **value,
                      size_t *value_size, larder_info *info)
 {
-    struct lookup l;
-    struct transaction *t;
+    struct found found;
     if (value == NULL || value_size == NULL) {
         return error_set(LARDER_EINVAL, "larder_get_alloc() without a place for the value");
     }
     *value = NULL;
     *value_size = 0;
-    int result = begin(handle, key, key_size, &l, &t, false);
+    int result = begin(handle, key, key_size, &found, false);
     if (result != LARDER_OK && result != LARDER_ABSENT) {
         return result;
     }
-    size_t size = l.record.value_size;
+    size_t size = found.lookup.record.value_size;
     void *memory = malloc(size == 0 ? 1 : size);
     if (memory == NULL) {
         result = error_set(LARDER_ENOMEM, "no memory for a value of %zu bytes", size);
-    } else if (lookup_copy(t, &l.record, memory) != LARDER_OK) {
+    } else if (copy_value(&found, memory) != LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_READ_CORRUPT);
         result = LARDER_MISS;
     }
-    store_read_end(t);
+    finish(&found);
     if (result != LARDER_OK && result != LARDER_ABSENT) {
         free(memory);
         return result;
     }
     if (info != NULL) {
-        lookup_info(&l.record, info);
+        lookup_info(&found.lookup.record, info);
     }
     if (result == LARDER_ABSENT) { /* nothing is known to be there: nothing to release either */
         free(memory);
@@ -149,12 +201,9 @@ void larder_free(void *memory)
 
 int larder_has(larder *handle, const void *key, size_t key_size)
 {
-    struct lookup l;
-    struct transaction *t;
-    int result = begin(handle, key, key_size, &l, &t, false);
-    if (result == LARDER_OK || result == LARDER_ABSENT) {
-        store_read_end(t);
-    }
+    struct found found;
+    int result = begin(handle, key, key_size, &found, false);
+    finish(&found);
     return result;
 }
 

@@ -152,6 +152,7 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
     writer->applied_count = 0;
     writer->cause = LARDER_CAUSE_NONE;
     writer->events = (struct event_batch){0};
+    writer->fresh.size = 0;
     for (int tries = 0; tries < GENERATION_TRIES; tries++) {
         struct transaction *reader;
         int result = wait_for_map(map, wait_ms, &reader);
@@ -183,6 +184,19 @@ int writer_begin(struct writer *writer, const struct larder *handle, int64_t wai
     return begin(writer, handle, wait_ms, true);
 }
 
+/* What was written is likely to be read: outside the gate, and only where nothing else has to go
+ * for it. A later writer of the key has raised the page's `newest` if it was faster. */
+static void offer_fresh(const struct writer *writer)
+{
+    const struct writer_fresh *fresh = &writer->fresh;
+    if (fresh->size > 0) {
+        struct hotset_key key = {
+            .hash = fresh->hash, .data = fresh->bytes, .size = fresh->key_size};
+        hotset_offer(&writer->transaction.store->hot, &key, fresh->bytes + fresh->key_size,
+                     fresh->size, writer->transaction.number, HOTSET_IF_ROOM);
+    }
+}
+
 int writer_commit(struct writer *writer)
 {
     struct transaction *t = &writer->transaction;
@@ -205,6 +219,9 @@ int writer_commit(struct writer *writer)
     leave(writer);
     if (told) {
         events_ring_bell(&writer->control->events);
+    }
+    if (result == LARDER_OK) {
+        offer_fresh(writer);
     }
     if (result == LARDER_OK && changed && writer->replicates) {
         wake_daemon(writer->map);

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "format.h"
+#include "hotset.h"
 #include "map.h"
 #include "store.h"
 
@@ -22,6 +23,13 @@ enum {
     WRITER_PENDING_MAX = 64,          /* pending invalidations made durable by one write */
     WRITER_ACKED_RECENTLY_MS = 30000, /* a failover may still forget what Redis acknowledged */
     WRITER_PATH_PAGES = 64            /* pages that one small write may dirty in all trees */
+};
+
+/* The last record that a write made, for the hot set once it is committed. */
+struct writer_fresh {
+    uint64_t hash;
+    size_t key_size, size; /* size 0: none */
+    uint8_t bytes[HOTSET_RECORD_MAX]; /* key, record */
 };
 
 struct writer {
@@ -37,6 +45,7 @@ struct writer {
     uint32_t cause;                       /* LARDER_CAUSE_* of what is done next, for its events */
     struct event_batch events;            /* told once this is committed */
     uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
+    struct writer_fresh fresh;
 };
 
 /* Enter the gate within wait_ms and begin. EBUSY, ECORRUPT, or what opening a generation can give.
