@@ -32,13 +32,9 @@ enum {
 #define RETIRED UINT64_C(1)
 #define HOLDER(word) ((uint32_t)(word))
 #define ALL_FREE (UINT64_MAX << HOTSET_HEAD_LINES)
-
-/* What stands before a copy's key and record. MAP_FORMAT */
-struct entry {
-    uint16_t key_size, record_size;
-};
-static_assert(sizeof(struct entry) + HOTSET_RECORD_MAX == HOTSET_ENTRY_LINES * HOTSET_LINE,
-              "MAP_FORMAT");
+#define WAY_LINE UINT16_C(63)
+#define ALL_WAYS ((UINT32_C(1) << HOTSET_WAYS) - 1)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 /* ---- The file ---------------------------------------------------------------------------------
  */
@@ -125,7 +121,7 @@ static void relax(void)
  * finds the sequence at zero, empties it too. */
 static void empty(struct hotset_page *page)
 {
-    memset(page->tags, 0, sizeof page->tags);
+    memset(page->ways, 0, sizeof page->ways);
     page->hand = 0;
     atomic_store_explicit(&page->free, ALL_FREE, memory_order_relaxed);
 }
@@ -236,71 +232,119 @@ static bool lock(const struct hotset *hot, struct hotset_page *page, uint64_t *w
 /* ---- Places -----------------------------------------------------------------------------------
  */
 
+/* The bits of a hash that a way keeps; none of those that chose the page. */
 static uint16_t tag_of(uint64_t hash)
 {
-    uint16_t tag = (uint16_t)hash;
-    return tag == 0 ? 1 : tag;
+    return (uint16_t)((uint16_t)hash & ~WAY_LINE);
 }
 
 static size_t lines_of(size_t bytes)
 {
-    return (sizeof(struct entry) + bytes + HOTSET_LINE - 1) / HOTSET_LINE;
+    return (sizeof(struct hotset_entry) + bytes + HOTSET_LINE - 1) / HOTSET_LINE;
 }
 
-/* A bit for each way whose tag it is. */
-static uint32_t match(const uint16_t *tags, uint16_t tag)
+/* A bit for each way that is (way & mask) == wanted. */
+static ALWAYS_INLINE uint32_t match(const uint16_t *ways, uint16_t mask, uint16_t wanted)
 {
-    static_assert(HOTSET_WAYS == 24, "three vectors of eight");
 #ifdef __SSE2__
-    const __m128i wanted = _mm_set1_epi16((short)tag);
-    __m128i part[3];
-    memcpy(part, tags, sizeof part);
-    __m128i low = _mm_packs_epi16(_mm_cmpeq_epi16(part[0], wanted), _mm_cmpeq_epi16(part[1], wanted));
-    __m128i high = _mm_packs_epi16(_mm_cmpeq_epi16(part[2], wanted), _mm_setzero_si128());
-    return (uint32_t)_mm_movemask_epi8(low) | (uint32_t)_mm_movemask_epi8(high) << 16;
+    static_assert(HOTSET_WAYS == 20, "two vectors and a half");
+    const __m128i bits = _mm_set1_epi16((short)mask), same = _mm_set1_epi16((short)wanted);
+    const __m128i *at = (const __m128i *)(const void *)ways;
+    __m128i first = _mm_cmpeq_epi16(_mm_and_si128(_mm_loadu_si128(at), bits), same);
+    __m128i second = _mm_cmpeq_epi16(_mm_and_si128(_mm_loadu_si128(at + 1), bits), same);
+    __m128i rest = _mm_cmpeq_epi16(_mm_and_si128(_mm_loadl_epi64(at + 2), bits), same);
+    uint32_t low = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(first, second));
+    uint32_t high = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(rest, rest)) & 15;
+    return low | high << 16;
 #else
-    uint32_t ways = 0;
+    uint32_t found = 0;
     for (unsigned way = 0; way < HOTSET_WAYS; way++) {
-        ways |= (uint32_t)(tags[way] == tag) << way;
+        found |= (uint32_t)((ways[way] & mask) == wanted) << way;
     }
-    return ways;
+    return found;
 #endif
 }
 
-/* The copy of a way, if what stands there can be one. Contents may change under our eyes: sizes are
- * read once and checked. */
-static const uint8_t *entry_at(const struct hotset_page *page, unsigned way, struct entry *entry)
+static ALWAYS_INLINE uint32_t ways_of(const struct hotset_page *page, uint64_t hash)
 {
-    unsigned line = page->first[way];
-    if (line < HOTSET_HEAD_LINES || line >= HOTSET_LINES) {
-        return NULL;
-    }
-    const uint8_t *at = (const uint8_t *)page + (size_t)line * HOTSET_LINE;
-    memcpy(entry, at, sizeof *entry);
-    size_t bytes = (size_t)entry->key_size + entry->record_size;
-    if (bytes > HOTSET_RECORD_MAX || lines_of(bytes) > HOTSET_LINES - line) {
-        return NULL;
-    }
-    return at + sizeof *entry;
+    return match(page->ways, (uint16_t)~WAY_LINE, tag_of(hash)) &
+           ~match(page->ways, WAY_LINE, 0); /* an empty way has no line */
 }
 
-static bool is_of(const struct entry *entry, const uint8_t *bytes, const struct hotset_key *key)
+/* The copy of a way, if what stands there can be one; NULL. Contents may change under our eyes:
+ * sizes are read once, into *entry, and checked. */
+static ALWAYS_INLINE uint8_t *entry_at(struct hotset_page *page, unsigned way,
+                                       struct hotset_entry *entry)
 {
-    return entry->key_size == key->size && memcmp(bytes, key->data, key->size) == 0;
+    size_t line = page->ways[way] & WAY_LINE;
+    uint8_t *at = (uint8_t *)page + line * HOTSET_LINE;
+    __builtin_prefetch(at + HOTSET_LINE); /* may lie past the page: a hint cannot fail */
+    __builtin_prefetch(at + (size_t)2 * HOTSET_LINE);
+    memcpy(entry, at, sizeof *entry);
+    size_t bytes = (size_t)entry->key_size + entry->record_size;
+    if (__builtin_expect(line < HOTSET_HEAD_LINES || bytes > HOTSET_RECORD_MAX ||
+                             lines_of(bytes) > HOTSET_LINES - line,
+                         0)) {
+        return NULL;
+    }
+    return at;
+}
+
+/* memcmp() == 0 without the call: keys are short. */
+static ALWAYS_INLINE bool equal(const uint8_t *a, const uint8_t *b, size_t size)
+{
+    uint64_t x, y;
+    if (size < sizeof x) {
+        for (size_t i = 0; i < size; i++) {
+            if (a[i] != b[i]) {
+                return false;
+            }
+        }
+        return true;
+    }
+    for (size_t i = 0; i + sizeof x < size; i += sizeof x) {
+        memcpy(&x, a + i, sizeof x);
+        memcpy(&y, b + i, sizeof y);
+        if (x != y) {
+            return false;
+        }
+    }
+    memcpy(&x, a + size - sizeof x, sizeof x);
+    memcpy(&y, b + size - sizeof y, sizeof y);
+    return x == y;
+}
+
+static ALWAYS_INLINE bool is_of(const struct hotset_entry *entry, const uint8_t *at,
+                                const struct hotset_key *key)
+{
+    return entry->key_size == key->size && equal(at + sizeof *entry, key->data, key->size);
 }
 
 /* The way that holds the key's copy, -1: none. */
-static int find_way(const struct hotset_page *page, const struct hotset_key *key)
+static int find_way(struct hotset_page *page, const struct hotset_key *key)
 {
-    for (uint32_t ways = match(page->tags, tag_of(key->hash)); ways != 0; ways &= ways - 1) {
+    for (uint32_t ways = ways_of(page, key->hash); ways != 0; ways &= ways - 1) {
         unsigned way = (unsigned)__builtin_ctz(ways);
-        struct entry entry;
-        const uint8_t *bytes = entry_at(page, way, &entry);
-        if (bytes != NULL && is_of(&entry, bytes, key)) {
+        struct hotset_entry entry;
+        const uint8_t *at = entry_at(page, way, &entry);
+        if (at != NULL && is_of(&entry, at, key)) {
             return (int)way;
         }
     }
     return -1;
+}
+
+static unsigned counter_of(uint64_t counters, unsigned way)
+{
+    return (unsigned)(counters >> (2 * way)) & HOTSET_REFERENCED;
+}
+
+static void set_counter(struct hotset_page *page, unsigned way, unsigned count)
+{
+    uint64_t counters = atomic_load_explicit(&page->counters, memory_order_relaxed);
+    counters &= ~((uint64_t)HOTSET_REFERENCED << (2 * way));
+    atomic_store_explicit(&page->counters, counters | (uint64_t)count << (2 * way),
+                          memory_order_relaxed);
 }
 
 static uint64_t line_bits(size_t first, size_t count)
@@ -310,22 +354,20 @@ static uint64_t line_bits(size_t first, size_t count)
 
 static void clear_way_locked(struct hotset_page *page, unsigned way)
 {
-    struct entry entry;
-    const uint8_t *bytes = entry_at(page, way, &entry);
-    page->tags[way] = 0;
-    atomic_store_explicit(&page->referenced[way], 0, memory_order_relaxed);
-    if (bytes == NULL) {
+    struct hotset_entry entry;
+    if (entry_at(page, way, &entry) == NULL) {
         empty(page); /* damaged: whose lines these are cannot be told any more */
         return;
     }
-    uint64_t freed =
-        line_bits(page->first[way], lines_of((size_t)entry.key_size + entry.record_size));
+    uint64_t freed = line_bits(page->ways[way] & WAY_LINE,
+                               lines_of((size_t)entry.key_size + entry.record_size));
     uint64_t free_lines = atomic_load_explicit(&page->free, memory_order_relaxed);
     atomic_store_explicit(&page->free, free_lines | freed, memory_order_relaxed);
+    page->ways[way] = 0;
 }
 
 /* The first of count free lines in a row, 0: there are none. */
-static unsigned find_run(uint64_t free_lines, size_t count)
+static size_t find_run(uint64_t free_lines, size_t count)
 {
     uint64_t starts = free_lines & ALL_FREE;
     for (size_t length = 1; length < count && starts != 0;) {
@@ -333,12 +375,12 @@ static unsigned find_run(uint64_t free_lines, size_t count)
         starts &= starts >> step;
         length += step;
     }
-    return starts == 0 ? 0 : (unsigned)__builtin_ctzll(starts);
+    return starts == 0 ? 0 : (size_t)__builtin_ctzll(starts);
 }
 
 static int find_empty_way(const struct hotset_page *page)
 {
-    uint32_t ways = match(page->tags, 0);
+    uint32_t ways = match(page->ways, WAY_LINE, 0);
     return ways == 0 ? -1 : __builtin_ctz(ways);
 }
 
@@ -347,56 +389,65 @@ static void evict_one_locked(struct hotset_page *page)
 {
     for (unsigned steps = 0; steps < HOTSET_WAYS * (HOTSET_REFERENCED + 1); steps++) {
         unsigned way = page->hand % HOTSET_WAYS;
-        page->hand = (uint8_t)((way + 1) % HOTSET_WAYS);
-        if (page->tags[way] == 0) {
+        page->hand = (uint8_t)(way + 1);
+        if (page->ways[way] == 0) {
             continue;
         }
-        uint8_t referenced = atomic_load_explicit(&page->referenced[way], memory_order_relaxed);
-        if (referenced == 0) {
+        unsigned count =
+            counter_of(atomic_load_explicit(&page->counters, memory_order_relaxed), way);
+        if (count == 0) {
             clear_way_locked(page, way);
             return;
         }
-        referenced = referenced > HOTSET_REFERENCED ? HOTSET_REFERENCED : referenced;
-        atomic_store_explicit(&page->referenced[way], (uint8_t)(referenced - 1),
-                              memory_order_relaxed);
+        set_counter(page, way, count - 1);
     }
 }
 
 /* ---- Find -------------------------------------------------------------------------------------
  */
 
-size_t hotset_find(const struct hotset *hot, const struct hotset_key *key, void *record, bool peek)
+/* Whole lines, without a call: there is room for them on both sides. */
+static ALWAYS_INLINE void copy_lines(uint8_t *to, const uint8_t *from, size_t lines)
+{
+    for (size_t i = 0; i < lines; i++) {
+        memcpy(to + i * HOTSET_LINE, from + i * HOTSET_LINE, HOTSET_LINE);
+    }
+}
+
+const uint8_t *hotset_find(const struct hotset *hot, const struct hotset_key *key, uint8_t *copy,
+                           size_t *record_size, bool peek)
 {
     if (hot->pages == NULL) {
-        return 0;
+        return NULL;
     }
     struct hotset_page *page = hotset_page_of(hot, key->hash);
     /* acquire: pairs with the release in unlock(): what the page held when it was let go */
     uint64_t word = atomic_load_explicit(&page->lock, memory_order_acquire);
     if (__builtin_expect(HOLDER(word) != 0, 0)) {
-        return 0;
+        return NULL;
     }
-    for (uint32_t ways = match(page->tags, tag_of(key->hash)); ways != 0; ways &= ways - 1) {
+    for (uint32_t ways = ways_of(page, key->hash); ways != 0; ways &= ways - 1) {
         unsigned way = (unsigned)__builtin_ctz(ways);
-        struct entry entry;
-        const uint8_t *bytes = entry_at(page, way, &entry);
-        if (bytes == NULL || !is_of(&entry, bytes, key)) {
+        struct hotset_entry entry;
+        uint8_t *at = entry_at(page, way, &entry);
+        if (__builtin_expect(at == NULL || !is_of(&entry, at, key), 0)) {
             continue;
         }
-        memcpy(record, bytes + entry.key_size, entry.record_size);
+        copy_lines(copy, at, lines_of((size_t)entry.key_size + entry.record_size));
         /* the copy before the second look; pairs with the fence in try_lock() */
         atomic_thread_fence(memory_order_acquire);
         if (__builtin_expect(atomic_load_explicit(&page->lock, memory_order_relaxed) != word, 0)) {
-            return 0;
+            return NULL;
         }
-        uint8_t referenced = atomic_load_explicit(&page->referenced[way], memory_order_relaxed);
-        if (__builtin_expect(referenced < HOTSET_REFERENCED, 0) && !peek) {
-            atomic_store_explicit(&page->referenced[way], (uint8_t)(referenced + 1),
-                                  memory_order_relaxed);
+        unsigned count =
+            counter_of(atomic_load_explicit(&page->counters, memory_order_relaxed), way);
+        if (__builtin_expect(count < HOTSET_REFERENCED, 0) && !peek) {
+            set_counter(page, way, count + 1); /* perhaps another copy's by now: a hint */
         }
-        return entry.record_size;
+        *record_size = entry.record_size;
+        return copy + sizeof entry + entry.key_size;
     }
-    return 0;
+    return NULL;
 }
 
 /* ---- Forget -----------------------------------------------------------------------------------
@@ -415,7 +466,7 @@ bool hotset_forget(const struct hotset *hot, const struct hotset_key *key, uint6
     /* Whoever takes the lock from here on sees it; see try_lock(). */
     atomic_thread_fence(memory_order_seq_cst);
     uint64_t word = atomic_load_explicit(&page->lock, memory_order_acquire);
-    if (HOLDER(word) == 0 && match(page->tags, tag_of(key->hash)) == 0) {
+    if (HOLDER(word) == 0 && ways_of(page, key->hash) == 0) {
         atomic_thread_fence(memory_order_acquire);
         if (atomic_load_explicit(&page->lock, memory_order_relaxed) == word) {
             return false; /* not there, and whoever comes now is refused */
@@ -451,7 +502,7 @@ static void put_locked(struct hotset_page *page, const struct hotset_key *key, c
     if (way >= 0) { /* an equal one, or one that no reader would take */
         clear_way_locked(page, (unsigned)way);
     }
-    unsigned first = 0;
+    size_t first = 0;
     way = -1;
     for (unsigned evicted = 0; evicted <= HOTSET_WAYS; evicted++) {
         first = find_run(atomic_load_explicit(&page->free, memory_order_relaxed), lines);
@@ -467,16 +518,26 @@ static void put_locked(struct hotset_page *page, const struct hotset_key *key, c
     if (first == 0 || way < 0) {
         return;
     }
-    struct entry entry = {.key_size = (uint16_t)key->size, .record_size = (uint16_t)record_size};
-    uint8_t *at = (uint8_t *)page + (size_t)first * HOTSET_LINE;
+    struct hotset_entry entry = {.key_size = (uint16_t)key->size,
+                                 .record_size = (uint16_t)record_size};
+    uint8_t *at = (uint8_t *)page + first * HOTSET_LINE;
     memcpy(at, &entry, sizeof entry);
     memcpy(at + sizeof entry, key->data, key->size);
     memcpy(at + sizeof entry + key->size, record, record_size);
-    page->first[way] = (uint8_t)first;
-    page->tags[way] = tag_of(key->hash);
-    atomic_store_explicit(&page->referenced[way], 0, memory_order_relaxed);
+    page->ways[way] = (uint16_t)(tag_of(key->hash) | first);
+    set_counter(page, (unsigned)way, 0);
     uint64_t free_lines = atomic_load_explicit(&page->free, memory_order_relaxed);
     atomic_store_explicit(&page->free, free_lines & ~line_bits(first, lines), memory_order_relaxed);
+}
+
+/* Whether some copy in it has not been asked for lately. */
+static bool is_idle(struct hotset_page *page)
+{
+    const uint64_t low_bits = UINT64_C(0x5555555555555555);
+    uint64_t counters = atomic_load_explicit(&page->counters, memory_order_relaxed);
+    uint64_t busy = (counters | counters >> 1) & low_bits;
+    uint64_t all = low_bits & ((UINT64_C(1) << (2 * HOTSET_WAYS)) - 1);
+    return (busy & all) != all;
 }
 
 void hotset_offer(const struct hotset *hot, const struct hotset_key *key, const void *record,
@@ -487,17 +548,15 @@ void hotset_offer(const struct hotset *hot, const struct hotset_key *key, const 
     }
     struct hotset_page *page = hotset_page_of(hot, key->hash);
     uint64_t free_lines = atomic_load_explicit(&page->free, memory_order_relaxed);
-    size_t room = (size_t)__builtin_popcountll(free_lines);
-    bool fresh = free_lines == 0; /* never used, or brimful */
-    if (room < lines_of(key->size + record_size) &&
-        !(fresh && atomic_load_explicit(&page->lock, memory_order_relaxed) == 0) &&
-        (claim == HOTSET_IF_ROOM || !one_in(8))) {
-        return;
-    }
     if (atomic_load_explicit(&page->newest, memory_order_relaxed) > snapshot) {
         return;
     }
-    uint64_t word;
+    uint64_t word = atomic_load_explicit(&page->lock, memory_order_relaxed);
+    bool fresh = word == 0; /* nothing was ever put into it, not even a list of free lines */
+    if (!fresh && find_run(free_lines, lines_of(key->size + record_size)) == 0 &&
+        (claim == HOTSET_IF_ROOM || !one_in(is_idle(page) ? 4 : 16))) {
+        return;
+    }
     if (!try_lock(hot, page, &word)) {
         if (HOLDER(word) == 0 || !one_in(CHECK_DEAD) || !take_over(hot, page, &word)) {
             return;
@@ -523,18 +582,18 @@ unsigned hotset_age(const struct hotset *hot, const struct hotset_key *key)
     if (way < 0) {
         return 0;
     }
-    uint8_t referenced = atomic_load_explicit(&page->referenced[way], memory_order_relaxed);
-    referenced = referenced > HOTSET_REFERENCED ? HOTSET_REFERENCED : referenced;
     /* by now it may be another copy's: a hint, nothing more */
-    atomic_store_explicit(&page->referenced[way], referenced / 2, memory_order_relaxed);
-    return referenced;
+    unsigned count =
+        counter_of(atomic_load_explicit(&page->counters, memory_order_relaxed), (unsigned)way);
+    set_counter(page, (unsigned)way, count / 2);
+    return count;
 }
 
 uint64_t hotset_entries(const struct hotset *hot)
 {
     uint64_t entries = 0;
     for (uint64_t i = 0; hot->pages != NULL && i < hot->count; i++) {
-        entries += HOTSET_WAYS - (uint64_t)__builtin_popcount(match(hot->pages[i].tags, 0));
+        entries += (uint64_t)__builtin_popcount(~match(hot->pages[i].ways, WAY_LINE, 0) & ALL_WAYS);
     }
     return entries;
 }

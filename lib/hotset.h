@@ -26,27 +26,37 @@ enum {
     HOTSET_PAGE = 4096,
     HOTSET_LINE = 64,
     HOTSET_LINES = HOTSET_PAGE / HOTSET_LINE,
-    HOTSET_HEAD_LINES = 2,
-    HOTSET_WAYS = 24,        /* copies a page holds at most */
+    HOTSET_HEAD_LINES = 2,   /* a hit looks at the first alone */
+    HOTSET_WAYS = 20,        /* copies a page holds at most */
     HOTSET_REFERENCED = 3,   /* the counter of a copy ends here */
     HOTSET_ENTRY_LINES = 20, /* of the largest copy: a third of a page */
-    HOTSET_RECORD_MAX = HOTSET_ENTRY_LINES * HOTSET_LINE - 4 /* key + record */
+    HOTSET_COPY_MAX = HOTSET_ENTRY_LINES * HOTSET_LINE
 };
 
-/* MAP_FORMAT. The lock: sequence << 32 | pid of the holder << 1 | retired. Free: low half zero. */
+/* What stands before a copy's key and record. MAP_FORMAT */
+struct hotset_entry {
+    uint16_t key_size, record_size;
+};
+static_assert(sizeof(struct hotset_entry) == 4, "MAP_FORMAT");
+
+enum { HOTSET_RECORD_MAX = HOTSET_COPY_MAX - (int)sizeof(struct hotset_entry) }; /* key + record */
+
+/* MAP_FORMAT. The lock: sequence << 32 | pid of the holder << 1 | retired. Free: low half zero.
+ * A way: ten bits of the key's hash << 6 | the line where its copy begins; 0: no copy.
+ * Counters: two bits a way, how often it was asked for. Readers change them without the lock, so
+ * they stand where a late store can do no harm, and count only roughly. */
 struct hotset_page {
     _Atomic uint64_t lock;
     _Atomic uint64_t newest; /* no copy from a snapshot before this transaction comes in */
-    uint16_t tags[HOTSET_WAYS]; /* 0: no copy */
-    _Atomic uint64_t free;      /* bit n: line n holds nothing */
-    uint8_t first[HOTSET_WAYS]; /* line where the copy begins */
-    _Atomic uint8_t referenced[HOTSET_WAYS];
-    uint8_t hand; /* where the search for a victim goes on */
-    uint8_t padding[7];
+    _Atomic uint64_t counters;
+    uint16_t ways[HOTSET_WAYS];
+    _Atomic uint64_t free; /* bit n: line n holds nothing */
+    uint8_t hand;          /* the way where the search for a victim goes on */
+    uint8_t padding[55];
     uint8_t lines[HOTSET_LINES - HOTSET_HEAD_LINES][HOTSET_LINE];
 };
 static_assert(sizeof(struct hotset_page) == HOTSET_PAGE, "MAP_FORMAT");
-static_assert(offsetof(struct hotset_page, tags) == 16, "MAP_FORMAT");
+static_assert(offsetof(struct hotset_page, ways) == 24, "MAP_FORMAT");
 static_assert(offsetof(struct hotset_page, free) == 64, "MAP_FORMAT");
 static_assert(offsetof(struct hotset_page, lines) == 128, "MAP_FORMAT");
 
@@ -84,15 +94,14 @@ static inline struct hotset_page *hotset_page_of(const struct hotset *hot, uint6
 static inline void hotset_prefetch(const struct hotset *hot, uint64_t hash)
 {
     if (hot->pages != NULL) {
-        const struct hotset_page *page = hotset_page_of(hot, hash);
-        __builtin_prefetch(page);
-        __builtin_prefetch((const uint8_t *)page + HOTSET_LINE);
+        __builtin_prefetch(hotset_page_of(hot, hash));
     }
 }
 
-/* Copy the key's record into record, which has HOTSET_RECORD_MAX bytes. Returns its size, 0: not
- * there. Waits for nobody. Notes that it was asked for unless peek. */
-size_t hotset_find(const struct hotset *hot, const struct hotset_key *key, void *record, bool peek);
+/* Copy what stands there of the key into copy, which has HOTSET_COPY_MAX bytes. Returns the record in
+ * it and its size, NULL: not there. Waits for nobody. Notes that it was asked for unless peek. */
+const uint8_t *hotset_find(const struct hotset *hot, const struct hotset_key *key, uint8_t *copy,
+                           size_t *record_size, bool peek);
 
 /* Take the key's copy out, and let none from a snapshot before this transaction in: to be called by
  * each writer of the key before it commits that transaction. Returns whether there was one. */
@@ -100,7 +109,7 @@ bool hotset_forget(const struct hotset *hot, const struct hotset_key *key, uint6
 
 enum hotset_claim {
     HOTSET_IF_ROOM,  /* where nothing has to go for it */
-    HOTSET_SOMETIMES /* in a full page it takes the place of another, one time in eight */
+    HOTSET_SOMETIMES /* in a full page it takes another's place, one time in four to sixteen */
 };
 
 /* Put a copy in, if snapshot is new enough, the record small enough and the page to be had at once.

@@ -24,18 +24,16 @@ static struct hotset_key hot_key(const struct key *key)
 }
 
 int lookup_find_hot(const struct larder *handle, struct transaction *t, struct lookup *l,
-                    void *copy, bool peek)
+                    uint8_t *copy, bool peek)
 {
     bool expired = false;
     struct hotset_key key = hot_key(&l->key);
-    size_t size = hotset_find(&t->store->hot, &key, copy, peek);
-    if (size == 0) {
-        return LOOKUP_COLD;
-    }
-    if (__builtin_expect(!record_decode(copy, size, &l->record), 0)) {
+    size_t size;
+    const uint8_t *bytes = hotset_find(&t->store->hot, &key, copy, &size, peek);
+    if (bytes == NULL || __builtin_expect(!record_decode(bytes, size, &l->record), 0)) {
         return LOOKUP_COLD; /* damaged: the tree may know better */
     }
-    l->bytes = (larder_bytes){.data = copy, .size = size};
+    l->bytes = (larder_bytes){.data = bytes, .size = size};
     if (__builtin_expect(damaged(handle, t, l), 0)) {
         return LOOKUP_COLD;
     }

@@ -41,10 +41,10 @@ static inline int lookup_judge(const struct record *record, uint64_t dead_before
 }
 
 /* Find the key's copy in the hot set of the reader's store; no snapshot is needed. copy has
- * HOTSET_RECORD_MAX bytes, and the record points into it. OK, ABSENT or MISS are final; LOOKUP_COLD:
+ * HOTSET_COPY_MAX bytes, and the record points into it. OK, ABSENT or MISS are final; LOOKUP_COLD:
  * there is no copy. l->key is begun (key_begin()), l->dead_before is set. Counts unless peek. */
 int lookup_find_hot(const struct larder *handle, struct transaction *t, struct lookup *l,
-                    void *copy, bool peek);
+                    uint8_t *copy, bool peek);
 
 /* Find the key in a snapshot; l->key and l->dead_before are set, the latter before the snapshot was
  * taken. OK, ABSENT or MISS; damage is a miss. Counts unless peek. A small record is offered to the

@@ -48,7 +48,7 @@ static int unable(struct map *map, int reason)
 struct found {
     struct lookup lookup;
     struct transaction *snapshot; /* NULL: none is held */
-    uint8_t copy[HOTSET_RECORD_MAX];
+    uint8_t copy[HOTSET_COPY_MAX];
 };
 
 /* The hot set, before any snapshot: OK, ABSENT, MISS, or LOOKUP_COLD. */
