@@ -31,6 +31,20 @@ bool evict_fits(struct writer *writer, uint64_t need)
     return store_used_pages(&writer->transaction) + need + reserve <= store->max_pages;
 }
 
+/* Whether the key was asked for since this was last asked: in the tree, or in the hot set, whose hits
+ * leave no other mark. */
+static bool was_asked_for(const struct store *store, const struct key *key)
+{
+    struct hotset_key hot = {.hash = key->hash, .data = key->data, .size = key->size};
+    _Atomic uint8_t *popularity = evict_popularity(store, key->hash);
+    bool asked = hotset_age(&store->hot, &hot) > 0;
+    if (atomic_load_explicit(popularity, memory_order_relaxed) != 0) {
+        atomic_store_explicit(popularity, 0, memory_order_relaxed);
+        asked = true;
+    }
+    return asked;
+}
+
 /* Whether the entry of a row goes. It is removed here. */
 static bool judge(struct writer *writer, uint64_t row, const larder_bytes *form, size_t *chunks)
 {
@@ -55,10 +69,9 @@ static bool judge(struct writer *writer, uint64_t row, const larder_bytes *form,
     if (entry_key(form, &record, &key, &memory) != LARDER_OK) {
         return false;
     }
-    _Atomic uint8_t *popularity = evict_popularity(t->store, key.hash);
     bool expired = clock_expired(record.expires_at_ms);
-    if (!expired && atomic_load_explicit(popularity, memory_order_relaxed) != 0) {
-        atomic_store_explicit(popularity, 0, memory_order_relaxed);
+    if (!expired && was_asked_for(t->store, &key)) {
+        gone = false;
     } else if (entry_drop(writer, &key, &record) == LARDER_OK) {
         *chunks = record.chunk_count;
         stats_count(map_stats(writer->map), expired ? STATS_EXPIRATIONS : STATS_EVICTIONS);

@@ -213,28 +213,36 @@ static int choose_directory(const larder_options *options, char *path, size_t si
     return LARDER_OK;
 }
 
-static uint64_t choose_size(const larder_options *options, int directory)
+static uint64_t space_in(int directory)
 {
     struct statvfs space;
+    return fstatvfs(directory, &space) == 0 ? (uint64_t)space.f_bavail * space.f_frsize
+                                            : UINT64_MAX;
+}
+
+static uint64_t choose_size(const larder_options *options, int directory)
+{
     if (options->map_size != 0) {
         return options->map_size & ~(uint64_t)4095;
     }
-    uint64_t size = default_map;
-    if (fstatvfs(directory, &space) == 0) {
-        uint64_t half = (uint64_t)space.f_bavail * space.f_frsize / 2;
-        size = half < size ? half : size;
-    }
+    uint64_t half = space_in(directory) / 2;
+    uint64_t size = half < default_map ? half : default_map;
     return (size < least_map ? least_map : size) & ~(uint64_t)4095;
 }
 
-static uint64_t choose_hot_size(const larder_options *options, uint64_t map_size)
+/* Asked for: that much. By default a share of the map's size, and never more than half of what the
+ * map leaves; none for a map that is protected against stray stores: copies would not be. */
+static uint64_t choose_hot_size(const larder_options *options, int directory, uint64_t map_size)
 {
     uint64_t size = options->hot_size;
-    if (size == LARDER_NO_HOT_SET) {
+    if (size == LARDER_NO_HOT_SET || (size == 0 && (options->flags & LARDER_PROTECT) != 0)) {
         return 0;
     }
-    if (size == 0) { /* protection is asked for against stray stores: copies would have none */
-        size = (options->flags & LARDER_PROTECT) != 0 ? 0 : map_size / HOT_SHARE;
+    if (size == 0) {
+        uint64_t space = space_in(directory);
+        uint64_t left = space > map_size ? (space - map_size) / 2 : 0;
+        size = map_size / HOT_SHARE < left ? map_size / HOT_SHARE : left;
+        size = size < least_hot ? 0 : size;
     }
     return size / HOTSET_PAGE * HOTSET_PAGE;
 }
@@ -245,7 +253,7 @@ static void choose_settings(const larder_options *options, int directory,
     struct stat status;
     settings->map_size = choose_size(options, directory);
     settings->max_value = handle_value_limit(options->max_value, settings->map_size);
-    settings->hot_size = choose_hot_size(options, settings->map_size);
+    settings->hot_size = choose_hot_size(options, directory, settings->map_size);
     settings->flags = options->flags & LARDER_PROTECT;
     bool group = fstat(directory, &status) == 0 && (status.st_mode & S_IWGRP) != 0;
     settings->mode = group ? 0660 : 0600;

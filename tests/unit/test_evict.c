@@ -18,6 +18,7 @@ static larder *map;
 
 static void open_map(void)
 {
+    maps_hot_size = LARDER_NO_HOT_SET;
     map = maps_new();
 }
 

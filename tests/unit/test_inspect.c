@@ -28,6 +28,7 @@ static char big[10001];
 
 static void open_map(void)
 {
+    maps_hot_size = LARDER_NO_HOT_SET;
     map = maps_new();
     memset(big, 'b', sizeof big - 1);
     ck_assert_int_eq(maps_set(map, "small", "value"), LARDER_OK);
