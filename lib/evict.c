@@ -31,8 +31,8 @@ bool evict_fits(struct writer *writer, uint64_t need)
     return store_used_pages(&writer->transaction) + need + reserve <= store->max_pages;
 }
 
-/* Whether the key was asked for since this was last asked: in the tree, or in the hot set, whose hits
- * leave no other mark. */
+/* Whether the key was asked for since this was last asked: in the tree, or in the hot set, whose
+ * hits leave no other mark. */
 static bool was_asked_for(const struct store *store, const struct key *key)
 {
     struct hotset_key hot = {.hash = key->hash, .data = key->data, .size = key->size};

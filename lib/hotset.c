@@ -1,10 +1,11 @@
 /* hotset.c: pages of copies, their locks, and who makes way for whom.
  *
- * A page's lock is a sequence lock whose holder is known. Readers never wait: a held page is a miss.
- * Who puts a copy in takes the lock at once or not at all. Who must have it (a writer that takes a
- * copy out) spins for microseconds; then the holder is dead, and the page is emptied and taken over,
- * or stopped, and the page is *retired*: nobody reads or fills it until the holder, which might
- * still scribble on it, has woken up, found that its unlock fails, and emptied it itself.
+ * A page's lock is a sequence lock whose holder is known. Readers never wait: a held page is a
+ * miss. Who puts a copy in takes the lock at once or not at all. Who must have it (a writer that
+ * takes a copy out) spins for microseconds; then the holder is dead, and the page is emptied and
+ * taken over, or stopped, and the page is *retired*: nobody reads or fills it until the holder,
+ * which might still scribble on it, has woken up, found that its unlock fails, and emptied it
+ * itself.
  */
 #include "hotset.h"
 
@@ -81,8 +82,8 @@ int hotset_open(const char *directory, uint64_t size, struct hotset *hot)
                             "%s", path);
     }
     int result = LARDER_OK;
-    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) ||
-        (uint64_t)status.st_size != size || size % HOTSET_PAGE != 0 || size > HOTSET_SIZE_MAX) {
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || (uint64_t)status.st_size != size ||
+        size % HOTSET_PAGE != 0 || size > HOTSET_SIZE_MAX) {
         result = error_set(LARDER_ECORRUPT, "%s is not a hot set of %" PRIu64 " bytes", path, size);
         goto out;
     }
@@ -359,8 +360,8 @@ static void clear_way_locked(struct hotset_page *page, unsigned way)
         empty(page); /* damaged: whose lines these are cannot be told any more */
         return;
     }
-    uint64_t freed = line_bits(page->ways[way] & WAY_LINE,
-                               lines_of((size_t)entry.key_size + entry.record_size));
+    uint64_t freed =
+        line_bits(page->ways[way] & WAY_LINE, lines_of((size_t)entry.key_size + entry.record_size));
     uint64_t free_lines = atomic_load_explicit(&page->free, memory_order_relaxed);
     atomic_store_explicit(&page->free, free_lines | freed, memory_order_relaxed);
     page->ways[way] = 0;

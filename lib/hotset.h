@@ -1,9 +1,9 @@
 /* hotset.h: copies of small records in shared memory, in front of the trees: a hit there costs one
  * or two memory misses instead of a descent's five or six.
  *
- * One file per generation, of pages; a key belongs to one page, which holds its copy or none. A page
- * is a set-associative cache of its own: tags and a sequence lock in its first line, so that a hit
- * touches one page of memory and writes at most one byte (see hotset_find()).
+ * One file per generation, of pages; a key belongs to one page, which holds its copy or none. A
+ * page is a set-associative cache of its own: tags and a sequence lock in its first line, so that a
+ * hit touches one page of memory and writes at most one byte (see hotset_find()).
  *
  * Invariant: a copy that hotset_find() returns is of the newest version that was committed when the
  * call began, or of a newer one. It holds because a writer raises the page's `newest` to its own
@@ -98,8 +98,9 @@ static inline void hotset_prefetch(const struct hotset *hot, uint64_t hash)
     }
 }
 
-/* Copy what stands there of the key into copy, which has HOTSET_COPY_MAX bytes. Returns the record in
- * it and its size, NULL: not there. Waits for nobody. Notes that it was asked for unless peek. */
+/* Copy what stands there of the key into copy, which has HOTSET_COPY_MAX bytes. Returns the record
+ * in it and its size, NULL: not there. Waits for nobody. Notes that it was asked for unless peek.
+ */
 const uint8_t *hotset_find(const struct hotset *hot, const struct hotset_key *key, uint8_t *copy,
                            size_t *record_size, bool peek);
 

@@ -28,7 +28,7 @@ enum {
 /* The last record that a write made, for the hot set once it is committed. */
 struct writer_fresh {
     uint64_t hash;
-    size_t key_size, size; /* size 0: none */
+    size_t key_size, size;            /* size 0: none */
     uint8_t bytes[HOTSET_RECORD_MAX]; /* key, record */
 };
 

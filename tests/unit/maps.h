@@ -31,10 +31,8 @@ static uint64_t maps_hot_size;
 static inline larder *maps_open(const char *name, uint64_t size, uint32_t flags)
 {
     larder *map = NULL;
-    larder_options options = {.dir = harness_directory(),
-                              .map_size = size,
-                              .hot_size = maps_hot_size,
-                              .flags = flags};
+    larder_options options = {
+        .dir = harness_directory(), .map_size = size, .hot_size = maps_hot_size, .flags = flags};
     int result = larder_open(name, &options, &map);
     ck_assert_msg(result == LARDER_OK, "larder_open(%s): %d %s", name, result, larder_last_error());
     return map;
