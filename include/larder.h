@@ -39,8 +39,12 @@ enum {
     LARDER_MISS = 1,     /* not there, expired, or deleted */
     LARDER_STALE = 2,    /* a value past its freshness (only where stale ones were asked for) */
     LARDER_EXISTS = 3,   /* add: the key is there already */
-    LARDER_CONFLICT = 4, /* cas: the version is another one */
+    LARDER_CONFLICT = 4, /* cas, fill: the version is another one */
     LARDER_ABSENT = 5,   /* a negative entry: known not to exist at the origin */
+    LARDER_REFRESH = 6,  /* lease: a value, and you are the one to renew it */
+    LARDER_FILL = 7,     /* lease: no value, and you are the one to get it */
+    LARDER_WAIT = 8,     /* lease: no value, and another is getting it */
+    LARDER_SKIP = 9,     /* fill: a value that is not for the cache */
     LARDER_MISSED = 16,  /* events: some were overwritten before this follower had seen them */
 
     LARDER_EBUSY = -1001,        /* another process held a lock past the deadline */
@@ -361,6 +365,110 @@ int larder_wait_event(larder_follower *follower, int64_t wait_ms, larder_event *
 
 /* Stop, and set *follower to NULL; NULL is allowed. */
 void larder_unfollow(larder_follower **follower);
+
+/* ---- Get or fill: one caller of a host asks the origin, the others wait or take a stale value ---
+ *
+ * A lease is the right to fill one key. It ends when it is filled or abandoned, when its holder's
+ * process dies (noticed within milliseconds where somebody waits), or at its deadline, whatever the
+ * holder does. Each lease carries a version, drawn before the origin is asked: what is filled is
+ * stored as of then, and only if the key has not been written, deleted or invalidated since. So a
+ * fill never brings back what an invalidation took away, and a holder that lost its lease may still
+ * fill without harm. */
+
+typedef struct larder_lease_options { /* zero-initialise; unknown members must be 0 */
+    int64_t hold_ms; /* the holder's deadline, from now; 0 = 10,000; at most 600,000 */
+    int64_t wait_ms; /* larder_fetch_with(): how long to wait for another's fill before filling
+                        oneself; 0 = 10,000; -1 = not at all; at most 600,000 */
+    uint32_t early_percent; /* renew ahead of expiry, by chance, the likelier the nearer it is and
+                               the longer the last fill took: 100 is XFetch with beta = 1 (Vattani,
+                               Chierichetti, Lowenstein, VLDB 2015); 0 = never; at most 10,000. Not
+                               for aligned expiry, whose mark stays the same */
+    uint32_t flags;
+    uint64_t reserved[6];
+} larder_lease_options;
+
+/* Plain, copyable bytes. Any thread of the process may use it; a child of fork() has not inherited
+ * it (LARDER_EINVAL there). It needs no release. */
+typedef struct larder_lease {
+    larder_version version; /* what a fill is stored as */
+    uint64_t internal[6];
+} larder_lease;
+
+/* Read a key, and where it is missing, stale, or due for early renewal, take its lease. Never waits
+ * for another process. options may be NULL. value and value_size may both be NULL: then only the
+ * outcome and info are given; else *value is released with larder_free(). info may be NULL.
+ *   OK       a fresh value                 ABSENT  a negative entry
+ *   STALE    a stale value; another is renewing it
+ *   REFRESH  a stale or (early) fresh value; the lease is yours
+ *   FILL     nothing; the lease is yours
+ *   WAIT     nothing; another has the lease: larder_lease_wait(), or the notify descriptor
+ * With all 1,024 leases in use, or 16 of one key's set, every caller is told to fill. Errors:
+ * EINVAL, ETOOBIG (the key), EREADONLY, ENOMEM, ENAMESPACE. */
+int larder_lease_acquire(larder *handle, const void *key, size_t key_size,
+                         const larder_lease_options *options, larder_lease *lease, void **value,
+                         size_t *value_size, larder_info *info);
+
+/* After LARDER_WAIT: wait at most wait_ms (0: only look) until that lease has ended.
+ *   OK    it has: call larder_lease_acquire() again
+ *   SKIP  it has, and its holder says that the value is not for the cache: get it yourself
+ *   WAIT  it has not yet
+ * Errors: EINVAL. */
+int larder_lease_wait(larder *handle, const larder_lease *lease, int64_t wait_ms);
+
+/* Store the value and end the lease. key is the one of the lease. Waits for the write gate like
+ * larder_set(). OK, CONFLICT (a newer write, delete or invalidation: not stored) or an error; the
+ * lease has ended in any case but EINVAL of the handle, key or lease. */
+int larder_lease_fill(larder *handle, const larder_lease *lease, const void *key, size_t key_size,
+                      const void *value, size_t value_size, const larder_policy *policy);
+
+/* Give the holder hold_ms (0 = 10,000) from now. OK; CONFLICT: the lease was lost. */
+int larder_lease_renew(larder *handle, const larder_lease *lease, int64_t hold_ms);
+
+/* End the lease without a value. why: LARDER_SKIP lets all who wait get the value themselves, at
+ * once; 0 lets one of them try. OK; CONFLICT: the lease was lost. */
+int larder_lease_abandon(larder *handle, const larder_lease *lease, int why);
+
+typedef struct larder_filled { /* zeroed before the fill is called */
+    const void *value;
+    size_t value_size;
+    larder_policy policy;         /* zero = the map's defaults */
+    void (*release)(void *owner); /* called once when the value is no longer needed; may be NULL */
+    void *owner;
+    uint64_t reserved[4];
+} larder_filled;
+
+/* Get the value from its origin. Runs in the caller's thread, with no lock held and no transaction
+ * open; it may call the library. Returns
+ *   OK      filled->value is stored under filled->policy
+ *   ABSENT  the origin has none: stored as a negative entry under filled->policy
+ *   SKIP    filled->value is for this caller and not for the cache
+ *   < 0     it failed; larder_fetch() returns that number, or a stale value where there is one
+ * A fill of the same key from inside the fill is called without a lease. One that leaves by
+ * longjmp() or an exception keeps its lease until the deadline. */
+typedef int larder_fill(void *context, const void *key, size_t key_size, larder_filled *filled);
+
+/* Get the value, or fill it: of all callers of a host that miss at once, one calls its fill and the
+ * others get what it stored. A cache that cannot help (gate busy, full, damaged, read-only) never
+ * stands in the way: then every caller's fill is called and its value returned.
+ *   OK      *value, released with larder_free()
+ *   STALE   the same, past its freshness: another is renewing it, or the fill failed
+ *   ABSENT  *value is NULL
+ * Errors: what the fill returned; EINVAL, EOVERFLOW, EUNSUPPORTED (also of the fill's policy),
+ * ETOOBIG (the key), ENOMEM. info may be NULL. */
+int larder_fetch(larder *handle, const void *key, size_t key_size, larder_fill *fill, void *context,
+                 void **value, size_t *value_size, larder_info *info);
+int larder_fetch_with(larder *handle, const void *key, size_t key_size, larder_fill *fill,
+                      void *context, const larder_lease_options *options, void **value,
+                      size_t *value_size, larder_info *info);
+
+/* A descriptor for event loops (select, poll, epoll): readable when a lease that this process was
+ * told to WAIT for has ended, whether by a fill or by its holder's death or deadline. One a process
+ * and map, the same at each call; call this before larder_lease_acquire(). When it is readable call
+ * larder_notify_clear(), then larder_lease_wait() with 0 for each lease that is waited for. It is
+ * closed by the last larder_close() of the map: take it out of the loop before. A child of fork()
+ * asks for its own. At most 256 processes of a map have one (ELIMIT). >= 0, or an error. */
+int larder_notify_fd(larder *handle);
+int larder_notify_clear(larder *handle);
 
 /* ---- Statistics ----------------------------------------------------------------------------- */
 

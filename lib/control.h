@@ -19,6 +19,8 @@
 #include "events.h"
 #include "gate.h"
 #include "larder.h"
+#include "lease.h"
+#include "notify.h"
 
 #define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
 
@@ -188,6 +190,8 @@ struct control {
     _Atomic uint64_t floors[CONTROL_BUCKETS];   /* nothing of that bucket this old may come in */
     struct pending_row pending_rows[CONTROL_PENDING_ROWS];
     struct event_ring events;
+    _Alignas(64) struct lease_table leases;
+    struct notify_table notify;
     _Atomic uint8_t popularity[]; /* popularity_size, a power of two */
 };
 static_assert(offsetof(struct control, generation) == 128, "MAP_FORMAT");

@@ -15,6 +15,13 @@ uint64_t key_hash(const void *data, size_t size)
     return XXH3_64bits(data, size);
 }
 
+void key_hash_wide(const void *data, size_t size, uint64_t hash[2])
+{
+    XXH128_hash_t wide = XXH3_128bits(data, size);
+    hash[0] = wide.low64;
+    hash[1] = wide.high64;
+}
+
 int key_begin(struct key *key, const void *data, size_t size)
 {
     if (__builtin_expect(data == NULL || size == 0 || size > LARDER_KEY_MAX, 0)) {

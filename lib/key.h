@@ -41,6 +41,9 @@ void key_shape(struct key *key);
 
 uint64_t key_hash(const void *data, size_t size);
 
+/* 128 bits of it, for what holds no key to compare with. */
+void key_hash_wide(const void *data, size_t size, uint64_t hash[2]);
+
 /* The lower bound of all forms whose key begins with prefix. Returns the bound's size; bound must
  * hold KEY_FORM_MAX bytes. */
 size_t key_prefix_bound(uint8_t *bound, const void *prefix, size_t prefix_size);

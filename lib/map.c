@@ -16,6 +16,7 @@
 
 #include "clock.h"
 #include "error.h"
+#include "notify.h"
 #include "registry.h"
 
 enum { ATTACH_TRIES = 5, REPLACE_WAIT_MS = 1000, RETRY_MS = 1000, BUSY_MS = 100 };
@@ -105,6 +106,7 @@ static int reattach_control_locked(struct map *map)
     map->control_size = size;
     atomic_store(&map->stats, stats_claim(control));
     atomic_store_explicit(&map->control, control, memory_order_release);
+    notify_move_locked(map);
     return LARDER_OK;
 }
 
@@ -396,6 +398,7 @@ void map_release(struct map **handle)
             registry_store_drop_locked(store);
         }
         stats_release(map_control(map), map_stats(map));
+        notify_close_locked(map);
         free_map(map);
     }
     registry_unlock();

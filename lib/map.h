@@ -34,7 +34,8 @@ struct map {
     struct map_retired *retired; /* segments that were replaced; kept mapped until the last close */
     struct store *_Atomic store; /* NULL until opened; the registry's lock to change it */
     struct stats_slot *_Atomic stats;
-    _Atomic int wake_fifo; /* writing end, -1 until needed */
+    _Atomic int wake_fifo;         /* writing end, -1 until needed */
+    struct notify *_Atomic notify; /* NULL until larder_notify_fd(); the registry's lock */
     _Atomic unsigned views;
     struct control_settings settings; /* what to make a map with */
     bool attach_only;                 /* never make one */

@@ -351,6 +351,9 @@ void registry_after_fork(void)
         atomic_store(&map->store, NULL);
         atomic_store(&map->views, 0);
         atomic_store(&map->busy_until_ms, 0);
+        /* The parent's descriptors stay open: their numbers may have been closed and given to
+         * somebody else since. */
+        atomic_store(&map->notify, NULL);
         atomic_store(&map->stats, stats_claim(map_control(map)));
     }
     while (stores != NULL) {

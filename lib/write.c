@@ -16,9 +16,10 @@
 #include "handle.h"
 #include "lookup.h"
 #include "removal.h"
+#include "write.h"
 #include "writer.h"
 
-enum set_condition { SET_ALWAYS, SET_IF_MISSING, SET_IF_THERE, SET_IF_VERSION };
+enum set_condition { SET_ALWAYS, SET_IF_MISSING, SET_IF_THERE, SET_IF_VERSION, SET_IF_NEWER };
 
 struct set_request {
     struct key key;
@@ -26,7 +27,8 @@ struct set_request {
     size_t value_size;
     int64_t expires_at_ms;
     enum set_condition condition;
-    larder_version expected;
+    larder_version expected; /* SET_IF_NEWER: its own */
+    int64_t created_ms;      /* 0: the version's time */
     uint8_t kind, flags;
 };
 
@@ -82,6 +84,7 @@ static int make_request(const struct larder *handle, const void *key, size_t key
     request->value = value;
     request->value_size = value_size;
     request->condition = SET_ALWAYS;
+    request->created_ms = 0;
     request->kind = (policy->flags & LARDER_NEGATIVE) != 0 ? RECORD_NEGATIVE : RECORD_VALUE;
     request->flags = local ? RECORD_LOCAL : RECORD_DIRTY;
     /* the time is asked for only where it matters */
@@ -137,6 +140,19 @@ static bool alive(const struct writer *writer, const struct key *key, const stru
     return lookup_judge(record, dead, &expired) != LARDER_MISS;
 }
 
+/* Whether a fill may come in: newer than all that is known of its key, whatever it is. */
+static int judge_fill(const struct writer *writer, const struct set_request *request,
+                      const struct record *old)
+{
+    uint64_t hash = request->key.hash, clock = request->expected.clock;
+    if ((old != NULL && clock_compare(record_version(old), request->expected) >= 0) ||
+        removal_floor(writer->control, hash) >= clock ||
+        removal_dead_before(writer->control, hash) >= clock) {
+        return LARDER_CONFLICT;
+    }
+    return LARDER_OK;
+}
+
 static int judge_condition(const struct writer *writer, const struct set_request *request,
                            const struct record *old)
 {
@@ -152,6 +168,8 @@ static int judge_condition(const struct writer *writer, const struct set_request
         }
         return clock_compare(record_version(old), request->expected) == 0 ? LARDER_OK
                                                                           : LARDER_CONFLICT;
+    case SET_IF_NEWER:
+        return judge_fill(writer, request, old);
     default:
         return LARDER_OK;
     }
@@ -173,12 +191,14 @@ static int set_one(struct writer *writer, const struct set_request *request)
             return verdict;
         }
     }
-    larder_version version = clock_next(writer->control);
+    larder_version version =
+        request->condition == SET_IF_NEWER ? request->expected : clock_next(writer->control);
     if (past) {
         return entry_delete(writer, &request->key, before, version);
     }
     struct record record =
         record_make(version, request->kind, request->flags, request->expires_at_ms);
+    record.created_ms = request->created_ms;
     record.value_size = request->value_size;
     if (before != NULL) {
         return entry_store(writer, &request->key, before, &record, request->value);
@@ -209,6 +229,7 @@ static bool would_replace(larder *handle, const struct set_request *request, int
     int found;
     switch (request->condition) {
     case SET_IF_MISSING:
+    case SET_IF_NEWER: /* what is there was allowed to be, and still is */
         return false;
     case SET_IF_VERSION:
         found =
@@ -287,6 +308,26 @@ int larder_cas(larder *handle, const void *key, size_t key_size, const void *val
         return error_set(LARDER_EINVAL, "larder_cas() without an expected version");
     }
     return set_if(handle, key, key_size, value, value_size, policy, SET_IF_VERSION, expected);
+}
+
+int write_fill(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_policy *policy, struct write_fill *fill)
+{
+    struct set_request request;
+    int result = make_request(handle, key, key_size, value, value_size, policy, &request);
+    if (result != LARDER_OK) {
+        fill->refused = true;
+        return result;
+    }
+    int64_t created_ms = clock_version_ms(fill->version.clock) + fill->took_ms;
+    request.condition = SET_IF_NEWER;
+    request.expected = fill->version;
+    request.created_ms = fill->took_ms > 0 ? created_ms : 0;
+    fill->info = (larder_info){.size = value_size,
+                               .version = fill->version,
+                               .created_ms = created_ms,
+                               .expires_ms = request.expires_at_ms};
+    return run_set(handle, &request);
 }
 
 /* ---- Delete -----------------------------------------------------------------------------------

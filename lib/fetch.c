@@ -1,0 +1,310 @@
+/* fetch.c: larder_fetch(): get, or let one caller of the host fill, and the others wait.
+ *
+ * Between two calls into the library no lock is held and no transaction is open, so the fill may do
+ * what it likes: call back in, fork, never return. The cache may slow a caller down to its
+ * deadline, but never keep it from its origin.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "fill.h"
+#include "handle.h"
+
+enum {
+    NESTED_KEYS = 16,  /* fills that one thread is inside of and that are remembered */
+    NESTED_DEPTH = 8,  /* calls for a key from inside its own fill */
+    PATIENCE_MS = 250, /* of a holder whom the reader table keeps from looking */
+    WAIT_ROUND_MS = 1000
+};
+
+struct fetch {
+    larder *handle;
+    larder_fill *fill;
+    void *context;
+    struct fill_ask ask;
+    larder_lease lease;
+    struct fill_value
+        value;    /* what is handed over; before that, what is served if the fill fails */
+    int fallback; /* outcome to serve it with; 0x0: LARDER_MISS = there is none */
+};
+
+/* ---- Fills that this thread is inside of ------------------------------------------------------
+ *
+ * Waiting for one's own lease would end at its deadline only. An entry is good while its lease is
+ * held, so that a fill that left by longjmp() is forgotten with it. */
+
+struct nested {
+    const struct map *map;
+    uint64_t hash[2];
+    struct lease_ticket ticket;
+    unsigned depth;
+};
+
+static __thread struct nested nested[NESTED_KEYS];
+static __thread unsigned next_nested;
+
+static struct nested *find_nested(const struct fetch *fetch)
+{
+    for (size_t i = 0; i < NESTED_KEYS; i++) {
+        struct nested *entry = &nested[i];
+        enum lease_end reason;
+        if (entry->map == fetch->handle->map && entry->hash[0] == fetch->ask.hash[0] &&
+            entry->hash[1] == fetch->ask.hash[1]) {
+            if (lease_is_held(fetch->handle->map, &entry->ticket, &reason)) {
+                return entry;
+            }
+            entry->map = NULL;
+        }
+    }
+    return NULL;
+}
+
+/* NULL where there is no lease to wait for. */
+static struct nested *enter_nested(const struct fetch *fetch)
+{
+    struct lease_ticket ticket = fill_ticket(&fetch->lease);
+    if (ticket.slot == LEASE_NONE) {
+        return NULL;
+    }
+    size_t place = next_nested++ % NESTED_KEYS;
+    for (size_t i = 0; i < NESTED_KEYS; i++) {
+        if (nested[i].map == NULL) {
+            place = i;
+            break;
+        }
+    }
+    nested[place] = (struct nested){.map = fetch->handle->map,
+                                    .hash = {fetch->ask.hash[0], fetch->ask.hash[1]},
+                                    .ticket = ticket};
+    return &nested[place];
+}
+
+static void leave_nested(struct nested *entry, const struct fetch *fetch)
+{
+    if (entry != NULL && entry->ticket.word == fill_ticket(&fetch->lease).word) {
+        entry->map = NULL;
+    }
+}
+
+/* ---- The fill ---------------------------------------------------------------------------------
+ */
+
+static int keep_copy(struct fetch *fetch, const larder_filled *filled)
+{
+    void *memory = malloc(filled->value_size == 0 ? 1 : filled->value_size);
+    if (memory == NULL) {
+        return error_set(LARDER_ENOMEM, "no memory for a value of %zu bytes", filled->value_size);
+    }
+    if (filled->value_size > 0) {
+        memcpy(memory, filled->value, filled->value_size);
+    }
+    free(fetch->value.data);
+    fetch->value.data = memory;
+    fetch->value.size = filled->value_size;
+    fetch->value.info.size = filled->value_size;
+    return LARDER_OK;
+}
+
+/* Whether the fill itself made a mistake that its author must see; a cache that just could not
+ * store the value is no reason not to return it. */
+static bool is_mistake(int stored, bool refused)
+{
+    return refused && stored < 0 && stored != LARDER_ENOMEM;
+}
+
+static int store(struct fetch *fetch, larder_filled *filled, bool negative)
+{
+    bool refused = false;
+    int stored = LARDER_EREADONLY;
+    larder_info info = {.version = fetch->lease.version, .expires_ms = CLOCK_NEVER};
+    if (negative) {
+        filled->policy.flags |= LARDER_NEGATIVE;
+    }
+    if ((fetch->handle->flags & LARDER_READ_ONLY) == 0) {
+        stored = fill_store(fetch->handle, &fetch->lease, &fetch->ask.key,
+                            negative ? NULL : filled->value, negative ? 0 : filled->value_size,
+                            &filled->policy, &info, &refused);
+    }
+    if (is_mistake(stored, refused)) {
+        return stored;
+    }
+    fetch->value.info = info;
+    return LARDER_OK;
+}
+
+static int fail(struct fetch *fetch, int code)
+{
+    (void)fill_end(fetch->handle, &fetch->lease, LEASE_ABANDONED);
+    if (fetch->fallback != LARDER_MISS) {
+        return fetch->fallback;
+    }
+    return error_set(code, "the fill failed with %d", code);
+}
+
+static int take(struct fetch *fetch, int outcome, larder_filled *filled)
+{
+    int result;
+    if (outcome >= 0 && filled->value == NULL && filled->value_size != 0) {
+        outcome = error_set(LARDER_EINVAL, "the fill gave no value, but a size of %zu",
+                            filled->value_size);
+    }
+    switch (outcome) {
+    case LARDER_OK:
+        result = store(fetch, filled, false);
+        return result == LARDER_OK ? keep_copy(fetch, filled) : result;
+    case LARDER_ABSENT:
+        result = store(fetch, filled, true);
+        if (result == LARDER_OK) {
+            free(fetch->value.data);
+            fetch->value.data = NULL;
+            fetch->value.size = 0;
+            return LARDER_ABSENT;
+        }
+        return result;
+    case LARDER_SKIP:
+        (void)fill_end(fetch->handle, &fetch->lease, LEASE_SKIPPED);
+        fetch->value.info = (larder_info){.version = fetch->lease.version};
+        return keep_copy(fetch, filled);
+    default:
+        if (outcome > 0) {
+            outcome = error_set(LARDER_EINVAL,
+                                "the fill returned %d: it returns LARDER_OK, "
+                                "_ABSENT, _SKIP or an error",
+                                outcome);
+        }
+        return fail(fetch, outcome);
+    }
+}
+
+static int call_fill(struct fetch *fetch)
+{
+    larder_filled filled;
+    memset(&filled, 0, sizeof filled);
+    struct nested *entry = enter_nested(fetch);
+    int outcome = fetch->fill(fetch->context, fetch->ask.key.data, fetch->ask.key.size, &filled);
+    leave_nested(entry, fetch);
+    registry_check_fork(); /* it may be the child of a fork inside the fill that returns here */
+    int result = take(fetch, outcome, &filled);
+    if (filled.release != NULL) {
+        filled.release(filled.owner);
+    }
+    return result;
+}
+
+static int fill_alone(struct fetch *fetch)
+{
+    fill_without_lease(fetch->handle, &fetch->ask, &fetch->lease);
+    return call_fill(fetch);
+}
+
+/* ---- Fetch ------------------------------------------------------------------------------------
+ */
+
+static int fetch_read_only(struct fetch *fetch)
+{
+    int result = larder_get_alloc(fetch->handle, fetch->ask.key.data, fetch->ask.key.size,
+                                  &fetch->value.data, &fetch->value.size, &fetch->value.info);
+    return result == LARDER_OK || result == LARDER_ABSENT ? result : fill_alone(fetch);
+}
+
+/* From inside a fill of the same key. */
+static int fetch_nested(struct fetch *fetch, struct nested *entry)
+{
+    if (entry->depth >= NESTED_DEPTH) {
+        return error_set(LARDER_EINVAL,
+                         "larder_fetch() from inside the fill of the same key, %d deep",
+                         NESTED_DEPTH);
+    }
+    entry->depth++;
+    int result = fill_alone(fetch);
+    entry->depth--;
+    return result;
+}
+
+/* Another fills. Whether to ask the cache again (else: fill alone). */
+static bool wait_for_other(struct fetch *fetch, int64_t until)
+{
+    int64_t left = until - clock_monotonic_ms();
+    if (left <= 0) {
+        return false;
+    }
+    return larder_lease_wait(fetch->handle, &fetch->lease, left) == LARDER_OK;
+}
+
+static int fetch_filling(struct fetch *fetch)
+{
+    int64_t until = clock_monotonic_ms() + fetch->ask.wait_ms;
+    for (;;) {
+        int result = fill_acquire(fetch->handle, &fetch->ask, &fetch->lease, &fetch->value);
+        switch (result) {
+        case LARDER_OK:
+        case LARDER_ABSENT:
+        case LARDER_STALE:
+        case LARDER_ENOMEM:
+            return result;
+        case LARDER_REFRESH:
+            fetch->fallback =
+                clock_expired(fetch->value.info.expires_ms) ? LARDER_STALE : LARDER_OK;
+            return call_fill(fetch);
+        case LARDER_FILL:
+            return call_fill(fetch);
+        case LARDER_WAIT: {
+            struct nested *entry = find_nested(fetch);
+            if (entry != NULL) {
+                return fetch_nested(fetch, entry);
+            }
+            fetch->ask.again = true;
+            if (!wait_for_other(fetch, until)) {
+                return fill_alone(fetch);
+            }
+            break;
+        }
+        default:
+            return fill_alone(fetch);
+        }
+    }
+}
+
+int larder_fetch_with(larder *handle, const void *key, size_t key_size, larder_fill *fill,
+                      void *context, const larder_lease_options *options, void **value,
+                      size_t *value_size, larder_info *info)
+{
+    struct fetch fetch = {
+        .handle = handle, .fill = fill, .context = context, .fallback = LARDER_MISS};
+    if (value == NULL || value_size == NULL || fill == NULL) {
+        return error_set(LARDER_EINVAL, "larder_fetch() without a fill or a place for the value");
+    }
+    *value = NULL;
+    *value_size = 0;
+    int result = handle_enter(handle);
+    if (result == LARDER_OK) {
+        result = fill_ask_make(&fetch.ask, key, key_size, options);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    fetch.ask.patience_ms = PATIENCE_MS;
+    result =
+        (handle->flags & LARDER_READ_ONLY) != 0 ? fetch_read_only(&fetch) : fetch_filling(&fetch);
+    if (result != LARDER_OK && result != LARDER_STALE) {
+        free(fetch.value.data);
+        if (result != LARDER_ABSENT) {
+            return result;
+        }
+        fetch.value.data = NULL;
+        fetch.value.size = 0;
+    }
+    *value = fetch.value.data;
+    *value_size = fetch.value.size;
+    if (info != NULL) {
+        *info = fetch.value.info;
+    }
+    return result;
+}
+
+int larder_fetch(larder *handle, const void *key, size_t key_size, larder_fill *fill, void *context,
+                 void **value, size_t *value_size, larder_info *info)
+{
+    return larder_fetch_with(handle, key, key_size, fill, context, NULL, value, value_size, info);
+}

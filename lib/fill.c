@@ -1,0 +1,512 @@
+/* fill.c: the public lease functions. A key is read, claimed where it is missing, stale or due, and
+ * read again under the claim, because the last holder may have filled it in between. The version is
+ * drawn under the claim, too: nothing that happens after it is overwritten by the fill.
+ *
+ * Called by applications and by fetch.c. Blocks in larder_lease_wait() only.
+ */
+#include "fill.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "handle.h"
+#include "lookup.h"
+#include "stats.h"
+#include "write.h"
+
+enum { WAIT_MAX_MS = LEASE_HOLD_MAX_MS, EARLY_MAX_PERCENT = 10000, LOOK_AGAIN_NS = 500000 };
+
+#define LEASE_MAGIC UINT32_C(0x6c656173)
+
+/* What stands in larder_lease.internal. It is the caller's memory: checked before use. */
+struct inside {
+    uint64_t word;
+    uint32_t slot, magic;
+    uint64_t hash[2];
+    int32_t pid;
+    uint32_t mine;
+    int64_t taken_ms; /* CLOCK_MONOTONIC */
+};
+static_assert(sizeof(struct inside) == sizeof(((larder_lease *)NULL)->internal), "larder_lease");
+
+/* ---- Arguments --------------------------------------------------------------------------------
+ */
+
+static int check_options(const larder_lease_options *options)
+{
+    static const uint64_t none[sizeof options->reserved / sizeof options->reserved[0]];
+    if (options->flags != 0 || memcmp(options->reserved, none, sizeof none) != 0) {
+        return error_set(LARDER_EINVAL,
+                         "unknown members or flags of larder_lease_options are not 0");
+    }
+    if (options->hold_ms < 0 || options->hold_ms > LEASE_HOLD_MAX_MS) {
+        return error_set(LARDER_EINVAL, "hold_ms of %" PRId64 ": it is 0 to %d", options->hold_ms,
+                         LEASE_HOLD_MAX_MS);
+    }
+    if (options->wait_ms < -1 || options->wait_ms > WAIT_MAX_MS) {
+        return error_set(LARDER_EINVAL, "wait_ms of %" PRId64 ": it is -1 to %d", options->wait_ms,
+                         WAIT_MAX_MS);
+    }
+    if (options->early_percent > EARLY_MAX_PERCENT) {
+        return error_set(LARDER_EINVAL, "early_percent of %" PRIu32 ": it is 0 to %d",
+                         options->early_percent, EARLY_MAX_PERCENT);
+    }
+    return LARDER_OK;
+}
+
+int fill_ask_make(struct fill_ask *ask, const void *key, size_t key_size,
+                  const larder_lease_options *options)
+{
+    static const larder_lease_options defaults;
+    options = options == NULL ? &defaults : options;
+    int result = check_options(options);
+    if (result == LARDER_OK) {
+        result = key_make(&ask->key, key, key_size);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    key_hash_wide(key, key_size, ask->hash);
+    ask->hold_ms = options->hold_ms == 0 ? FILL_DEFAULT_MS : options->hold_ms;
+    ask->wait_ms = options->wait_ms == 0 ? FILL_DEFAULT_MS : options->wait_ms;
+    ask->patience_ms = 0;
+    ask->early_percent = options->early_percent;
+    ask->with_value = true;
+    ask->again = false;
+    return LARDER_OK;
+}
+
+/* ---- Looking ----------------------------------------------------------------------------------
+ */
+
+static int take_value(struct transaction *t, const struct lookup *l, bool with_value,
+                      struct fill_value *value)
+{
+    lookup_info(&l->record, &value->info);
+    if (!with_value || l->record.header.kind != RECORD_VALUE) {
+        return LARDER_OK;
+    }
+    size_t size = l->record.value_size;
+    void *memory = malloc(size == 0 ? 1 : size);
+    if (memory == NULL) {
+        return error_set(LARDER_ENOMEM, "no memory for a value of %zu bytes", size);
+    }
+    if (size > 0 && lookup_copy(t, &l->record, memory) != LARDER_OK) {
+        free(memory);
+        return LARDER_MISS;
+    }
+    value->data = memory;
+    value->size = size;
+    return LARDER_OK;
+}
+
+/* Look once, uncounted: OK, ABSENT, STALE, MISS; or the error that kept us from looking. */
+static int look(larder *handle, const struct fill_ask *ask, bool with_value,
+                struct fill_value *value)
+{
+    struct transaction *t;
+    struct lookup l = {.key = ask->key};
+    for (int tries = 0; tries < LOOKUP_TRIES; tries++) {
+        struct control *control = map_control(handle->map);
+        l.dead_before = removal_dead_before(control, l.key.hash);
+        int result = registry_snapshot(handle->map, NULL, &t);
+        if (result != LARDER_OK) {
+            return result;
+        }
+        if (t->store->control != control) {
+            store_read_end(t); /* the segment was replaced in between: ask the new one */
+            continue;
+        }
+        result = lookup_find(handle, t, &l, true);
+        if (result != LARDER_MISS) {
+            int taken = take_value(t, &l, with_value, value);
+            result = taken == LARDER_OK ? result : taken;
+        }
+        store_read_end(t);
+        return result;
+    }
+    return error_set(LARDER_EBUSY, "the map is being replaced");
+}
+
+/* The same by the holder of the claim, on whom all others wait: it does not give up at once. */
+static int look_patiently(larder *handle, const struct fill_ask *ask, struct fill_value *value)
+{
+    int result = look(handle, ask, ask->with_value, value);
+    if (result >= 0 || ask->patience_ms == 0) {
+        return result;
+    }
+    int64_t until = clock_monotonic_ms() + ask->patience_ms;
+    while ((result == LARDER_EBUSY || result == LARDER_ELIMIT) && clock_monotonic_ms() < until) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_AGAIN_NS}, NULL);
+        result = look(handle, ask, ask->with_value, value);
+    }
+    return result;
+}
+
+/* The caller's own look, counted as one. */
+static int first_look(larder *handle, const struct fill_ask *ask, struct fill_value *value)
+{
+    const struct key *key = &ask->key;
+    if (ask->with_value) {
+        return larder_get_alloc(handle, key->data, key->size, &value->data, &value->size,
+                                &value->info);
+    }
+    int result = larder_get(handle, key->data, key->size, NULL, 0, &value->info);
+    return result == LARDER_ESIZE ? LARDER_OK : result;
+}
+
+/* ---- Early renewal ----------------------------------------------------------------------------
+ */
+
+/* An exponentially distributed number with mean 1,000: -ln(u) for u uniform in (0, 1]. The
+ * logarithm by the number of leading zeros and a parabola: 1 % off at most, and no libm. */
+static uint64_t exponential_thousandths(void)
+{
+    static __thread uint64_t state;
+    if (state == 0) {
+        struct timespec now;
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+        state = ((uint64_t)now.tv_nsec << 32) ^ (uint64_t)now.tv_sec ^ (uint64_t)(uintptr_t)&state;
+        state = state == 0 ? 1 : state;
+    }
+    state ^= state << 13; /* xorshift64: Marsaglia, 2003 */
+    state ^= state >> 7;
+    state ^= state << 17;
+    uint64_t u = state * UINT64_C(0x2545f4914f6cdd1d);
+    u = u == 0 ? 1 : u;
+    int zeros = __builtin_clzll(u);
+    uint64_t x = ((u << zeros) >> 43) & 0xfffff; /* u = 2^(63-zeros) * (1 + x / 2^20) */
+    uint64_t log2_x = (x * (1409024 - ((x * 360448) >> 20))) >> 20; /* 1.3438 x - 0.3438 x^2 */
+    uint64_t minus_log2 = ((uint64_t)zeros + 1) * 1048576 - log2_x;
+    return (minus_log2 * 693) >> 20; /* ln 2 */
+}
+
+/* XFetch: whether now - delta * beta * ln(random) >= expiry; delta is how long the last fill took,
+ * which is what lies between the version that was drawn before it and the creation time. */
+static bool is_due_early(const larder_info *info, uint32_t early_percent)
+{
+    int64_t took = info->created_ms - clock_version_ms(info->version.clock);
+    if (early_percent == 0 || info->expires_ms == CLOCK_NEVER || took <= 0 ||
+        took > LEASE_HOLD_MAX_MS) {
+        return false;
+    }
+    int64_t ahead = took * early_percent / 100 * (int64_t)exponential_thousandths() / 1000;
+    return clock_wall_ms() + ahead >= info->expires_ms;
+}
+
+/* ---- Leases as the caller has them ------------------------------------------------------------
+ */
+
+static void hand_out(larder *handle, const struct fill_ask *ask, const struct lease_ticket *ticket,
+                     bool mine, larder_lease *lease)
+{
+    struct inside inside = {.word = ticket->word,
+                            .slot = ticket->slot,
+                            .magic = LEASE_MAGIC,
+                            .hash = {ask->hash[0], ask->hash[1]},
+                            .pid = (int32_t)getpid(),
+                            .mine = mine,
+                            .taken_ms = clock_monotonic_ms()};
+    *lease = (larder_lease){.version = {0}};
+    if (mine) {
+        lease->version = clock_next(map_control(handle->map));
+    }
+    memcpy(lease->internal, &inside, sizeof inside);
+}
+
+static struct inside inside_of(const larder_lease *lease)
+{
+    struct inside inside;
+    memcpy(&inside, lease->internal, sizeof inside);
+    return inside;
+}
+
+static int check_lease(const larder_lease *lease, bool must_be_mine)
+{
+    if (lease == NULL || inside_of(lease).magic != LEASE_MAGIC) {
+        return error_set(LARDER_EINVAL, "not a lease that larder_lease_acquire() gave");
+    }
+    if (!must_be_mine) {
+        return LARDER_OK;
+    }
+    struct inside inside = inside_of(lease);
+    if (inside.mine == 0) {
+        return error_set(LARDER_EINVAL, "the lease is another's: it can only be waited for");
+    }
+    if (inside.pid != (int32_t)getpid()) {
+        return error_set(LARDER_EINVAL,
+                         "the lease belongs to process %d: a child does not inherit it",
+                         (int)inside.pid);
+    }
+    return LARDER_OK;
+}
+
+struct lease_ticket fill_ticket(const larder_lease *lease)
+{
+    struct inside inside = inside_of(lease);
+    return (struct lease_ticket){.word = inside.word, .slot = inside.slot};
+}
+
+void fill_without_lease(larder *handle, const struct fill_ask *ask, larder_lease *lease)
+{
+    hand_out(handle, ask, &(struct lease_ticket){.slot = LEASE_NONE}, true, lease);
+}
+
+bool fill_end(larder *handle, const larder_lease *lease, enum lease_end reason)
+{
+    struct lease_ticket ticket = fill_ticket(lease);
+    return ticket.slot == LEASE_NONE || lease_end(handle->map, &ticket, reason);
+}
+
+/* ---- Acquire ----------------------------------------------------------------------------------
+ */
+
+static int give(larder *handle, int outcome)
+{
+    struct stats_slot *stats = map_stats(handle->map);
+    stats_count(stats, STATS_LEASE_FILLS);
+    if (outcome == LARDER_REFRESH) {
+        stats_count(stats, STATS_REFRESHES);
+    }
+    return outcome;
+}
+
+/* A fresh value that may be due. Whoever gets no lease just serves it. */
+static int acquire_early(larder *handle, const struct fill_ask *ask, int outcome,
+                         larder_lease *lease, const struct fill_value *value)
+{
+    struct lease_ticket ticket;
+    struct fill_value now = {.data = NULL};
+    if (outcome != LARDER_OK || !is_due_early(&value->info, ask->early_percent) ||
+        lease_claim(handle->map, ask->hash, ask->hold_ms, &ticket) != LEASE_TAKEN) {
+        return outcome;
+    }
+    hand_out(handle, ask, &ticket, true, lease);
+    int found = look(handle, ask, false, &now);
+    if (found == LARDER_OK && clock_compare(now.info.version, value->info.version) == 0) {
+        return give(handle, LARDER_REFRESH);
+    }
+    (void)lease_end(handle->map, &ticket, LEASE_FILLED); /* it has just been renewed */
+    return outcome;
+}
+
+int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease,
+                 struct fill_value *value)
+{
+    struct lease_ticket ticket = {.slot = LEASE_NONE};
+    *value = (struct fill_value){.data = NULL};
+    int result = ask->again ? LARDER_MISS : first_look(handle, ask, value);
+    if (result != LARDER_MISS) {
+        return acquire_early(handle, ask, result, lease, value);
+    }
+    enum lease_claim claim = lease_claim(handle->map, ask->hash, ask->hold_ms, &ticket);
+    if (claim == LEASE_FULL) {
+        ticket = (struct lease_ticket){.slot = LEASE_NONE};
+    }
+    hand_out(handle, ask, &ticket, claim != LEASE_HELD, lease);
+    /* Under the claim: what the last holder stored is seen now, or it stored nothing. */
+    result = claim == LEASE_TAKEN ? look_patiently(handle, ask, value)
+                                  : look(handle, ask, ask->with_value, value);
+    if (result == LARDER_OK || result == LARDER_ABSENT || result == LARDER_ENOMEM ||
+        result == LARDER_ENAMESPACE) {
+        if (claim == LEASE_TAKEN) {
+            (void)lease_end(handle->map, &ticket, LEASE_FILLED);
+        }
+        return result;
+    }
+    /* stale, missing, or not to be looked at: to the caller the cache just does not have it */
+    if (claim != LEASE_HELD) {
+        return give(handle, result == LARDER_STALE ? LARDER_REFRESH : LARDER_FILL);
+    }
+    if (result == LARDER_STALE) {
+        return LARDER_STALE;
+    }
+    lease_watch(handle->map, &ticket);
+    return LARDER_WAIT;
+}
+
+int larder_lease_acquire(larder *handle, const void *key, size_t key_size,
+                         const larder_lease_options *options, larder_lease *lease, void **value,
+                         size_t *value_size, larder_info *info)
+{
+    struct fill_ask ask;
+    struct fill_value found;
+    if (lease == NULL || (value == NULL) != (value_size == NULL)) {
+        return error_set(LARDER_EINVAL,
+                         "larder_lease_acquire() without a place for the lease or the value");
+    }
+    *lease = (larder_lease){.version = {0}};
+    if (value != NULL) {
+        *value = NULL;
+        *value_size = 0;
+    }
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = fill_ask_make(&ask, key, key_size, options);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    ask.with_value = value != NULL;
+    result = fill_acquire(handle, &ask, lease, &found);
+    if (info != NULL && result >= 0 && result != LARDER_FILL && result != LARDER_WAIT) {
+        *info = found.info;
+    }
+    if (value != NULL) {
+        *value = found.data;
+        *value_size = found.size;
+    }
+    return result;
+}
+
+/* ---- Wait, renew, abandon ---------------------------------------------------------------------
+ */
+
+int larder_lease_wait(larder *handle, const larder_lease *lease, int64_t wait_ms)
+{
+    int result = handle_enter(handle);
+    if (result == LARDER_OK) {
+        result = check_lease(lease, false);
+    }
+    if (result == LARDER_OK && (wait_ms < 0 || wait_ms > WAIT_MAX_MS)) {
+        result = error_set(LARDER_EINVAL, "a wait of %" PRId64 " ms: it is 0 to %d", wait_ms,
+                           WAIT_MAX_MS);
+    }
+    struct inside inside = {.word = 0};
+    if (result == LARDER_OK) {
+        inside = inside_of(lease);
+        if (inside.mine != 0 && inside.pid == (int32_t)getpid()) {
+            result = error_set(LARDER_EINVAL, "the lease is this process's own to fill");
+        }
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    struct lease_ticket ticket = fill_ticket(lease);
+    enum lease_end reason;
+    bool held = lease_is_held(handle->map, &ticket, &reason);
+    if (held && wait_ms > 0) {
+        stats_count(map_stats(handle->map), STATS_LEASE_WAITS);
+        held = !lease_sleep(handle->map, &ticket, clock_monotonic_ms() + wait_ms, &reason);
+        if (held) {
+            stats_count(map_stats(handle->map), STATS_LEASE_TIMEOUTS);
+        }
+    }
+    if (held) {
+        lease_watch(handle->map, &ticket);
+        return LARDER_WAIT;
+    }
+    return reason == LEASE_SKIPPED ? LARDER_SKIP : LARDER_OK;
+}
+
+static int lost(void)
+{
+    return error_set(LARDER_CONFLICT, "the lease was lost: its deadline has passed");
+}
+
+static int enter_as_holder(const larder *handle, const larder_lease *lease)
+{
+    int result = handle_enter_write(handle);
+    return result == LARDER_OK ? check_lease(lease, true) : result;
+}
+
+int larder_lease_renew(larder *handle, const larder_lease *lease, int64_t hold_ms)
+{
+    int result = enter_as_holder(handle, lease);
+    if (result == LARDER_OK && (hold_ms < 0 || hold_ms > LEASE_HOLD_MAX_MS)) {
+        result = error_set(LARDER_EINVAL, "hold_ms of %" PRId64 ": it is 0 to %d", hold_ms,
+                           LEASE_HOLD_MAX_MS);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    struct lease_ticket ticket = fill_ticket(lease);
+    if (ticket.slot == LEASE_NONE) {
+        return LARDER_OK;
+    }
+    hold_ms = hold_ms == 0 ? FILL_DEFAULT_MS : hold_ms;
+    return lease_extend(handle->map, &ticket, hold_ms) ? LARDER_OK : lost();
+}
+
+int larder_lease_abandon(larder *handle, const larder_lease *lease, int why)
+{
+    int result = enter_as_holder(handle, lease);
+    if (result == LARDER_OK && why != 0 && why != LARDER_SKIP) {
+        result =
+            error_set(LARDER_EINVAL, "a lease is abandoned with 0 or LARDER_SKIP, not %d", why);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    enum lease_end reason = why == LARDER_SKIP ? LEASE_SKIPPED : LEASE_ABANDONED;
+    return fill_end(handle, lease, reason) ? LARDER_OK : lost();
+}
+
+/* ---- Fill -------------------------------------------------------------------------------------
+ */
+
+int fill_store(larder *handle, const larder_lease *lease, const struct key *key, const void *value,
+               size_t value_size, const larder_policy *policy, larder_info *info, bool *refused)
+{
+    struct write_fill fill = {.version = lease->version,
+                              .took_ms = clock_monotonic_ms() - inside_of(lease).taken_ms};
+    int result = write_fill(handle, key->data, key->size, value, value_size, policy, &fill);
+    if (result == LARDER_CONFLICT) {
+        stats_count(map_stats(handle->map), STATS_LEASE_REFUSED_FILLS);
+    }
+    (void)fill_end(handle, lease, result == LARDER_OK ? LEASE_FILLED : LEASE_ABANDONED);
+    if (info != NULL) {
+        *info = fill.info;
+    }
+    if (refused != NULL) {
+        *refused = fill.refused;
+    }
+    return result;
+}
+
+int larder_lease_fill(larder *handle, const larder_lease *lease, const void *key, size_t key_size,
+                      const void *value, size_t value_size, const larder_policy *policy)
+{
+    struct key made;
+    uint64_t hash[2];
+    int result = enter_as_holder(handle, lease);
+    if (result == LARDER_OK) {
+        result = key_make(&made, key, key_size);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    key_hash_wide(key, key_size, hash);
+    struct inside inside = inside_of(lease);
+    if (hash[0] != inside.hash[0] || hash[1] != inside.hash[1]) {
+        return error_set(LARDER_EINVAL, "the lease is one of another key");
+    }
+    return fill_store(handle, lease, &made, value, value_size, policy, NULL, NULL);
+}
+
+/* ---- Event loops ------------------------------------------------------------------------------
+ */
+
+int larder_notify_fd(larder *handle)
+{
+    int result = handle_enter_write(handle);
+    return result == LARDER_OK ? notify_fd(handle->map) : result;
+}
+
+int larder_notify_clear(larder *handle)
+{
+    pid_t ended[64];
+    int result = handle_enter(handle);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    unsigned count = notify_clear(handle->map, ended, sizeof ended / sizeof ended[0]);
+    for (unsigned i = 0; i < count; i++) {
+        lease_end_all(handle->map, ended[i]);
+    }
+    return LARDER_OK;
+}

@@ -1,0 +1,55 @@
+/* fill.h: taking, using and giving back the right to fill a key: what the public lease functions
+ * and larder_fetch() have in common.
+ */
+#ifndef LARDER_LIB_FILL_H
+#define LARDER_LIB_FILL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "key.h"
+#include "larder.h"
+#include "lease.h"
+
+enum { FILL_DEFAULT_MS = 10000 };
+
+/* A value that was found: memory of malloc()'s, NULL where none was wanted or there is none. */
+struct fill_value {
+    void *data;
+    size_t size;
+    larder_info info;
+};
+
+struct fill_ask {
+    struct key key;
+    uint64_t hash[2];
+    int64_t hold_ms, wait_ms;
+    int64_t patience_ms; /* how long the holder tries to look whether a value has come meanwhile */
+    uint32_t early_percent;
+    bool with_value;
+    bool again; /* not the caller's first look: not counted */
+};
+
+/* Key and options (NULL: the defaults). EINVAL, ETOOBIG. */
+int fill_ask_make(struct fill_ask *ask, const void *key, size_t key_size,
+                  const larder_lease_options *options);
+
+/* larder_lease_acquire(), arguments checked. The value is the caller's to free. */
+int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease,
+                 struct fill_value *value);
+
+/* A lease that is none: to fill without one, as of now. */
+void fill_without_lease(larder *handle, const struct fill_ask *ask, larder_lease *lease);
+
+/* The ticket inside. */
+struct lease_ticket fill_ticket(const larder_lease *lease);
+
+/* End it, if it is a real one. False: it had been lost. */
+bool fill_end(larder *handle, const larder_lease *lease, enum lease_end reason);
+
+/* Store and end, for a lease that is this process's. */
+int fill_store(larder *handle, const larder_lease *lease, const struct key *key, const void *value,
+               size_t value_size, const larder_policy *policy, larder_info *info, bool *refused);
+
+#endif
