@@ -504,9 +504,10 @@ int larder_notify_clear(larder *handle)
     if (result != LARDER_OK) {
         return result;
     }
-    unsigned count = notify_clear(handle->map, ended, sizeof ended / sizeof ended[0]);
+    unsigned count = notify_ended(handle->map, ended, sizeof ended / sizeof ended[0]);
     for (unsigned i = 0; i < count; i++) {
         lease_end_all(handle->map, ended[i]);
     }
+    notify_clear(handle->map); /* last: the leases that ended just now told us, too */
     return LARDER_OK;
 }

@@ -155,9 +155,10 @@ static bool end_if_lost(struct map *map, size_t index, uint64_t word, bool ask)
 /* The same for those who come by: they ask the kernel only where no guard does. */
 static bool end_if_lost_passing(struct map *map, size_t index, uint64_t word)
 {
-    int64_t none = 0;
-    bool ask = become_guard(&table_of(map)->slots[index], clock_monotonic_ms(), &none);
-    return end_if_lost(map, index, word, ask);
+    struct lease_slot *slot = &table_of(map)->slots[index];
+    int64_t now = clock_monotonic_ms();
+    int64_t guarded = atomic_load_explicit(&slot->guarded_ms, memory_order_relaxed);
+    return end_if_lost(map, index, word, now >= guarded || guarded > now + GUARD_GRACE_MS);
 }
 
 /* ---- Claiming ---------------------------------------------------------------------------------

@@ -27,6 +27,8 @@
 enum {
     WATCHED_MAX = 64,
     NAME_SIZE = 48,
+    DATA_MESSAGE = 0, /* what epoll gives back: FIFO and timer, or a process */
+    DATA_PROCESS = 1,
     UNWATCHED_MS = 20 /* where the kernel gives no pidfd: look again that often */
 };
 
@@ -118,7 +120,8 @@ static int open_files(struct map *map, struct notify *notify)
     notify->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (notify->fifo < 0 || notify->loop < 0 || notify->timer < 0 ||
         fchmodat(map->directory, name, map_control(map)->mode & 0660, 0) != 0 ||
-        !add_to_loop(notify, notify->fifo, 0) || !add_to_loop(notify, notify->timer, 0)) {
+        !add_to_loop(notify, notify->fifo, DATA_MESSAGE) ||
+        !add_to_loop(notify, notify->timer, DATA_MESSAGE)) {
         int result = error_system(LARDER_ESYSTEM, "opening a notify descriptor");
         (void)unlinkat(map->directory, name, 0);
         return result;
@@ -286,7 +289,7 @@ static bool watch_process(struct notify *notify, pid_t pid)
         notify->watched_count++;
     }
     notify->watched[place] = (struct watched){.pid = pid, .file = file};
-    return add_to_loop(notify, file, 1);
+    return add_to_loop(notify, file, DATA_PROCESS);
 }
 
 void notify_watch(struct map *map, pid_t pid, int64_t until_ms)
@@ -320,11 +323,28 @@ static unsigned take_ended(struct notify *notify, pid_t *ended, unsigned max)
     return count;
 }
 
-unsigned notify_clear(struct map *map, pid_t *ended, unsigned max)
+unsigned notify_ended(struct map *map, pid_t *ended, unsigned max)
+{
+    struct epoll_event events[WATCHED_MAX + 2];
+    unsigned count = 0;
+    registry_lock();
+    struct notify *notify = atomic_load(&map->notify);
+    if (notify != NULL) {
+        int ready = epoll_wait(notify->loop, events, WATCHED_MAX + 2, 0);
+        bool any = false;
+        for (int i = 0; i < ready; i++) {
+            any |= events[i].data.u64 == DATA_PROCESS;
+        }
+        count = any ? take_ended(notify, ended, max) : 0;
+    }
+    registry_unlock();
+    return count;
+}
+
+void notify_clear(struct map *map)
 {
     uint8_t bytes[256];
     uint64_t expirations;
-    unsigned count = 0;
     registry_lock();
     struct notify *notify = atomic_load(&map->notify);
     if (notify != NULL) {
@@ -333,12 +353,6 @@ unsigned notify_clear(struct map *map, pid_t *ended, unsigned max)
         if (read(notify->timer, &expirations, sizeof expirations) > 0) {
             notify->timer_ms = 0;
         }
-        /* What is left can only be the end of a process. */
-        struct epoll_event event;
-        if (epoll_wait(notify->loop, &event, 1, 0) > 0) {
-            count = take_ended(notify, ended, max);
-        }
     }
     registry_unlock();
-    return count;
 }

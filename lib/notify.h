@@ -72,9 +72,11 @@ static inline void notify_all(struct map *map, struct notify_set *set)
     }
 }
 
-/* Take all that was told; the descriptor is not readable then. ended receives up to max processes
- * that were watched and have ended; returns how many. */
-unsigned notify_clear(struct map *map, pid_t *ended, unsigned max);
+/* Up to max processes that were watched and have ended; returns how many. Each is named once. */
+unsigned notify_ended(struct map *map, pid_t *ended, unsigned max);
+
+/* Take all that was told: the descriptor is not readable then, unless more processes have ended. */
+void notify_clear(struct map *map);
 
 /* The control segment was replaced: take a slot of the new one. The registry's lock is held. */
 void notify_move_locked(struct map *map);
