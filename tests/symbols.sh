@@ -8,9 +8,10 @@ compiler=${CC:-cc}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# Declared: comments and directives gone, then each name before a parenthesis.
+# Declared: comments, directives and types of functions gone, then each name before a parenthesis.
 # shellcheck disable=SC2086 # CC may have arguments
 $compiler -E -P -fpreprocessed -dD "$header" 2>/dev/null | grep -v '^#' | tr '\n' ' ' |
+    sed -E 's/typedef +[a-z_]+ +larder_[a-z0-9_]+ *\(/(/g' |
     grep -oE '\blarder_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u >"$scratch/declared"
 
 # Exported: the dynamic symbols that the library defines, less the version's own.
