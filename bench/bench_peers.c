@@ -6,6 +6,7 @@
  *   bench_peers [--full | --bars | --huge] [--peers NAME,NAME...] [--entries N --size BYTES]
  *               [--rounds N] [--window-ms N] [--hot-size BYTES] [--dir DIRECTORY] [--svg FILE]
  *
+ * The plot goes to peers.svg beside the program, or to FILE.
  * --bars measures what the library is held to, exits 0 all the same. --huge (as root) compares file
  * systems with and without huge pages, mounted in a namespace of its own. What cannot be run is
  * said, and why.
@@ -57,7 +58,7 @@ static const char php_script[] = PEER_SOURCE_DIR "/php_worker.php";
 /* "--name TEXT", else NULL. */
 static const char *text_option(int argc, char **argv, const char *name)
 {
-    for (int at = 1; at < argc; at++) {
+    for (int at = 1; at < argc && argv[at] != NULL; at++) {
         if (strcmp(argv[at], name) != 0)
             continue;
         if (at + 1 == argc) {
@@ -71,7 +72,7 @@ static const char *text_option(int argc, char **argv, const char *name)
 
 static bool flag_option(int argc, char **argv, const char *name)
 {
-    for (int at = 1; at < argc; at++) {
+    for (int at = 1; at < argc && argv[at] != NULL; at++) {
         if (strcmp(argv[at], name) == 0)
             return true;
     }
@@ -84,7 +85,7 @@ static void refuse_unknown(int argc, char **argv)
     static const char *const with_value[] = {"--peers",  "--entries",   "--size",
                                              "--rounds", "--window-ms", "--hot-size",
                                              "--dir",    "--svg",       NULL};
-    for (int at = 1; at < argc; at++) {
+    for (int at = 1; at < argc && argv[at] != NULL; at++) {
         bool known = false;
         for (size_t which = 0; flags[which] != NULL; which++)
             known |= strcmp(argv[at], flags[which]) == 0;
@@ -323,8 +324,10 @@ static void leave_places(void)
 
 static void draw(void)
 {
+    char beside[512];
+    built(beside, "peers.svg");
     if (settings.svg == NULL)
-        return;
+        settings.svg = beside;
     FILE *file = fopen(settings.svg, "we");
     test_check(file != NULL, "cannot write %s: %s", settings.svg, strerror(errno));
     result_plot(&result, file);

@@ -20,6 +20,7 @@
 enum {
     FILL_MS = 180000,
     ANSWER_MS = 30000,
+    WARM_NS = 400000000,
     LEAD_NS = 2000000, /* from the command to the start: all workers are awake by then */
     SETTLE_NS = 10000000,
     SETTLE_LONG_NS = 60000000, /* where the keys are others than before */
@@ -179,8 +180,11 @@ static bool measure_loop(struct drive_instance *instance)
 static bool warm(struct drive_instance *instance)
 {
     char answers[PEER_WORKERS][256];
-    return run(instance, "mean", "get", "uniform", PEER_WORKERS, 400000000, answers) &&
-           run(instance, "mean", "get", "zipf", PEER_WORKERS, 200000000, answers);
+    uint64_t window_ns = instance->setup.entries * 1000;
+    if (window_ns > WARM_NS)
+        window_ns = WARM_NS;
+    return run(instance, "mean", "get", "uniform", PEER_WORKERS, window_ns, answers) &&
+           run(instance, "mean", "get", "zipf", PEER_WORKERS, window_ns / 2, answers);
 }
 
 static bool fill(struct drive_instance *instance)

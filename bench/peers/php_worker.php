@@ -39,17 +39,29 @@ function mean_source(string $call): string
 {
     return 'return static function (array $keys, int &$at, int $start, int $end, $store, string $value) {
         $calls = 0; $misses = 0; $count = count($keys); $tenth = 0;
+        $all = 0; $all_ns = 0; $elapsed = 0;
         while (hrtime(true) < $start) {}
-        $began = hrtime(true);
+        $end += hrtime(true) - $start;
+        $lost = getrusage()["ru_nivcsw"];
         do {
+            $before = hrtime(true);
             for ($i = 0; $i < 64; $i++) {
                 ' . $call . '
                 if (++$at === $count) $at = 0;
             }
-            $calls += 64;
             $now = hrtime(true);
+            $all += 64;
+            $all_ns += $now - $before;
+            $lost_now = getrusage()["ru_nivcsw"];
+            if ($lost_now === $lost) {
+                $calls += 64;
+                $elapsed += $now - $before;
+            }
+            $lost = $lost_now;
         } while ($now < $end);
-        return sprintf("mean %d %d %d", $calls, $now - $began, $misses);
+        if ($calls < $all / 10) { $calls = $all; $elapsed = $all_ns; }
+        if ($misses > 0) $misses = intdiv($misses * $calls, $all);
+        return sprintf("mean %d %d %d", $calls, $elapsed, $misses);
     };';
 }
 
@@ -59,6 +71,7 @@ function times_source(string $call): string
         $misses = 0; $count = count($keys); $tenth = 0; $gets = []; $sets = [];
         while (hrtime(true) < $start) {}
         $before = hrtime(true);
+        $end += $before - $start;
         while ($before < $end) {
             $is_set = false;
             ' . $call . '

@@ -197,7 +197,7 @@ void result_plot(const struct result *result, FILE *file)
         "Bar: mean. Logarithmic axis, shorter is better. Zipf 0.99 where not said otherwise. One run, "
         "interleaved rounds, medians.");
     legend(file, 66);
-    for (unsigned at = 0; at < result->size_count; at++, y += row) {
+    for (unsigned at = 0; at < result->size_count; at++) {
         const struct result_size *size = &result->sizes[at];
         double x = MARGIN;
         row_title(title, size);
@@ -210,6 +210,7 @@ void result_plot(const struct result *result, FILE *file)
             draw_panel(file, result, size, &panels[panel], x, y + 26);
             x += PANEL_WIDTH;
         }
+        y += row;
     }
     fprintf(file, "</svg>\n");
 }

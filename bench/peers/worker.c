@@ -3,8 +3,6 @@
  * in PHP. The mean is taken without a timer between the calls, because a timer costs as much as a
  * small look-up; percentiles come from a pass of their own. It prints nothing itself.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -81,10 +80,21 @@ static inline const char *next_key(struct workload_stream *stream)
     return key;
 }
 
-static void wait_for(uint64_t start_ns)
+/* How often this process lost its processor without having asked for it. */
+static long preempted(void)
 {
-    while (now_ns() < start_ns) {
-    }
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_nivcsw : 0;
+}
+
+/* Until then, or later: a worker that was woken late still measures for as long. */
+static uint64_t wait_for(uint64_t start_ns)
+{
+    uint64_t now;
+    do {
+        now = now_ns();
+    } while (now < start_ns);
+    return now;
 }
 
 /* One call; misses are counted, a set that fails ends the pass. */
@@ -102,32 +112,55 @@ static inline bool one(int64_t (*get)(const char *, void *, size_t), bool is_set
     return true;
 }
 
+static bool some_calls(enum operation operation, struct workload_stream *stream, unsigned *tenth,
+                       uint64_t *misses)
+{
+    static uint64_t sum; /* so that the empty call is not for nothing */
+    int64_t (*get)(const char *, void *, size_t) = operation == EMPTY ? empty : peer->get;
+    for (unsigned at = 0; at < BETWEEN_LOOKS; at++) {
+        bool is_set = operation == SET;
+        if (operation == MIX && ++*tenth == 10) {
+            *tenth = 0;
+            is_set = true;
+        }
+        if (__builtin_expect(operation == EMPTY, 0))
+            sum += (uint64_t)get(next_key(stream), buffer, sizeof buffer);
+        else if (!one(get, is_set, next_key(stream), misses))
+            return false;
+    }
+    return true;
+}
+
+/* Calls among which the processor was given to somebody else measure the machine's other work:
+ * they are left out, unless they are nearly all there is. */
 static bool pass_mean(enum operation operation, struct workload_stream *stream, uint64_t start_ns,
                       uint64_t duration_ns, struct peer_mean *mean)
 {
-    int64_t (*get)(const char *, void *, size_t) = operation == EMPTY ? empty : peer->get;
-    uint64_t end_ns = start_ns + duration_ns, tenth = 0, now;
+    uint64_t calls = 0, elapsed_ns = 0, after;
+    unsigned tenth = 0;
     *mean = (struct peer_mean){0, 0, 0};
-    uint64_t ignored = 0, *misses = operation == EMPTY ? &ignored : &mean->misses;
-    wait_for(start_ns);
-    uint64_t began = now_ns();
+    uint64_t end_ns = wait_for(start_ns) + duration_ns;
+    long lost = preempted();
     do {
-        for (unsigned at = 0; at < BETWEEN_LOOKS; at++) {
-            bool is_set = operation == SET;
-            if (operation == MIX && ++tenth == 10) {
-                tenth = 0;
-                is_set = true;
-            }
-            if (__builtin_expect(operation == EMPTY, 0)) {
-                ignored += (uint64_t)get(next_key(stream), buffer, sizeof buffer);
-            } else if (!one(get, is_set, next_key(stream), misses)) {
-                return false;
-            }
+        uint64_t before = now_ns();
+        if (!some_calls(operation, stream, &tenth, &mean->misses))
+            return false;
+        after = now_ns();
+        calls += BETWEEN_LOOKS;
+        elapsed_ns += after - before;
+        long lost_now = preempted();
+        if (lost_now == lost) {
+            mean->calls += BETWEEN_LOOKS;
+            mean->elapsed_ns += after - before;
         }
-        mean->calls += BETWEEN_LOOKS;
-        now = now_ns();
-    } while (now < end_ns);
-    mean->elapsed_ns = now - began;
+        lost = lost_now;
+    } while (after < end_ns);
+    if (mean->calls < calls / 10) {
+        mean->calls = calls;
+        mean->elapsed_ns = elapsed_ns;
+    }
+    if (mean->misses > 0) /* as a share of the calls that count */
+        mean->misses = mean->misses * mean->calls / calls;
     return true;
 }
 
@@ -146,11 +179,10 @@ static bool pass_times(enum operation operation, struct workload_stream *stream,
                        uint64_t duration_ns, struct peer_times *times)
 {
     int64_t (*get)(const char *, void *, size_t) = operation == EMPTY ? empty : peer->get;
-    uint64_t end_ns = start_ns + duration_ns, tenth = 0;
+    uint64_t tenth = 0;
     size_t gets = 0, sets = 0;
     *times = (struct peer_times){.gets = 0};
-    wait_for(start_ns);
-    uint64_t before = now_ns();
+    uint64_t before = wait_for(start_ns), end_ns = before + duration_ns;
     while (before < end_ns && gets < SAMPLES_MAX && sets < SAMPLES_MAX) {
         bool is_set = operation == SET;
         if (operation == MIX && ++tenth == 10) {
