@@ -8,7 +8,7 @@
 #include "larder.h"
 #include "peer.h"
 
-enum { COLD_HOT_SIZE = 4096 };
+enum { COLD_HOT_SIZE = 65536 /* the least that a map takes */ };
 
 static larder *handle;
 static const char *directory;
@@ -75,7 +75,7 @@ const struct peer peer_larder = {.name = "larder",
                                  .close = close_store};
 
 const struct peer peer_larder_cold = {.name = "larder-cold",
-                                      .what = "larder with a hot set of one page",
+                                      .what = "larder with the smallest hot set: keys that were never hot",
                                       .open = open_cold,
                                       .get = get,
                                       .set = set,
