@@ -103,7 +103,9 @@ typedef struct larder_options { /* zero-initialise; unknown members must be 0, e
     int64_t write_wait_ms; /* how long a write waits for the gate; 0 = 50; at most 60,000 */
     uint32_t flags, mode;  /* mode: permissions of the map's directory if it is made; 0 = 0700 in
                               the user's own folder, else 2770 */
-    uint64_t reserved[8];
+    uint64_t max_entries;  /* the creator's choice: so many at most, the rest is evicted as from a
+                              full map; 0 = as many as fit. Tombstones do not count */
+    uint64_t reserved[7];
 } larder_options;
 
 /* Open the map NAME ([A-Za-z0-9_-][A-Za-z0-9._-]{0,62}), creating it unless LARDER_ATTACH. The same

@@ -52,7 +52,7 @@ static uint64_t pid_namespace(void)
 static uint64_t popularity_size(uint64_t map_size)
 {
     uint64_t size = CONTROL_BUCKETS;
-    while (size < map_size / 512 && size < (UINT64_C(16) << 20)) {
+    while (size < map_size / 128 && size < (UINT64_C(256) << 20)) {
         size *= 2;
     }
     return size;
@@ -99,7 +99,7 @@ int control_create(int directory, const struct control_settings *settings)
     (void)!getrandom(&unique, sizeof unique, GRND_NONBLOCK);
     (void)snprintf(name, sizeof name, "control.new-%d-%" PRIx64, (int)getpid(), unique);
     uint64_t popularity = popularity_size(settings->map_size);
-    size_t size = sizeof(struct control) + (size_t)popularity;
+    size_t size = sizeof(struct control) + control_tail(popularity);
     int result = LARDER_OK;
     struct control *control = MAP_FAILED;
     int file = openat(directory, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -176,7 +176,8 @@ static int examine(const struct control *control, size_t size, bool *replaceable
     }
     uint64_t popularity = control->popularity_size;
     if (control->segment_size != size || popularity < CONTROL_BUCKETS ||
-        (popularity & (popularity - 1)) != 0 || size - sizeof *control != popularity) {
+        (popularity & (popularity - 1)) != 0 || popularity > size ||
+        size - sizeof *control != control_tail(popularity)) {
         return error_set(LARDER_EFORMAT, "the control segment has %zu bytes and claims %" PRIu64,
                          size, control->segment_size);
     }

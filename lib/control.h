@@ -18,6 +18,7 @@
 
 #include "events.h"
 #include "gate.h"
+#include "ghosts.h"
 #include "larder.h"
 #include "lease.h"
 #include "notify.h"
@@ -30,6 +31,7 @@ enum {
     CONTROL_BUCKETS = 4096,     /* of key hashes: floors and barriers */
     CONTROL_PENDING_ROWS = 256, /* invalidations refused by a busy gate */
     CONTROL_PENDING_WORDS = CONTROL_PENDING_ROWS / 64,
+    CONTROL_WALK_FORM = 512,
     CONTROL_PENDING_KEY = 992,  /* longest key of such a row; a longer one raises its barrier */
     CONTROL_STATS_SLOTS = 1024, /* processes; slot 0 collects those that ended */
     CONTROL_MAX_READERS = 1024
@@ -54,13 +56,23 @@ struct ledger {
     _Atomic uint64_t transaction; /* 0 while it is written */
     uint64_t next_row;            /* of the log; never reused */
     uint64_t next_chunk;          /* never reused */
-    uint64_t hand;                /* row where eviction goes on */
+    uint64_t hand;                /* row where the eviction of the main queue goes on */
     uint64_t values;              /* entries that are values or negatives */
     uint64_t tombstones;
     uint64_t dirty;
     uint64_t reserved;
     struct control_position position;
-    uint8_t padding[120];
+
+    /* eviction, see evict.h */
+    uint64_t small_hand;        /* rows from here on are the first queue's; 0: nothing went yet */
+    uint64_t small;             /* values among these rows */
+    uint64_t returned;          /* of them, those with RECORD_RETURNED */
+    uint64_t ghosts;            /* how many were ever remembered */
+    int64_t earliest_expiry_ms; /* no entry expires before; INT64_MAX: none does */
+    int64_t walk_earliest_ms;   /* the same of what the current walk has passed */
+    uint64_t swept_barrier;     /* what barriers up to it made dead is gone */
+    uint64_t walk_barrier;      /* the same once the current walk is through */
+    uint8_t padding[56];
 };
 static_assert(sizeof(struct ledger) == 256, "MAP_FORMAT");
 
@@ -70,7 +82,8 @@ struct control_life {
     _Atomic uint64_t generation;
     _Atomic uint64_t map_size, max_value; /* bytes */
     _Atomic uint64_t hot_size;            /* bytes of the hot set; 0: there is none */
-    uint8_t padding0[32];
+    _Atomic uint64_t max_entries;         /* 0: as many as fit */
+    uint8_t padding0[24];
 
     /* written by every transaction */
     _Atomic uint64_t announced; /* the number of the transaction that is about to begin, or is on */
@@ -145,6 +158,20 @@ struct pending_row {
 };
 static_assert(sizeof(struct pending_row) == 1024, "MAP_FORMAT");
 
+/* Where the walk that looks for expired entries goes on: a key form. Written inside the gate, not
+ * part of any transaction: a torn one only makes the walk begin elsewhere. */
+struct evict_walk {
+    _Atomic uint32_t size; /* 0: at the first entry */
+    uint8_t form[CONTROL_WALK_FORM];
+};
+static_assert(sizeof(struct evict_walk) == 516, "MAP_FORMAT");
+
+/* Behind the popularity bytes: a ghost slot for every two of them. */
+static inline size_t control_tail(uint64_t popularity)
+{
+    return (size_t)popularity + (size_t)(popularity / 2) * sizeof(ghost_slot);
+}
+
 struct control {
     /* identity: written before the file is published, then constant */
     uint64_t magic;
@@ -192,8 +219,12 @@ struct control {
     struct event_ring events;
     _Alignas(64) struct lease_table leases;
     struct notify_table notify;
-    _Atomic uint8_t popularity[]; /* popularity_size, a power of two */
+    _Alignas(64) struct evict_walk evict_walk;
+    _Alignas(64) _Atomic uint8_t popularity[]; /* popularity_size, a power of two; ghosts behind */
 };
+static_assert(sizeof(ghost_slot) == 4, "MAP_FORMAT");
+static_assert(offsetof(struct control, evict_walk) % 64 == 0, "MAP_FORMAT");
+static_assert(offsetof(struct control, popularity) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, generation) == 128, "MAP_FORMAT");
 static_assert(offsetof(struct control, clock) == 192, "MAP_FORMAT");
 static_assert(offsetof(struct control, write_gate) == 256, "MAP_FORMAT");
@@ -203,7 +234,7 @@ static_assert(offsetof(struct control, stats) == 1792, "MAP_FORMAT");
 static_assert(offsetof(struct control, events) % 64 == 0, "MAP_FORMAT");
 
 struct control_settings {
-    uint64_t map_size, max_value, hot_size;
+    uint64_t map_size, max_value, hot_size, max_entries;
     uint32_t flags, mode;
 };
 
@@ -245,6 +276,12 @@ void ledger_write(struct control_life *life, const struct ledger *ledger);
 static inline size_t control_bucket(uint64_t hash)
 {
     return (size_t)(hash >> 52) & (CONTROL_BUCKETS - 1);
+}
+
+/* Popularity bytes of a segment of that size, whatever it says of itself. */
+static inline uint64_t control_popularity(size_t segment_size)
+{
+    return (segment_size - sizeof(struct control)) / 3;
 }
 
 #endif

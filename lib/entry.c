@@ -10,6 +10,7 @@
 #include "chunks.h"
 #include "clock.h"
 #include "error.h"
+#include "evict.h"
 #include "removal.h"
 #include "writer.h"
 
@@ -66,6 +67,7 @@ static void count(struct ledger *ledger, const struct record_header *header, int
     if ((header->flags & RECORD_DIRTY) != 0) {
         ledger->dirty += step;
     }
+    evict_count(ledger, header, by);
 }
 
 uint64_t entry_tombstone_cap(const struct store *store)
@@ -174,6 +176,12 @@ static int replace(struct writer *writer, const struct key *key, const struct re
     /* A dirty entry waits in the log already; one that is not to travel needs no new place. */
     bool keep_row = !dirty || (before.header.flags & RECORD_DIRTY) != 0;
     record->header.row = keep_row ? before.header.row : writer->ledger.next_row++;
+    record->header.flags &= (uint8_t)~RECORD_RETURNED;
+    if (record->header.kind != RECORD_DELETED && before.header.kind != RECORD_DELETED &&
+        (keep_row ? (before.header.flags & RECORD_RETURNED) != 0
+                  : evict_is_proved(&writer->ledger, &before.header))) {
+        record->header.flags |= RECORD_RETURNED;
+    }
     struct encoded encoded;
     if (encode(t, record, key->hash, &encoded) == LARDER_OK) {
         (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
@@ -186,6 +194,7 @@ static int replace(struct writer *writer, const struct key *key, const struct re
         (void)store_log_append(t, record->header.row, key->form, key->form_size);
     }
     count(&writer->ledger, &record->header, 1);
+    evict_note_expiry(&writer->ledger, evict_end_of_life(record));
     return t->error;
 }
 
@@ -198,6 +207,9 @@ static int upsert(struct writer *writer, const struct key *key, struct record *r
     void *room;
     hotset_prefetch(&t->store->hot, key->hash);
     furnish(writer, key, record, value);
+    if (record->header.kind != RECORD_DELETED && evict_returns(writer, key)) {
+        record->header.flags |= RECORD_RETURNED;
+    }
     int result =
         store_entry_insert(t, key->form, key->form_size, record_size(record), &room, &existing);
     *inserted = result == LARDER_OK;
@@ -208,6 +220,8 @@ static int upsert(struct writer *writer, const struct key *key, struct record *r
         keep_copy(writer, key, record, room, record_size(record));
         (void)store_log_append(t, record->header.row, key->form, key->form_size);
         count(&writer->ledger, &record->header, 1);
+        evict_note_expiry(&writer->ledger, evict_end_of_life(record));
+        evict_forget_hits(t->store, key->hash);
         return t->error;
     }
     if (result != LARDER_EXISTS) {
@@ -342,6 +356,7 @@ int entry_reseal(struct writer *writer, const struct key *key, const struct reco
         free(encoded.memory);
         count(&writer->ledger, &before, -1);
         count(&writer->ledger, &changed->header, 1);
+        evict_note_expiry(&writer->ledger, evict_end_of_life(changed));
     }
     return t->error;
 }
@@ -351,6 +366,9 @@ int entry_requeue(struct writer *writer, const struct key *key, const struct rec
     struct record moved = *old;
     struct transaction *t = &writer->transaction;
     uint64_t before = old->header.row;
+    if (moved.header.kind != RECORD_DELETED && evict_is_proved(&writer->ledger, &old->header)) {
+        moved.header.flags |= RECORD_RETURNED;
+    }
     moved.header.row = writer->ledger.next_row++;
     moved.header.flags |= RECORD_DIRTY;
     moved.acked_ms = 0;

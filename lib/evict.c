@@ -1,19 +1,31 @@
-/* evict.c: the hand that makes room.
+/* evict.c: making room: the two hands over the log, and the walk for what nobody can read any more.
+ * evict.h says how the queues lie. Called inside a write, by whoever needs room and by the janitor.
  */
 #include "evict.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "clock.h"
 #include "error.h"
 #include "format.h"
+#include "removal.h"
 
 enum {
-    LOOKS_PER_EVICTION = 16, /* rows looked at for each entry that may go */
-    LOOKS_LEAST = 256,
+    LOOKS_LEAST = 256,     /* rows that one eviction looks at before it takes what is next */
+    LOOKS_FORCED = 64,     /* of these only tombstones are spared */
     PAGES_PER_STEP = 2048, /* of values in chunks: a step holds the gate */
-    RECOUNT_EVERY = 16     /* entries between two counts of pages */
+    RECOUNT_EVERY = 16,    /* entries between two counts of pages */
+    SHARE = 7,             /* the first queue is that part of the entries */
+    PROMOTE_AT = 2,        /* hits that prove an entry */
+    GHOSTS_MORE = 8,       /* ghosts: as many as there are entries, and that part more */
+    JUMP_MOST = 2048,      /* rows of the first queue after it grew unwatched */
+    WALK_ENTRIES = 64,     /* looked at by one step of the walk for the dead */
+    WALK_REMOVALS = 16
 };
+
+/* ---- Room -------------------------------------------------------------------------------------
+ */
 
 uint64_t evict_reserve(const struct control_life *life)
 {
@@ -31,96 +43,467 @@ bool evict_fits(struct writer *writer, uint64_t need)
     return store_used_pages(&writer->transaction) + need + reserve <= store->max_pages;
 }
 
-/* Whether the key was asked for since this was last asked: in the tree, or in the hot set, whose
- * hits leave no other mark. */
-static bool was_asked_for(const struct store *store, const struct key *key)
+/* ---- What the ledger knows ---------------------------------------------------------------------
+ */
+
+void evict_count(struct ledger *ledger, const struct record_header *header, int64_t by)
 {
-    struct hotset_key hot = {.hash = key->hash, .data = key->data, .size = key->size};
-    _Atomic uint8_t *popularity = evict_popularity(store, key->hash);
-    bool asked = hotset_age(&store->hot, &hot) > 0;
-    if (atomic_load_explicit(popularity, memory_order_relaxed) != 0) {
-        atomic_store_explicit(popularity, 0, memory_order_relaxed);
-        asked = true;
+    uint64_t step = (uint64_t)by; /* wraps like the counters do */
+    if (header->kind != RECORD_DELETED && header->row >= ledger->small_hand) {
+        ledger->small += step;
+        ledger->returned += (header->flags & RECORD_RETURNED) != 0 ? step : 0;
     }
-    return asked;
 }
 
-/* Whether the entry of a row goes. It is removed here. */
-static bool judge(struct writer *writer, uint64_t row, const larder_bytes *form, size_t *chunks)
+bool evict_returns(struct writer *writer, const struct key *key)
+{
+    const struct ledger *ledger = &writer->ledger;
+    return ledger->ghosts != 0 && ghosts_take(writer->transaction.store, key->hash, ledger->ghosts,
+                                              ledger->values + ledger->values / GHOSTS_MORE);
+}
+
+/* Entries that the first queue may have. */
+static uint64_t share(const struct ledger *ledger)
+{
+    return ledger->values >= SHARE ? ledger->values / SHARE : 1;
+}
+
+/* Entries that it has to prove. */
+static uint64_t waiting(const struct ledger *ledger)
+{
+    return ledger->small - ledger->returned;
+}
+
+/* ---- Popularity --------------------------------------------------------------------------------
+ */
+
+/* Hits are counted in two places: those that the tree answered in the popularity bytes, those that
+ * the hot set answered beside its copies. */
+static struct hotset_key hot_key(const struct key *key)
+{
+    return (struct hotset_key){.hash = key->hash, .data = key->data, .size = key->size};
+}
+
+/* Whether the key was asked for as often as an entry must be to stay; if so its hits are used up.
+ */
+static bool proved(const struct store *store, const struct key *key)
+{
+    struct hotset_key hot = hot_key(key);
+    unsigned hits = atomic_load_explicit(evict_popularity(store, key->hash), memory_order_relaxed);
+    hits += hits < PROMOTE_AT ? hotset_age(&store->hot, &hot) : 0;
+    if (hits >= PROMOTE_AT) {
+        evict_forget_hits(store, key->hash);
+    }
+    return hits >= PROMOTE_AT;
+}
+
+/* Whether the key was asked for; some of that is used up: one of the tree's, else half of the hot
+ * set's. */
+static bool age(const struct store *store, const struct key *key)
+{
+    _Atomic uint8_t *popularity = evict_popularity(store, key->hash);
+    uint8_t count = atomic_load_explicit(popularity, memory_order_relaxed);
+    if (count > 0) { /* a hit that comes in between is lost: it was one of several */
+        atomic_store_explicit(popularity, (uint8_t)(count - 1), memory_order_relaxed);
+        return true;
+    }
+    struct hotset_key hot = hot_key(key);
+    return hotset_age(&store->hot, &hot) > 0;
+}
+
+/* ---- Removing ----------------------------------------------------------------------------------
+ */
+
+/* The barrier under which an entry is dead, or 0. */
+static uint64_t dead_by_barrier(struct control *control, uint64_t hash, const struct record *record)
+{
+    if (record->header.clock > atomic_load(&control->barrier_max)) {
+        return 0;
+    }
+    uint64_t barrier = removal_barrier(control, hash);
+    return record->header.clock <= barrier ? barrier : 0;
+}
+
+int evict_remove(struct writer *writer, const struct key *key, const struct record *record,
+                 enum evict_cause cause)
+{
+    struct stats_slot *stats = map_stats(writer->map);
+    uint32_t before = writer->cause;
+    int result;
+    if (cause == EVICT_DEAD) { /* as if it had been deleted then: that travels, too */
+        larder_version version = {.clock = dead_by_barrier(writer->control, key->hash, record),
+                                  .node = atomic_load(&writer->control->node)};
+        writer->cause = LARDER_CAUSE_DEAD;
+        result = entry_delete(writer, key, record, version);
+    } else {
+        writer->cause = cause == EVICT_SMALL  ? LARDER_CAUSE_SMALL
+                        : cause == EVICT_MAIN ? LARDER_CAUSE_MAIN
+                                              : LARDER_CAUSE_NONE;
+        result = entry_drop(writer, key, record);
+    }
+    writer->cause = before;
+    if (result != LARDER_OK) {
+        return result;
+    }
+    switch (cause) {
+    case EVICT_EXPIRED:
+        stats_count(stats, STATS_EXPIRATIONS);
+        stats_count(stats, STATS_RECLAIMED_EXPIRED);
+        break;
+    case EVICT_DEAD:
+        stats_count(stats, STATS_RECLAIMED_DEAD);
+        break;
+    default:
+        stats_count(stats, STATS_EVICTIONS);
+        stats_count(stats, cause == EVICT_SMALL ? STATS_EVICTED_SMALL : STATS_EVICTED_MAIN);
+    }
+    return LARDER_OK;
+}
+
+/* ---- The hands ---------------------------------------------------------------------------------
+ */
+
+/* What stands behind a row. */
+struct candidate {
+    struct record record;
+    struct key key;
+    void *memory; /* of a long key */
+};
+
+enum step { STEP_PASSED, STEP_GONE };
+
+/* Whether a value of ours stands there; rows that nothing names are removed. */
+static bool read_row(struct writer *writer, uint64_t row, const larder_bytes *form,
+                     struct candidate *candidate)
 {
     struct transaction *t = &writer->transaction;
-    struct record record;
     larder_bytes bytes;
-    struct key key;
-    void *memory = NULL;
-    bool gone = false;
-
+    candidate->memory = NULL;
     int result = store_entry_get(t, form->data, form->size, &bytes);
-    if (result != LARDER_OK || !record_decode(bytes.data, bytes.size, &record) ||
-        record.header.row != row) {
-        if (result >= 0) { /* a row that nothing names: not ours to keep, nor to find again */
+    if (result != LARDER_OK || !record_decode(bytes.data, bytes.size, &candidate->record) ||
+        candidate->record.header.row != row) {
+        if (result >= 0) { /* not ours to keep, nor to find again */
             (void)store_log_delete(t, row);
         }
         return false;
     }
-    if (record.header.kind == RECORD_DELETED) {
-        return false; /* the janitor's */
+    return candidate->record.header.kind != RECORD_DELETED && /* those are the janitor's */
+           entry_key(form, &candidate->record, &candidate->key, &candidate->memory) == LARDER_OK;
+}
+
+/* Why it must go whatever its popularity; false: it need not. */
+static bool useless(struct writer *writer, const struct candidate *candidate,
+                    enum evict_cause *cause)
+{
+    *cause = dead_by_barrier(writer->control, candidate->key.hash, &candidate->record) != 0
+                 ? EVICT_DEAD
+                 : EVICT_EXPIRED;
+    return *cause == EVICT_DEAD || clock_expired(evict_end_of_life(&candidate->record));
+}
+
+static enum step remove_candidate(struct writer *writer, const struct candidate *candidate,
+                                  enum evict_cause cause, uint64_t *pages)
+{
+    size_t chunks = candidate->record.chunk_count;
+    if (evict_remove(writer, &candidate->key, &candidate->record, cause) != LARDER_OK) {
+        return STEP_PASSED;
     }
-    if (entry_key(form, &record, &key, &memory) != LARDER_OK) {
+    *pages += 1 + chunks;
+    return STEP_GONE;
+}
+
+/* The small hand passes one row. */
+static enum step step_small(struct writer *writer, bool forced, uint64_t *pages)
+{
+    struct ledger *ledger = &writer->ledger;
+    struct store *store = writer->transaction.store;
+    struct candidate candidate;
+    uint64_t row;
+    larder_bytes form;
+    enum step step = STEP_PASSED;
+    enum evict_cause cause;
+    int result = store_log_next(&writer->transaction, ledger->small_hand, &row, &form);
+    if (result == LARDER_MISS) { /* past the newest: nothing is waiting */
+        ledger->small_hand = ledger->next_row;
+        ledger->small = ledger->returned = 0;
+    }
+    if (result != LARDER_OK) {
+        return STEP_PASSED;
+    }
+    bool value = read_row(writer, row, &form, &candidate);
+    if (value) {
+        evict_count(ledger, &candidate.record.header, -1);
+    }
+    ledger->small_hand = row + 1;
+    if (!value) {
+        return STEP_PASSED;
+    }
+    if (useless(writer, &candidate, &cause)) {
+        step = remove_candidate(writer, &candidate, cause, pages);
+    } else if ((candidate.record.header.flags & RECORD_RETURNED) != 0) {
+        /* main since it came */
+    } else if (forced || !proved(store, &candidate.key)) {
+        step = remove_candidate(writer, &candidate, EVICT_SMALL, pages);
+        if (step == STEP_GONE) {
+            ghosts_add(store, candidate.key.hash, ++ledger->ghosts);
+        }
+    }
+    free(candidate.memory);
+    return step;
+}
+
+/* Whether a row's popularity spares it, seen from the row alone: most are passed without looking at
+ * the entry, which would be another descent. Long keys stand in their records. */
+static bool spared_at_sight(const struct store *store, const larder_bytes *form)
+{
+    struct key key;
+    if (form->size < 2 || form->size >= KEY_FORM_MAX) {
         return false;
     }
-    bool expired = clock_expired(record.expires_at_ms);
-    if (!expired && was_asked_for(t->store, &key)) {
-        gone = false;
-    } else if (entry_drop(writer, &key, &record) == LARDER_OK) {
-        *chunks = record.chunk_count;
-        stats_count(map_stats(writer->map), expired ? STATS_EXPIRATIONS : STATS_EVICTIONS);
-        gone = true;
+    key.data = (const uint8_t *)form->data + 1;
+    key.size = form->size - 1;
+    key.hash = key_hash(key.data, key.size);
+    return age(store, &key);
+}
+
+/* The main hand passes one row, or turns at the end of its queue. */
+static enum step step_main(struct writer *writer, bool forced, uint64_t *pages)
+{
+    struct ledger *ledger = &writer->ledger;
+    struct store *store = writer->transaction.store;
+    struct candidate candidate;
+    uint64_t row;
+    larder_bytes form;
+    enum step step = STEP_PASSED;
+    enum evict_cause cause;
+    int result = store_log_next(&writer->transaction, ledger->hand, &row, &form);
+    if (result == LARDER_MISS || (result == LARDER_OK && row >= ledger->small_hand)) {
+        ledger->hand = 0;
+        return STEP_PASSED;
     }
-    free(memory);
+    if (result != LARDER_OK) {
+        return STEP_PASSED;
+    }
+    ledger->hand = row + 1;
+    if ((!forced && spared_at_sight(store, &form)) || !read_row(writer, row, &form, &candidate)) {
+        return STEP_PASSED;
+    }
+    if (useless(writer, &candidate, &cause)) {
+        step = remove_candidate(writer, &candidate, cause, pages);
+    } else if (forced || !candidate.key.is_long || !age(store, &candidate.key)) {
+        step = remove_candidate(writer, &candidate, EVICT_MAIN, pages);
+    }
+    free(candidate.memory);
+    return step;
+}
+
+/* The first queue grew while nothing had to go: what is beyond its share need not be proved. */
+static void jump(struct writer *writer)
+{
+    struct ledger *ledger = &writer->ledger;
+    uint64_t left = share(ledger), row, at = UINT64_MAX;
+    left = left < JUMP_MOST ? left : JUMP_MOST;
+    struct ledger counted = {.small_hand = 0};
+    larder_bytes form, bytes;
+    struct record record;
+    for (size_t looks = 2 * JUMP_MOST; looks > 0 && waiting(&counted) < left; looks--) {
+        if (store_log_previous(&writer->transaction, at, &row, &form) != LARDER_OK ||
+            row < ledger->small_hand) {
+            return; /* it is shorter than the ledger says: the hand finds out */
+        }
+        at = row;
+        if (store_entry_get(&writer->transaction, form.data, form.size, &bytes) == LARDER_OK &&
+            record_decode(bytes.data, bytes.size, &record) && record.header.row == row) {
+            evict_count(&counted, &record.header, 1);
+        }
+    }
+    ledger->small_hand = at;
+    ledger->small = counted.small;
+    ledger->returned = counted.returned;
+}
+
+/* Evict one entry. False: none was found within a bounded walk. */
+static bool evict_one(struct writer *writer, uint64_t *pages)
+{
+    const struct ledger *ledger = &writer->ledger;
+    if (waiting(ledger) > 2 * share(ledger) + 1) {
+        jump(writer);
+    }
+    for (size_t looks = 0; looks < LOOKS_LEAST + LOOKS_FORCED; looks++) {
+        if (writer->transaction.error != LARDER_OK || ledger->values == 0) {
+            return false;
+        }
+        bool forced = looks >= LOOKS_LEAST; /* everybody was asked for: the next one goes */
+        bool small = waiting(ledger) > share(ledger) || ledger->small >= ledger->values;
+        enum step step =
+            small ? step_small(writer, forced, pages) : step_main(writer, forced, pages);
+        if (step == STEP_GONE) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- The walk for what nobody can read any more -------------------------------------------------
+ */
+
+struct walk {
+    struct control *control;
+    int64_t earliest_ms; /* of those that are left */
+    size_t found;
+    struct walk_found {
+        size_t size;
+        uint8_t form[KEY_FORM_MAX];
+    } dead[WALK_REMOVALS];
+    size_t last_size; /* where it ended */
+    uint8_t last[KEY_FORM_MAX];
+};
+
+static bool visit(void *context, const larder_bytes *form, const larder_bytes *bytes)
+{
+    struct walk *walk = context;
+    struct record record;
+    if (form->size < 2 || form->size > KEY_FORM_MAX) {
+        return false;
+    }
+    memcpy(walk->last, form->data, form->size);
+    walk->last_size = form->size;
+    if (!record_decode(bytes->data, bytes->size, &record) || record.header.kind == RECORD_DELETED) {
+        return true;
+    }
+    int64_t end_ms = evict_end_of_life(&record);
+    bool dead = clock_expired(end_ms);
+    if (!dead && record.header.clock <= atomic_load(&walk->control->barrier_max)) {
+        uint64_t hash = record.long_key != NULL
+                            ? key_hash(record.long_key, record.long_key_size)
+                            : key_hash((const uint8_t *)form->data + 1, form->size - 1);
+        dead = dead_by_barrier(walk->control, hash, &record) != 0;
+    }
+    if (dead) {
+        struct walk_found *found = &walk->dead[walk->found++];
+        memcpy(found->form, form->data, form->size);
+        found->size = form->size;
+        return walk->found < WALK_REMOVALS;
+    }
+    walk->earliest_ms = end_ms < walk->earliest_ms ? end_ms : walk->earliest_ms;
+    return true;
+}
+
+/* Where the last walk ended; what it says is checked, because a process may have died writing it.
+ */
+static size_t walk_position(struct control *control, uint8_t form[KEY_FORM_MAX])
+{
+    size_t size = atomic_load_explicit(&control->evict_walk.size, memory_order_relaxed);
+    if (size < 2 || size > KEY_FORM_MAX || control->evict_walk.form[0] != KEY_TAG) {
+        form[0] = KEY_TAG;
+        return 0;
+    }
+    memcpy(form, control->evict_walk.form, size);
+    return size;
+}
+
+static void keep_position(struct control *control, const struct walk *walk)
+{
+    atomic_store_explicit(&control->evict_walk.size, 0, memory_order_relaxed);
+    memcpy(control->evict_walk.form, walk->last, walk->last_size);
+    atomic_store_explicit(&control->evict_walk.size, (uint32_t)walk->last_size,
+                          memory_order_release);
+}
+
+static size_t remove_found(struct writer *writer, const struct walk *walk, uint64_t *pages)
+{
+    struct transaction *t = &writer->transaction;
+    struct candidate candidate;
+    enum evict_cause cause;
+    larder_bytes bytes;
+    size_t gone = 0;
+    for (size_t i = 0; i < walk->found && t->error == LARDER_OK; i++) {
+        larder_bytes form = {walk->dead[i].form, walk->dead[i].size};
+        candidate.memory = NULL;
+        if (store_entry_get(t, form.data, form.size, &bytes) == LARDER_OK &&
+            record_decode(bytes.data, bytes.size, &candidate.record) &&
+            entry_key(&form, &candidate.record, &candidate.key, &candidate.memory) == LARDER_OK &&
+            useless(writer, &candidate, &cause) &&
+            remove_candidate(writer, &candidate, cause, pages) == STEP_GONE) {
+            gone++;
+        }
+        free(candidate.memory);
+    }
     return gone;
+}
+
+/* One step of it, where anything can have expired or died since the last walk was through. */
+static size_t reclaim(struct writer *writer, uint64_t *pages)
+{
+    struct ledger *ledger = &writer->ledger;
+    uint64_t barrier = atomic_load(&writer->control->barrier_max);
+    if (!clock_expired(ledger->earliest_expiry_ms) && barrier <= ledger->swept_barrier) {
+        return 0;
+    }
+    struct walk walk;
+    uint8_t from[KEY_FORM_MAX];
+    size_t size = walk_position(writer->control, from);
+    if (size == 0) { /* a new one */
+        ledger->walk_earliest_ms = CLOCK_NEVER;
+        ledger->walk_barrier = barrier;
+    }
+    walk.control = writer->control;
+    walk.earliest_ms = ledger->walk_earliest_ms;
+    walk.found = walk.last_size = 0;
+    int result = store_entry_walk(&writer->transaction, from, size == 0 ? 1 : size, size != 0,
+                                  WALK_ENTRIES, visit, &walk);
+    if (result < 0) {
+        return 0;
+    }
+    ledger->walk_earliest_ms = walk.earliest_ms;
+    if (result == LARDER_MISS) { /* it is through */
+        ledger->earliest_expiry_ms = ledger->walk_earliest_ms;
+        ledger->swept_barrier = ledger->walk_barrier;
+        walk.last_size = 0;
+    }
+    keep_position(writer->control, &walk);
+    return remove_found(writer, &walk, pages);
+}
+
+/* ---- For others --------------------------------------------------------------------------------
+ */
+
+static void keep_hands(struct writer *writer, const struct ledger *before)
+{
+    /* so that they move on, even if all they saw was spared */
+    if (!writer->transaction.changed && memcmp(before, &writer->ledger, sizeof *before) != 0) {
+        (void)store_touch(&writer->transaction);
+    }
 }
 
 size_t evict_some(struct writer *writer, uint64_t need, size_t max)
 {
-    struct transaction *t = &writer->transaction;
-    size_t looks = LOOKS_LEAST + max * LOOKS_PER_EVICTION;
-    size_t gone = 0;
-    uint64_t freed = 0;
-    uint64_t hand = writer->ledger.hand;
-    bool wrapped = false;
+    struct ledger before = writer->ledger;
+    uint64_t pages = 0;
     writer->nothing_left = false;
-    while (gone < max && freed < PAGES_PER_STEP && looks-- > 0 && t->error == LARDER_OK) {
-        uint64_t row;
-        larder_bytes form;
-        int result = store_log_next(t, writer->ledger.hand, &row, &form);
-        if (result == LARDER_MISS) {
-            if (wrapped && gone == 0) {
-                writer->nothing_left = true; /* twice round */
-                break;
-            }
-            wrapped = true;
-            writer->ledger.hand = 0;
-            continue;
-        }
-        if (result != LARDER_OK) {
+    size_t gone = reclaim(writer, &pages);
+    bool fits = gone > 0 && evict_fits(writer, need);
+    while (!fits && gone < max && pages < PAGES_PER_STEP) {
+        uint64_t had = pages;
+        if (!evict_one(writer, &pages)) {
             break;
         }
-        writer->ledger.hand = row + 1;
-        size_t chunks = 0;
-        if (judge(writer, row, &form, &chunks)) {
-            gone++;
-            freed += 1 + chunks;
-            if ((chunks > 0 || gone % RECOUNT_EVERY == 0) && evict_fits(writer, need)) {
-                break;
-            }
+        gone++;
+        fits = (pages - had > 1 || gone % RECOUNT_EVERY == 0) && evict_fits(writer, need);
+    }
+    writer->nothing_left = gone == 0 && writer->ledger.values == 0;
+    keep_hands(writer, &before);
+    return gone;
+}
+
+void evict_excess(struct writer *writer)
+{
+    uint64_t most =
+        atomic_load_explicit(&writer->transaction.store->life->max_entries, memory_order_relaxed);
+    uint64_t pages = 0;
+    while (most != 0 && writer->ledger.values > most && pages < PAGES_PER_STEP) {
+        if (reclaim(writer, &pages) == 0 && !evict_one(writer, &pages)) {
+            break;
         }
     }
-    if (writer->ledger.hand >= writer->ledger.next_row) {
-        writer->ledger.hand = 0; /* past the newest: the oldest is next, not the one that comes */
-    }
-    if (writer->ledger.hand != hand && !t->changed) {
-        (void)store_touch(t); /* so that the hand moves on, even if all it saw was spared */
-    }
-    return gone;
 }

@@ -1,6 +1,18 @@
-/* evict.h: making room. SIEVE (Zhang et al., NSDI 2024) over the log: rows stand in order of
- * insertion, a hand moves from the oldest towards the newest, takes what was not asked for since it
- * last passed and spares the rest; a hit moves nothing, it sets one byte.
+/* evict.h: making room. The log is one queue in order of insertion, and nothing is ever moved in
+ * it:
+ *
+ *   oldest [ main queue: rows below small_hand ][ first queue: about the newest seventh ] newest
+ *              ^ hand, goes round                 ^ small_hand, follows
+ *
+ * What the small hand passes was asked for twice meanwhile, and stays where it is: from then on it
+ * is main; or it leaves, and its key is remembered as a ghost (ghosts.h). A key that comes back
+ * while it is a ghost is not put to the test again (RECORD_RETURNED). The hand goes over the main
+ * queue as SIEVE's does (Zhang et al., NSDI 2024), with counters of two bits: S3-FIFO (Yang et al.,
+ * SOSP 2023) without its moves. A hit moves nothing either: it raises one byte, and only up to 3.
+ * doc/decisions/012 has the figures.
+ *
+ * Ahead of all that go entries that have expired or that something made dead. Both hands are in the
+ * ledger: they move with the transaction that moved them or not at all.
  */
 #ifndef LARDER_LIB_EVICT_H
 #define LARDER_LIB_EVICT_H
@@ -11,6 +23,16 @@
 
 #include "control.h"
 #include "writer.h"
+
+enum { EVICT_POPULARITY_MOST = 3 };
+
+/* Why an entry goes. */
+enum evict_cause {
+    EVICT_SMALL,   /* for room, from the first queue */
+    EVICT_MAIN,    /* for room, from the main queue */
+    EVICT_EXPIRED, /* it had expired, and somebody came across it */
+    EVICT_DEAD     /* a barrier made it dead */
+};
 
 /* Pages that must stay free: what one transaction frees the second after it can use, so two of the
  * largest must fit meanwhile. */
@@ -23,20 +45,80 @@ bool evict_fits(struct writer *writer, uint64_t need);
  * many entries went. */
 size_t evict_some(struct writer *writer, uint64_t need, size_t max);
 
+/* Where the map has a capacity in entries and this write went beyond it: evict what is too much. */
+void evict_excess(struct writer *writer);
+
+/* The one way by which eviction removes an entry. */
+int evict_remove(struct writer *writer, const struct key *key, const struct record *record,
+                 enum evict_cause cause);
+
+/* For entry.c: what it counts in the ledger, by = 1 or -1. */
+void evict_count(struct ledger *ledger, const struct record_header *header, int64_t by);
+
+/* For entry.c: whether a key that comes in is spared the first queue, because it left it shortly
+ * before. To be asked once an insertion: the ghost is forgotten. */
+bool evict_returns(struct writer *writer, const struct key *key);
+
+/* For entry.c: whether a value that is written anew, and moves to the end of the log, has been
+ * through the first queue already. */
+static inline bool evict_is_proved(const struct ledger *ledger, const struct record_header *old)
+{
+    return (old->flags & RECORD_RETURNED) != 0 || old->row < ledger->small_hand;
+}
+
+/* When an entry is of no use to anybody any more. */
+static inline int64_t evict_end_of_life(const struct record *record)
+{
+    return record->stale_until_ms > record->expires_at_ms ? record->stale_until_ms
+                                                          : record->expires_at_ms;
+}
+
+/* For entry.c: an entry that ends then comes in. */
+static inline void evict_note_expiry(struct ledger *ledger, int64_t expires_at_ms)
+{
+    if (expires_at_ms < ledger->earliest_expiry_ms) {
+        ledger->earliest_expiry_ms = expires_at_ms;
+    }
+    if (expires_at_ms < ledger->walk_earliest_ms) {
+        ledger->walk_earliest_ms = expires_at_ms;
+    }
+}
+
+/* ---- Popularity --------------------------------------------------------------------------------
+ * A byte a key hash, shared by the keys that meet there, 0 .. EVICT_POPULARITY_MOST; anybody may
+ * write it at any time, and a lost count is only a lost count. */
+
 static inline _Atomic uint8_t *evict_popularity(const struct store *store, uint64_t hash)
 {
     return &store->control->popularity[hash & store->popularity_mask];
 }
 
-/* Note a hit: at most one store, and only the first time. Returns whether there was one before. */
+/* Note a hit: at most one store, and none once the counter is full. Returns whether there was one
+ * before. */
 static inline bool evict_touch(const struct store *store, uint64_t hash)
 {
     _Atomic uint8_t *popularity = evict_popularity(store, hash);
-    if (atomic_load_explicit(popularity, memory_order_relaxed) == 0) {
-        atomic_store_explicit(popularity, 1, memory_order_relaxed);
-        return false;
+    uint8_t count = atomic_load_explicit(popularity, memory_order_relaxed);
+    if (count < EVICT_POPULARITY_MOST) {
+        atomic_store_explicit(popularity, (uint8_t)(count + 1), memory_order_relaxed);
     }
-    return true;
+    return count > 0;
+}
+
+/* Note several at once, that were counted elsewhere. */
+static inline void evict_note_hot(const struct store *store, uint64_t hash, unsigned hits)
+{
+    _Atomic uint8_t *popularity = evict_popularity(store, hash);
+    unsigned count = atomic_load_explicit(popularity, memory_order_relaxed) + hits;
+    atomic_store_explicit(popularity,
+                          (uint8_t)(count < EVICT_POPULARITY_MOST ? count : EVICT_POPULARITY_MOST),
+                          memory_order_relaxed);
+}
+
+/* A new entry has to earn its place: the byte may be another key's, long gone. */
+static inline void evict_forget_hits(const struct store *store, uint64_t hash)
+{
+    atomic_store_explicit(evict_popularity(store, hash), 0, memory_order_relaxed);
 }
 
 #endif

@@ -27,7 +27,8 @@ enum {
     RECORD_LOCAL = 1 << 1,   /* never travels */
     RECORD_CHUNKED = 1 << 2, /* the value stands in the chunks database */
     RECORD_LONG_KEY = 1 << 3,
-    RECORD_FLAGS = 0x0f,
+    RECORD_RETURNED = 1 << 4, /* came back soon after its eviction: not on trial (evict.h) */
+    RECORD_FLAGS = 0x1f,
 
     RECORD_HAS_EXPIRY = 1 << 0,
     RECORD_HAS_CREATED = 1 << 1, /* creation time, where it is not the version's */

@@ -184,17 +184,22 @@ int generation_start(struct map *map, uint64_t word)
     struct control_life *old = control_life_of(control, before);
     struct control_life *life = control_life_of(control, before + 1);
     char path[MAP_PATH_MAX + 128];
-    struct ledger ledger = {.next_row = 1, .next_chunk = 1};
+    struct ledger ledger = {.next_row = 1,
+                            .next_chunk = 1,
+                            .earliest_expiry_ms = CLOCK_NEVER,
+                            .walk_earliest_ms = CLOCK_NEVER};
     if (before == 0) {
         /* Nobody has used it yet: the one who makes the first generation chooses. */
         atomic_store(&life->map_size, map->settings.map_size);
         atomic_store(&life->max_value, map->settings.max_value);
         atomic_store(&life->hot_size, map->settings.hot_size);
+        atomic_store(&life->max_entries, map->settings.max_entries);
         control->flags = map->settings.flags;
     } else {
         atomic_store(&life->map_size, atomic_load(&old->map_size));
         atomic_store(&life->max_value, atomic_load(&old->max_value));
         atomic_store(&life->hot_size, atomic_load(&old->hot_size));
+        atomic_store(&life->max_entries, atomic_load(&old->max_entries));
     }
     atomic_store(&life->generation, before + 1);
     /* The damaged one goes first: the file system may not hold two. */
@@ -213,6 +218,8 @@ int generation_start(struct map *map, uint64_t word)
     atomic_store(&ledger.transaction, transaction);
     for (size_t i = 0; i < 2; i++) { /* what must never go back, whatever else was lost */
         uint64_t row = old->ledgers[i].next_row, chunk = old->ledgers[i].next_chunk;
+        uint64_t ghosts = old->ledgers[i].ghosts;
+        ledger.ghosts = ghosts > ledger.ghosts ? ghosts : ledger.ghosts;
         ledger.next_row = row > ledger.next_row ? row : ledger.next_row;
         ledger.next_chunk = chunk > ledger.next_chunk ? chunk : ledger.next_chunk;
     }

@@ -254,6 +254,7 @@ static void choose_settings(const larder_options *options, int directory,
     settings->map_size = choose_size(options, directory);
     settings->max_value = handle_value_limit(options->max_value, settings->map_size);
     settings->hot_size = choose_hot_size(options, directory, settings->map_size);
+    settings->max_entries = options->max_entries;
     settings->flags = options->flags & LARDER_PROTECT;
     bool group = fstat(directory, &status) == 0 && (status.st_mode & S_IWGRP) != 0;
     settings->mode = group ? 0660 : 0600;

@@ -17,6 +17,7 @@
 
 #include "chunks.h"
 #include "clock.h"
+#include "evict.h"
 #include "format.h"
 #include "handle.h"
 #include "store.h"
@@ -147,8 +148,21 @@ static void check_entries(struct transaction *t, inspect_report *report, struct 
     }
 }
 
+/* The first queue's share of the ledger: what the eviction's hands go by. */
+static void check_queue(const struct ledger *ledger, const struct ledger *counted,
+                        inspect_report *report)
+{
+    if (ledger->small != counted->small || ledger->returned != counted->returned) {
+        damage(report,
+               "the ledger counts %" PRIu64 " entries in the first queue, %" PRIu64
+               " of them returned; there are %" PRIu64 ", %" PRIu64,
+               ledger->small, ledger->returned, counted->small, counted->returned);
+    }
+}
+
 static void check_log(struct transaction *t, const struct ledger *ledger, inspect_report *report)
 {
+    struct ledger counted = {.small_hand = ledger->small_hand};
     uint64_t row = 0;
     larder_bytes form, bytes;
     struct record record;
@@ -166,7 +180,9 @@ static void check_log(struct transaction *t, const struct ledger *ledger, inspec
                    ledger->next_row);
             return;
         }
+        evict_count(&counted, &record.header, 1);
     }
+    check_queue(ledger, &counted, report);
     if (result < 0) {
         damage(report, "the log: %s", larder_last_error());
     }

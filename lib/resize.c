@@ -71,6 +71,7 @@ static int copy_entry(struct copy *copy, uint64_t row, const larder_bytes *form,
     (void)store_log_append(to, row, form->data, form->size);
     *(record->header.kind == RECORD_DELETED ? &copy->ledger.tombstones : &copy->ledger.values) += 1;
     copy->ledger.dirty += (record->header.flags & RECORD_DIRTY) != 0;
+    evict_count(&copy->ledger, &record->header, 1);
     return to->error;
 }
 
@@ -150,11 +151,13 @@ int generation_resize(struct map *map, uint64_t map_size)
         return error_set(LARDER_EBUSY, "the map is being replaced");
     }
     copy.ledger.values = copy.ledger.tombstones = copy.ledger.dirty = 0;
+    copy.ledger.small = copy.ledger.returned = 0;
     struct control_life *life = control_life_of(control, word + 1);
     atomic_store(&life->generation, word + 1);
     atomic_store(&life->map_size, map_size);
     atomic_store(&life->max_value, handle_value_limit(0, map_size));
     atomic_store(&life->hot_size, hot_size_for(store->life, map_size));
+    atomic_store(&life->max_entries, atomic_load(&store->life->max_entries));
     int result = generation_prepare(map, word + 1, map_size, path, sizeof path);
     if (result != LARDER_OK) {
         return result;

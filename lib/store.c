@@ -762,6 +762,51 @@ int store_entry_next(struct transaction *t, const void *form, size_t size, bool 
     return result;
 }
 
+int store_entry_walk(struct transaction *t, const void *form, size_t size, bool after, size_t max,
+                     store_visitor *visit, void *context)
+{
+    MDB_cursor *volatile cursor = NULL;
+    MDB_val wanted = value_of(form, size), key = wanted, data;
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    volatile int code = MDB_PANIC;
+    GUARDED(
+        {
+            MDB_cursor *opened = NULL;
+            code = mdb_cursor_open(t->txn, ENTRIES, &opened);
+            cursor = opened;
+            if (code == MDB_SUCCESS) {
+                code = mdb_cursor_get(opened, &key, &data, MDB_SET_RANGE);
+                if (code == MDB_SUCCESS && after && key.mv_size == wanted.mv_size &&
+                    memcmp(key.mv_data, wanted.mv_data, wanted.mv_size) == 0) {
+                    code = mdb_cursor_get(opened, &key, &data, MDB_NEXT);
+                }
+            }
+        },
+        return hosed(t));
+    bool more = true;
+    while (code == MDB_SUCCESS && more) {
+        larder_bytes found = bytes_of(&key), record = bytes_of(&data);
+        if (!in_page(t, &key) || !in_page(t, &data)) {
+            code = MDB_CORRUPTED;
+        } else if (found.size == 0 || *(const uint8_t *)found.data != KEY_TAG) {
+            code = MDB_NOTFOUND; /* behind the last entry the log begins */
+        } else if (!visit(context, &found, &record) || --max == 0) {
+            more = false;
+        } else {
+            GUARDED(code = mdb_cursor_get(cursor, &key, &data, MDB_NEXT), return hosed(t));
+        }
+    }
+    if (cursor != NULL) {
+        mdb_cursor_close(cursor);
+    }
+    if (code == MDB_SUCCESS) {
+        return LARDER_OK;
+    }
+    return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, "walking the entries");
+}
+
 int store_entry_delete(struct transaction *t, const void *form, size_t size)
 {
     MDB_val key = value_of(form, size);
@@ -797,22 +842,61 @@ int store_log_delete(struct transaction *t, uint64_t row)
     return delete (t, ENTRIES, &key, "removing a log row");
 }
 
+static int take_row(struct transaction *t, const MDB_val *key, const MDB_val *data, uint64_t *row,
+                    larder_bytes *form)
+{
+    uint64_t big_endian;
+    if (key->mv_size != ROW_FORM || *(const uint8_t *)key->mv_data != ROW_TAG ||
+        data->mv_size == 0 || data->mv_size > KEY_FORM_MAX) {
+        return fail(t, MDB_CORRUPTED, "walking the log");
+    }
+    memcpy(&big_endian, (const uint8_t *)key->mv_data + 1, sizeof big_endian);
+    *row = be64toh(big_endian);
+    *form = bytes_of(data);
+    return LARDER_OK;
+}
+
 int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_bytes *form)
 {
     uint8_t row_key[ROW_FORM];
     MDB_val key = row_form(row_key, from), data;
     int result = seek(t, ENTRIES, &key, &data, false, "walking the log");
     if (result == LARDER_OK) {
-        uint64_t big_endian;
-        if (key.mv_size != ROW_FORM || ((const uint8_t *)key.mv_data)[0] != ROW_TAG ||
-            data.mv_size == 0 || data.mv_size > KEY_FORM_MAX) {
-            return fail(t, MDB_CORRUPTED, "walking the log");
-        }
-        memcpy(&big_endian, (const uint8_t *)key.mv_data + 1, sizeof big_endian);
-        *row = be64toh(big_endian);
-        *form = bytes_of(&data);
+        return take_row(t, &key, &data, row, form);
     }
     return result;
+}
+
+int store_log_previous(struct transaction *t, uint64_t before, uint64_t *row, larder_bytes *form)
+{
+    uint8_t row_key[ROW_FORM];
+    MDB_val key = row_form(row_key, before), data;
+    MDB_cursor *cursor = NULL;
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    volatile int code = MDB_PANIC;
+    GUARDED(
+        {
+            code = mdb_cursor_open(t->txn, ENTRIES, &cursor);
+            if (code == MDB_SUCCESS) {
+                code = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
+                code =
+                    mdb_cursor_get(cursor, &key, &data, code == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
+                mdb_cursor_close(cursor);
+            }
+        },
+        return hosed(t));
+    if (code != MDB_SUCCESS) {
+        return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, "walking the log back");
+    }
+    if (!in_page(t, &key) || !in_page(t, &data)) {
+        return fail(t, MDB_CORRUPTED, "walking the log back");
+    }
+    if (key.mv_size != ROW_FORM || *(const uint8_t *)key.mv_data != ROW_TAG) {
+        return LARDER_MISS;
+    }
+    return take_row(t, &key, &data, row, form);
 }
 
 static int next_number(struct transaction *t, MDB_dbi database, uint64_t from, uint64_t *number,

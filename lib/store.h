@@ -95,6 +95,11 @@ int store_entry_next(struct transaction *t, const void *form, size_t size, bool 
  * descended once. */
 int store_entry_insert(struct transaction *t, const void *form, size_t size, size_t record_size,
                        void **room, larder_bytes *existing);
+/* Show up to max entries from form on (beyond it if after is true), in key order, to the visitor,
+ * which must not call anything here; until it returns false. LARDER_MISS: there are no more. */
+typedef bool store_visitor(void *context, const larder_bytes *form, const larder_bytes *record);
+int store_entry_walk(struct transaction *t, const void *form, size_t size, bool after, size_t max,
+                     store_visitor *visit, void *context);
 /* Write a record over whatever is there. Straight to the place if a look-up or insert of this
  * writer has just been there. */
 int store_entry_put(struct transaction *t, const void *form, size_t size, const void *record,
@@ -108,6 +113,8 @@ int store_log_append(struct transaction *t, uint64_t row, const void *form, size
 int store_log_delete(struct transaction *t, uint64_t row);
 /* The first row >= from; LARDER_MISS at the end. */
 int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_bytes *form);
+/* The last row < before; LARDER_MISS at the beginning. */
+int store_log_previous(struct transaction *t, uint64_t before, uint64_t *row, larder_bytes *form);
 
 int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t size);
 int store_chunk_get(struct transaction *t, uint64_t id, larder_bytes *data);

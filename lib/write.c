@@ -204,13 +204,7 @@ static int set_one(struct writer *writer, const struct set_request *request)
         return entry_store(writer, &request->key, before, &record, request->value);
     }
     bool inserted = false;
-    int result = entry_upsert(writer, &request->key, &record, request->value, &inserted);
-    if (inserted) {
-        /* a new entry has to earn its place; the byte may be another key's, long gone */
-        atomic_store_explicit(evict_popularity(writer->transaction.store, request->key.hash), 0,
-                              memory_order_relaxed);
-    }
-    return result;
+    return entry_upsert(writer, &request->key, &record, request->value, &inserted);
 }
 
 static int set_operation(struct writer *writer, void *context)

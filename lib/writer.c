@@ -200,6 +200,9 @@ static void offer_fresh(const struct writer *writer)
 int writer_commit(struct writer *writer)
 {
     struct transaction *t = &writer->transaction;
+    if (t->changed && t->error == LARDER_OK) {
+        evict_excess(writer);
+    }
     bool changed = t->changed;
     if (changed && t->error == LARDER_OK) {
         writer->ledger.transaction = t->number;

@@ -96,7 +96,7 @@ START_TEST(a_segment_is_what_was_asked_for)
     ck_assert_uint_eq(control->mode, 0640);
     ck_assert_uint_ne(atomic_load(&control->node), 0);
     ck_assert_uint_eq(atomic_load(&control->generation), 0);
-    ck_assert_uint_eq(sizeof *control + control->popularity_size, size);
+    ck_assert_uint_eq(sizeof *control + control_tail(control->popularity_size), size);
     ck_assert_int_eq(gate_enter(&control->write_gate, 0), GATE_ENTERED);
     gate_leave(&control->write_gate);
     control_detach(&control, size);

@@ -55,7 +55,7 @@ START_TEST(options_that_are_wrong)
         const char *words;
     } cases[] = {
         {{.flags = 1u << 30}, "flags"},
-        {{.reserved = {0, 0, 0, 0, 0, 0, 0, 1}}, "members"},
+        {{.reserved = {0, 0, 0, 0, 0, 0, 1}}, "members"},
         {{.map_size = 4096}, "4096"},
         {{.map_size = UINT64_MAX}, "18446744073709551615"},
         {{.write_wait_ms = -1}, "-1"},
