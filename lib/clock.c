@@ -21,11 +21,8 @@ int64_t clock_monotonic_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-bool clock_expired(int64_t expires_at_ms)
+bool clock_expired_by_now(int64_t expires_at_ms)
 {
-    if (expires_at_ms == CLOCK_NEVER) {
-        return false;
-    }
     struct timespec coarse;
     (void)clock_gettime(CLOCK_REALTIME_COARSE, &coarse);
     int64_t now = (int64_t)coarse.tv_sec * 1000 + coarse.tv_nsec / 1000000;

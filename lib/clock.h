@@ -19,7 +19,11 @@ int64_t clock_monotonic_ms(void);
 
 /* Whether expires_at has come (now >= expires_at). Asks the kernel's coarse clock (about 5 ns), and
  * the exact one only within the coarse one's error of the moment. */
-bool clock_expired(int64_t expires_at_ms);
+bool clock_expired_by_now(int64_t expires_at_ms);
+static inline bool clock_expired(int64_t expires_at_ms)
+{
+    return __builtin_expect(expires_at_ms != CLOCK_NEVER, 0) && clock_expired_by_now(expires_at_ms);
+}
 
 /* The next version: never the same or a smaller one twice in a map, whatever the wall clock does.
  * Kulkarni et al., "Logical Physical Clocks", 2014. Wait-free but for other callers' progress. */

@@ -102,8 +102,36 @@ static bool take_uncommon(struct reader *reader, struct record *record)
     return !reader->failed && reader->left == 0;
 }
 
+/* The common record: a header, perhaps an expiry, a value. */
+static inline bool decode_plain(const uint8_t *bytes, size_t size, struct record *record)
+{
+    const struct record_header *header = &record->header;
+    size_t head = sizeof *header;
+    if (size < head + sizeof(int64_t)) {
+        return false;
+    }
+    memcpy(&record->header, bytes, sizeof *header);
+    if ((header->extras & ~RECORD_HAS_EXPIRY) != 0 || header->mark_count != 0 ||
+        (header->flags & ~(RECORD_DIRTY | RECORD_LOCAL)) != 0 ||
+        header->kind - RECORD_VALUE > RECORD_DELETED - RECORD_VALUE) {
+        return false;
+    }
+    record->expires_at_ms = INT64_MAX;
+    if ((header->extras & RECORD_HAS_EXPIRY) != 0) {
+        memcpy(&record->expires_at_ms, bytes + head, sizeof record->expires_at_ms);
+        head += sizeof record->expires_at_ms;
+    }
+    record->value = bytes + head;
+    record->value_size = size - head;
+    return true;
+}
+
 bool record_decode(const void *bytes, size_t size, struct record *record)
 {
+    *record = (struct record){.value = NULL};
+    if (__builtin_expect(decode_plain(bytes, size, record), 1)) {
+        return true;
+    }
     struct reader reader = {.at = bytes, .left = size};
     const uint8_t *head = take(&reader, sizeof record->header);
     if (__builtin_expect(head == NULL, 0)) {
@@ -117,13 +145,6 @@ bool record_decode(const void *bytes, size_t size, struct record *record)
     }
     record->expires_at_ms =
         take_extra(&reader, (header->extras & RECORD_HAS_EXPIRY) != 0, INT64_MAX);
-    if (__builtin_expect((header->extras & ~RECORD_HAS_EXPIRY) == 0 && header->mark_count == 0 &&
-                             (header->flags & (RECORD_LONG_KEY | RECORD_CHUNKED)) == 0,
-                         1)) {
-        record->value = reader.at;
-        record->value_size = reader.left;
-        return !reader.failed;
-    }
     return take_uncommon(&reader, record);
 }
 
