@@ -22,8 +22,8 @@ struct conf { /* texts are owned, never NULL; "" = not set; sizes in bytes, time
     int64_t drain_ms;
     struct {
         char *name, *dir, *owner, *group;
-        int64_t size, max_value, write_wait_ms, mode;
-        bool protect;
+        int64_t size, hot_size, max_value, write_wait_ms, mode;
+        bool protect, hot_set;
     } map;
     struct {
         char *url, *user, *password_file, *prefix;

@@ -55,6 +55,16 @@ static bool check_map_size(const void *value, char *error, size_t error_size)
     return true;
 }
 
+static bool check_hot_size(const void *value, char *error, size_t error_size)
+{
+    int64_t size = *(const int64_t *)value;
+    if (size != 0 && size < 64 * 1024) {
+        snprintf(error, error_size, "must be 0 (chosen by itself) or at least 64K");
+        return false;
+    }
+    return true;
+}
+
 static bool check_mode(const void *value, char *error, size_t error_size)
 {
     int64_t mode = *(const int64_t *)value;
@@ -126,6 +136,12 @@ const conf_row conf_rows[] = {
      "less. A map of another size gets a new generation when larderd starts: with all that Redis has "
      "not got yet, and as much of the rest as fits.",
      check_map_size},
+    {"map.hot_size", CONF_SIZE, AT(map.hot_size), 0, 1024 * GIB, "0", CONF_RESTART,
+     "Size of a new map's hot set: copies of small entries that hits read instead of the map, beside "
+     "it in memory. 0: a quarter of the map's size, and no more than half of what the map leaves free.",
+     check_hot_size},
+    {"map.hot_set", CONF_BOOL, AT(map.hot_set), 0, 0, "true", CONF_RESTART,
+     "Whether a new map has a hot set. By itself a protected map has none.", NULL},
     {"map.max_value", CONF_SIZE, AT(map.max_value), 1, GIB, "8M", CONF_RESTART,
      "Largest value; never more than a sixteenth of the map.", NULL},
     {"map.write_wait", CONF_DURATION, AT(map.write_wait_ms), 1, MINUTE, "20ms", CONF_RESTART,

@@ -170,6 +170,8 @@ void prepare_map(const struct conf *conf, larder_options *out)
 {
     *out = (larder_options){.dir = or_null(conf->map.dir),
                             .map_size = (uint64_t)conf->map.size,
+                            .hot_size = conf->map.hot_set ? (uint64_t)conf->map.hot_size
+                                                          : LARDER_NO_HOT_SET,
                             .max_value = (uint64_t)conf->map.max_value,
                             .write_wait_ms = conf->map.write_wait_ms,
                             .flags = conf->map.protect ? LARDER_PROTECT : 0,

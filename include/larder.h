@@ -97,8 +97,11 @@ typedef struct larder_options { /* zero-initialise; unknown members must be 0, e
                               is an error); else /dev/shm/larder-UID, made with mode 0700 */
     uint64_t map_size;     /* bytes, the creator's choice; 0 = min(256 MiB, half the free space), at
                               least 16 MiB */
-    uint64_t hot_size;     /* bytes of the hot set; 0 = a good default; LARDER_NO_HOT_SET. Until the
-                              hot set exists any value is taken and nothing is reserved */
+    uint64_t hot_size;     /* bytes of the hot set, the creator's choice: copies of records of up to
+                              about 1.2 kB (192 bytes of it for a value of 100) that hits read
+                              instead of the map; beside map_size, on the same file system. 64 KiB to
+                              1 TiB; 0 = a quarter of map_size, and no more than half of what the map
+                              leaves free (none with LARDER_PROTECT); LARDER_NO_HOT_SET */
     uint64_t max_value;    /* bytes; 0 = 8 MiB; never more than a sixteenth of the map */
     int64_t write_wait_ms; /* how long a write waits for the gate; 0 = 50; at most 60,000 */
     uint32_t flags, mode;  /* mode: permissions of the map's directory if it is made; 0 = 0700 in
@@ -502,6 +505,7 @@ typedef struct larder_stats {
     uint64_t combined;      /* writes that another process committed together with its own */
     uint64_t events;        /* put into the event ring */
     uint64_t events_missed; /* overwritten before a follower had seen them; counted by it */
+    uint64_t hot_size;      /* now: bytes of the hot set; 0: there is none */
 } larder_stats;
 
 /* Fill at most size_of_out bytes (so that a newer library serves an older caller). */

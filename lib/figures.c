@@ -117,6 +117,8 @@ const struct figure figures[] = {
     STANDS("contents", pending, FIGURE_NOW, "larder_map_pending",
            "Refused invalidations that wait for the next writer."),
     STANDS("space", map_size, FIGURE_BYTES, "larder_map_size_bytes", "Size of the map."),
+    STANDS("space", hot_size, FIGURE_BYTES, "larder_hot_size_bytes",
+           "Size of the hot set, beside the map."),
     STANDS("space", used_bytes, FIGURE_BYTES, "larder_map_used_bytes", "What of it is in use."),
     {"space",
      "used_share",

@@ -95,6 +95,7 @@ int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out)
     stats.process_sets = atomic_load(&own->counters[STATS_SETS]);
     stats.pending = removal_count_pending(control);
     stats.map_size = atomic_load(&control_life(control)->map_size);
+    stats.hot_size = atomic_load(&control_life(control)->hot_size);
     stats.generation = GENERATION_NUMBER(atomic_load(&control->generation));
     stats.processes = stats_processes(control);
     stats.daemon_heartbeat_ms = atomic_load(&control->daemon_heartbeat_ms);

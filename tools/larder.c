@@ -30,8 +30,8 @@ const struct command tool_commands[] = {
      0, 0, 0, ACCESS_EXAMINE, cmd_check},
     {"readers", "", "show who reads the map",
      0, 0, 0, ACCESS_EXAMINE, cmd_readers},
-    {"create", "[--size SIZE] [--max-value SIZE]", "make the map if it is not there",
-     0, 0, OPTION_SIZE | OPTION_MAX_VALUE, ACCESS_NONE, cmd_create},
+    {"create", "[--size SIZE] [--hot-size SIZE] [--max-value SIZE]", "make the map if it is not there",
+     0, 0, OPTION_SIZE | OPTION_HOT_SIZE | OPTION_MAX_VALUE, ACCESS_NONE, cmd_create},
     {"version", "", "name the versions of tool and library",
      0, 0, 0, ACCESS_NONE, cmd_version},
     {"help", "[COMMAND]", "say how a command is used",
@@ -106,6 +106,7 @@ int tool_open(struct tool *tool, enum tool_access access)
     larder_options options = {
         .dir = tool->dir,
         .map_size = tool->size,
+        .hot_size = tool->hot_size,
         .max_value = tool->max_value,
         .flags = access == ACCESS_CREATE    ? 0
                  : access == ACCESS_EXAMINE ? LARDER_READ_ONLY

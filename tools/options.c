@@ -128,6 +128,11 @@ static bool take_size(struct tool *tool, const char *text, parse_error *error)
     return parse_size(text, &tool->size, error);
 }
 
+static bool take_hot_size(struct tool *tool, const char *text, parse_error *error)
+{
+    return parse_size(text, &tool->hot_size, error);
+}
+
 static bool take_max_value(struct tool *tool, const char *text, parse_error *error)
 {
     return parse_size(text, &tool->max_value, error);
@@ -152,6 +157,8 @@ static const option_row rows[] = {
     {"limit", 'n', "N", OPTION_LIMIT, take_limit, "at most so many keys"},
     {"size", 0, "SIZE", OPTION_SIZE, take_size,
      "bytes of the map, like 256M (else 256M, at most half of what is free)"},
+    {"hot-size", 0, "SIZE", OPTION_HOT_SIZE, take_hot_size,
+     "bytes of its hot set, beside it (else a quarter of the map's)"},
     {"max-value", 0, "SIZE", OPTION_MAX_VALUE, take_max_value,
      "the largest value it will take (else 8M; never above a sixteenth of SIZE)"},
 };

@@ -36,8 +36,8 @@ struct tool {
     larder_expiry expiry;
     larder_bytes group, *tags; /* tags: room for one a word of the command line */
     size_t tag_count;
-    uint64_t limit;           /* 0: none */
-    uint64_t size, max_value; /* bytes; 0: the library's defaults */
+    uint64_t limit;                     /* 0: none */
+    uint64_t size, hot_size, max_value; /* bytes; 0: the library's defaults */
     /* what is left */
     char **arguments;
     int argument_count;
@@ -60,6 +60,7 @@ enum {
     OPTION_LONG = 1u << 10,
     OPTION_LIMIT = 1u << 11,
     OPTION_SIZE = 1u << 12,
+    OPTION_HOT_SIZE = 1u << 16,
     OPTION_MAX_VALUE = 1u << 13,
     OPTION_HELP = 1u << 14,
     OPTION_VERSION = 1u << 15,
