@@ -201,13 +201,6 @@ static int fill_alone(struct fetch *fetch)
 /* ---- Fetch ------------------------------------------------------------------------------------
  */
 
-static int fetch_read_only(struct fetch *fetch)
-{
-    int result = larder_get_alloc(fetch->handle, fetch->ask.key.data, fetch->ask.key.size,
-                                  &fetch->value.data, &fetch->value.size, &fetch->value.info);
-    return result == LARDER_OK || result == LARDER_ABSENT ? result : fill_alone(fetch);
-}
-
 /* From inside a fill of the same key. */
 static int fetch_nested(struct fetch *fetch, struct nested *entry)
 {
@@ -232,7 +225,7 @@ static bool wait_for_other(struct fetch *fetch, int64_t until)
     return larder_lease_wait(fetch->handle, &fetch->lease, left) == LARDER_OK;
 }
 
-static int fetch_filling(struct fetch *fetch)
+static int fetch_missing(struct fetch *fetch)
 {
     int64_t until = clock_monotonic_ms() + fetch->ask.wait_ms;
     for (;;) {
@@ -244,8 +237,7 @@ static int fetch_filling(struct fetch *fetch)
         case LARDER_ENOMEM:
             return result;
         case LARDER_REFRESH:
-            fetch->fallback =
-                clock_expired(fetch->value.info.expires_ms) ? LARDER_STALE : LARDER_OK;
+            fetch->fallback = LARDER_STALE;
             return call_fill(fetch);
         case LARDER_FILL:
             return call_fill(fetch);
@@ -254,7 +246,6 @@ static int fetch_filling(struct fetch *fetch)
             if (entry != NULL) {
                 return fetch_nested(fetch, entry);
             }
-            fetch->ask.again = true;
             if (!wait_for_other(fetch, until)) {
                 return fill_alone(fetch);
             }
@@ -266,38 +257,74 @@ static int fetch_filling(struct fetch *fetch)
     }
 }
 
+/* The value that was read is due: one renews it ahead of its expiry. */
+static int fetch_early(struct fetch *fetch)
+{
+    int result = fill_acquire_early(fetch->handle, &fetch->ask, &fetch->lease, &fetch->value);
+    if (result != LARDER_REFRESH) {
+        return result;
+    }
+    fetch->fallback = LARDER_OK;
+    return call_fill(fetch);
+}
+
+/* What follows on the caller's own look, if that was not enough: found and due, or not found. */
+static int fetch_on(struct fetch *fetch, int found, const larder_lease_options *options,
+                    const void *key, size_t key_size)
+{
+    int result = fill_ask_make(&fetch->ask, key, key_size, options);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    fetch->ask.patience_ms = PATIENCE_MS;
+    fetch->fallback = LARDER_MISS;
+    if ((fetch->handle->flags & LARDER_READ_ONLY) != 0) {
+        return found == LARDER_OK ? found : fill_alone(fetch);
+    }
+    return found == LARDER_OK     ? fetch_early(fetch)
+           : found == LARDER_MISS ? fetch_missing(fetch)
+                                  : fill_alone(fetch);
+}
+
 int larder_fetch_with(larder *handle, const void *key, size_t key_size, larder_fill *fill,
                       void *context, const larder_lease_options *options, void **value,
                       size_t *value_size, larder_info *info)
 {
-    struct fetch fetch = {
-        .handle = handle, .fill = fill, .context = context, .fallback = LARDER_MISS};
+    larder_info own;
     if (value == NULL || value_size == NULL || fill == NULL) {
         return error_set(LARDER_EINVAL, "larder_fetch() without a fill or a place for the value");
     }
+    info = info == NULL ? &own : info;
     *value = NULL;
     *value_size = 0;
-    int result = handle_enter(handle);
+    int result = fill_check_options(options);
     if (result == LARDER_OK) {
-        result = fill_ask_make(&fetch.ask, key, key_size, options);
+        result = larder_get_alloc(handle, key, key_size, value, value_size, info);
     }
-    if (result != LARDER_OK) {
+    bool due = result == LARDER_OK && options != NULL && fill_is_due(info, options->early_percent);
+    if (__builtin_expect((result == LARDER_OK && !due) || result == LARDER_ABSENT ||
+                             result == LARDER_EINVAL || result == LARDER_ETOOBIG ||
+                             result == LARDER_ENOMEM,
+                         1)) {
         return result;
     }
-    fetch.ask.patience_ms = PATIENCE_MS;
-    result =
-        (handle->flags & LARDER_READ_ONLY) != 0 ? fetch_read_only(&fetch) : fetch_filling(&fetch);
-    if (result != LARDER_OK && result != LARDER_STALE) {
-        free(fetch.value.data);
-        if (result != LARDER_ABSENT) {
-            return result;
-        }
-        fetch.value.data = NULL;
-        fetch.value.size = 0;
+    struct fetch fetch = {.handle = handle,
+                          .fill = fill,
+                          .context = context,
+                          .value = {.data = *value, .size = *value_size}};
+    if (due) {
+        fetch.value.info = *info;
     }
-    *value = fetch.value.data;
-    *value_size = fetch.value.size;
-    if (info != NULL) {
+    *value = NULL;
+    *value_size = 0;
+    result = fetch_on(&fetch, result, options, key, key_size);
+    if (result == LARDER_OK || result == LARDER_STALE) {
+        *value = fetch.value.data;
+        *value_size = fetch.value.size;
+    } else {
+        free(fetch.value.data);
+    }
+    if (result >= 0) {
         *info = fetch.value.info;
     }
     return result;

@@ -36,9 +36,12 @@ static_assert(sizeof(struct inside) == sizeof(((larder_lease *)NULL)->internal),
 /* ---- Arguments --------------------------------------------------------------------------------
  */
 
-static int check_options(const larder_lease_options *options)
+int fill_check_options(const larder_lease_options *options)
 {
     static const uint64_t none[sizeof options->reserved / sizeof options->reserved[0]];
+    if (options == NULL) {
+        return LARDER_OK;
+    }
     if (options->flags != 0 || memcmp(options->reserved, none, sizeof none) != 0) {
         return error_set(LARDER_EINVAL,
                          "unknown members or flags of larder_lease_options are not 0");
@@ -63,10 +66,7 @@ int fill_ask_make(struct fill_ask *ask, const void *key, size_t key_size,
 {
     static const larder_lease_options defaults;
     options = options == NULL ? &defaults : options;
-    int result = check_options(options);
-    if (result == LARDER_OK) {
-        result = key_make(&ask->key, key, key_size);
-    }
+    int result = key_make(&ask->key, key, key_size);
     if (result != LARDER_OK) {
         return result;
     }
@@ -76,7 +76,6 @@ int fill_ask_make(struct fill_ask *ask, const void *key, size_t key_size,
     ask->patience_ms = 0;
     ask->early_percent = options->early_percent;
     ask->with_value = true;
-    ask->again = false;
     return LARDER_OK;
 }
 
@@ -150,6 +149,7 @@ static int look_patiently(larder *handle, const struct fill_ask *ask, struct fil
 /* The caller's own look, counted as one. */
 static int first_look(larder *handle, const struct fill_ask *ask, struct fill_value *value)
 {
+    *value = (struct fill_value){.data = NULL};
     const struct key *key = &ask->key;
     if (ask->with_value) {
         return larder_get_alloc(handle, key->data, key->size, &value->data, &value->size,
@@ -187,11 +187,13 @@ static uint64_t exponential_thousandths(void)
 
 /* XFetch: whether now - delta * beta * ln(random) >= expiry; delta is how long the last fill took,
  * which is what lies between the version that was drawn before it and the creation time. */
-static bool is_due_early(const larder_info *info, uint32_t early_percent)
+bool fill_is_due(const larder_info *info, uint32_t early_percent)
 {
+    if (__builtin_expect(early_percent == 0, 1)) {
+        return false;
+    }
     int64_t took = info->created_ms - clock_version_ms(info->version.clock);
-    if (early_percent == 0 || info->expires_ms == CLOCK_NEVER || took <= 0 ||
-        took > LEASE_HOLD_MAX_MS) {
+    if (info->expires_ms == CLOCK_NEVER || took <= 0 || took > LEASE_HOLD_MAX_MS) {
         return false;
     }
     int64_t ahead = took * early_percent / 100 * (int64_t)exponential_thousandths() / 1000;
@@ -275,15 +277,13 @@ static int give(larder *handle, int outcome)
     return outcome;
 }
 
-/* A fresh value that may be due. Whoever gets no lease just serves it. */
-static int acquire_early(larder *handle, const struct fill_ask *ask, int outcome,
-                         larder_lease *lease, const struct fill_value *value)
+int fill_acquire_early(larder *handle, const struct fill_ask *ask, larder_lease *lease,
+                       const struct fill_value *value)
 {
     struct lease_ticket ticket;
     struct fill_value now = {.data = NULL};
-    if (outcome != LARDER_OK || !is_due_early(&value->info, ask->early_percent) ||
-        lease_claim(handle->map, ask->hash, ask->hold_ms, &ticket) != LEASE_TAKEN) {
-        return outcome;
+    if (lease_claim(handle->map, ask->hash, ask->hold_ms, &ticket) != LEASE_TAKEN) {
+        return LARDER_OK; /* whoever gets no lease just serves it */
     }
     hand_out(handle, ask, &ticket, true, lease);
     int found = look(handle, ask, false, &now);
@@ -291,7 +291,7 @@ static int acquire_early(larder *handle, const struct fill_ask *ask, int outcome
         return give(handle, LARDER_REFRESH);
     }
     (void)lease_end(handle->map, &ticket, LEASE_FILLED); /* it has just been renewed */
-    return outcome;
+    return LARDER_OK;
 }
 
 int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease,
@@ -299,18 +299,14 @@ int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease
 {
     struct lease_ticket ticket = {.slot = LEASE_NONE};
     *value = (struct fill_value){.data = NULL};
-    int result = ask->again ? LARDER_MISS : first_look(handle, ask, value);
-    if (result != LARDER_MISS) {
-        return acquire_early(handle, ask, result, lease, value);
-    }
     enum lease_claim claim = lease_claim(handle->map, ask->hash, ask->hold_ms, &ticket);
     if (claim == LEASE_FULL) {
         ticket = (struct lease_ticket){.slot = LEASE_NONE};
     }
     hand_out(handle, ask, &ticket, claim != LEASE_HELD, lease);
     /* Under the claim: what the last holder stored is seen now, or it stored nothing. */
-    result = claim == LEASE_TAKEN ? look_patiently(handle, ask, value)
-                                  : look(handle, ask, ask->with_value, value);
+    int result = claim == LEASE_TAKEN ? look_patiently(handle, ask, value)
+                                      : look(handle, ask, ask->with_value, value);
     if (result == LARDER_OK || result == LARDER_ABSENT || result == LARDER_ENOMEM ||
         result == LARDER_ENAMESPACE) {
         if (claim == LEASE_TAKEN) {
@@ -346,13 +342,21 @@ int larder_lease_acquire(larder *handle, const void *key, size_t key_size,
     }
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
+        result = fill_check_options(options);
+    }
+    if (result == LARDER_OK) {
         result = fill_ask_make(&ask, key, key_size, options);
     }
     if (result != LARDER_OK) {
         return result;
     }
     ask.with_value = value != NULL;
-    result = fill_acquire(handle, &ask, lease, &found);
+    result = first_look(handle, &ask, &found);
+    if (result == LARDER_MISS) {
+        result = fill_acquire(handle, &ask, lease, &found);
+    } else if (result == LARDER_OK && fill_is_due(&found.info, ask.early_percent)) {
+        result = fill_acquire_early(handle, &ask, lease, &found);
+    }
     if (info != NULL && result >= 0 && result != LARDER_FILL && result != LARDER_WAIT) {
         *info = found.info;
     }

@@ -28,14 +28,25 @@ struct fill_ask {
     int64_t patience_ms; /* how long the holder tries to look whether a value has come meanwhile */
     uint32_t early_percent;
     bool with_value;
-    bool again; /* not the caller's first look: not counted */
 };
 
-/* Key and options (NULL: the defaults). EINVAL, ETOOBIG. */
+/* EINVAL where they are wrong. NULL: the defaults. */
+int fill_check_options(const larder_lease_options *options);
+
+/* Key and checked options. EINVAL, ETOOBIG. */
 int fill_ask_make(struct fill_ask *ask, const void *key, size_t key_size,
                   const larder_lease_options *options);
 
-/* larder_lease_acquire(), arguments checked. The value is the caller's to free. */
+/* Whether a value that was read is due for early renewal; draws a random number. */
+bool fill_is_due(const larder_info *info, uint32_t early_percent);
+
+/* Take the lease of a key whose value was read and is due: REFRESH, or OK where another renews it
+ * or just did. */
+int fill_acquire_early(larder *handle, const struct fill_ask *ask, larder_lease *lease,
+                       const struct fill_value *value);
+
+/* Take the lease of a key that was a miss: see larder_lease_acquire(). The value is the caller's to
+ * free. */
 int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease,
                  struct fill_value *value);
 
