@@ -290,7 +290,7 @@ int larder_fetch_with(larder *handle, const void *key, size_t key_size, larder_f
                       void *context, const larder_lease_options *options, void **value,
                       size_t *value_size, larder_info *info)
 {
-    larder_info own;
+    larder_info own = {.size = 0};
     if (value == NULL || value_size == NULL || fill == NULL) {
         return error_set(LARDER_EINVAL, "larder_fetch() without a fill or a place for the value");
     }

@@ -38,11 +38,12 @@ static_assert(sizeof(struct inside) == sizeof(((larder_lease *)NULL)->internal),
 
 int fill_check_options(const larder_lease_options *options)
 {
-    static const uint64_t none[sizeof options->reserved / sizeof options->reserved[0]];
+    static const larder_lease_options none;
     if (options == NULL) {
         return LARDER_OK;
     }
-    if (options->flags != 0 || memcmp(options->reserved, none, sizeof none) != 0) {
+    if (options->flags != 0 ||
+        memcmp(options->reserved, none.reserved, sizeof none.reserved) != 0) {
         return error_set(LARDER_EINVAL,
                          "unknown members or flags of larder_lease_options are not 0");
     }
@@ -247,6 +248,12 @@ static int check_lease(const larder_lease *lease, bool must_be_mine)
     return LARDER_OK;
 }
 
+static bool is_own(const larder_lease *lease)
+{
+    struct inside inside = inside_of(lease);
+    return inside.mine != 0 && inside.pid == (int32_t)getpid();
+}
+
 struct lease_ticket fill_ticket(const larder_lease *lease)
 {
     struct inside inside = inside_of(lease);
@@ -380,12 +387,8 @@ int larder_lease_wait(larder *handle, const larder_lease *lease, int64_t wait_ms
         result = error_set(LARDER_EINVAL, "a wait of %" PRId64 " ms: it is 0 to %d", wait_ms,
                            WAIT_MAX_MS);
     }
-    struct inside inside = {.word = 0};
-    if (result == LARDER_OK) {
-        inside = inside_of(lease);
-        if (inside.mine != 0 && inside.pid == (int32_t)getpid()) {
-            result = error_set(LARDER_EINVAL, "the lease is this process's own to fill");
-        }
+    if (result == LARDER_OK && is_own(lease)) {
+        result = error_set(LARDER_EINVAL, "the lease is this process's own to fill");
     }
     if (result != LARDER_OK) {
         return result;
