@@ -407,8 +407,9 @@ typedef struct larder_lease {
  *   REFRESH  a stale or (early) fresh value; the lease is yours
  *   FILL     nothing; the lease is yours
  *   WAIT     nothing; another has the lease: larder_lease_wait(), or the notify descriptor
- * With all 1,024 leases in use, or 16 of one key's set, every caller is told to fill. Errors:
- * EINVAL, ETOOBIG (the key), EREADONLY, ENOMEM, ENAMESPACE. */
+ * With all 1,024 leases in use, or the 16 that a key can have, every caller is told to fill.
+ * Errors: EINVAL, ETOOBIG (the key), EREADONLY, ENOMEM, ENAMESPACE, ELIMIT (1,024 threads read the
+ * map already). */
 int larder_lease_acquire(larder *handle, const void *key, size_t key_size,
                          const larder_lease_options *options, larder_lease *lease, void **value,
                          size_t *value_size, larder_info *info);

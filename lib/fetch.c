@@ -121,7 +121,9 @@ static int store(struct fetch *fetch, larder_filled *filled, bool negative)
     if (negative) {
         filled->policy.flags |= LARDER_NEGATIVE;
     }
-    if ((fetch->handle->flags & LARDER_READ_ONLY) == 0) {
+    /* In a child that returned from its parent's fill: the parent stores, too, and first come is
+     * first served, so it is left to the parent. */
+    if ((fetch->handle->flags & LARDER_READ_ONLY) == 0 && fill_is_own(&fetch->lease)) {
         stored = fill_store(fetch->handle, &fetch->lease, &fetch->ask.key,
                             negative ? NULL : filled->value, negative ? 0 : filled->value_size,
                             &filled->policy, &info, &refused);

@@ -140,7 +140,7 @@ static int look_patiently(larder *handle, const struct fill_ask *ask, struct fil
         return result;
     }
     int64_t until = clock_monotonic_ms() + ask->patience_ms;
-    while ((result == LARDER_EBUSY || result == LARDER_ELIMIT) && clock_monotonic_ms() < until) {
+    while (result == LARDER_EBUSY && clock_monotonic_ms() < until) {
         (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_AGAIN_NS}, NULL);
         result = look(handle, ask, ask->with_value, value);
     }
@@ -248,7 +248,7 @@ static int check_lease(const larder_lease *lease, bool must_be_mine)
     return LARDER_OK;
 }
 
-static bool is_own(const larder_lease *lease)
+bool fill_is_own(const larder_lease *lease)
 {
     struct inside inside = inside_of(lease);
     return inside.mine != 0 && inside.pid == (int32_t)getpid();
@@ -268,7 +268,8 @@ void fill_without_lease(larder *handle, const struct fill_ask *ask, larder_lease
 bool fill_end(larder *handle, const larder_lease *lease, enum lease_end reason)
 {
     struct lease_ticket ticket = fill_ticket(lease);
-    return ticket.slot == LEASE_NONE || lease_end(handle->map, &ticket, reason);
+    return ticket.slot == LEASE_NONE ||
+           (fill_is_own(lease) && lease_end(handle->map, &ticket, reason));
 }
 
 /* ---- Acquire ----------------------------------------------------------------------------------
@@ -301,6 +302,13 @@ int fill_acquire_early(larder *handle, const struct fill_ask *ask, larder_lease 
     return LARDER_OK;
 }
 
+/* Found; or this thread cannot read the map at all, so that a lease would only hold up others. */
+static bool is_final(int looked)
+{
+    return looked == LARDER_OK || looked == LARDER_ABSENT || looked == LARDER_ENOMEM ||
+           looked == LARDER_ENAMESPACE || looked == LARDER_ELIMIT;
+}
+
 int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease,
                  struct fill_value *value)
 {
@@ -314,14 +322,13 @@ int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease
     /* Under the claim: what the last holder stored is seen now, or it stored nothing. */
     int result = claim == LEASE_TAKEN ? look_patiently(handle, ask, value)
                                       : look(handle, ask, ask->with_value, value);
-    if (result == LARDER_OK || result == LARDER_ABSENT || result == LARDER_ENOMEM ||
-        result == LARDER_ENAMESPACE) {
+    if (is_final(result)) {
         if (claim == LEASE_TAKEN) {
             (void)lease_end(handle->map, &ticket, LEASE_FILLED);
         }
         return result;
     }
-    /* stale, missing, or not to be looked at: to the caller the cache just does not have it */
+    /* stale, missing, or not to be looked at now: to the caller the cache just does not have it */
     if (claim != LEASE_HELD) {
         return give(handle, result == LARDER_STALE ? LARDER_REFRESH : LARDER_FILL);
     }
@@ -387,7 +394,7 @@ int larder_lease_wait(larder *handle, const larder_lease *lease, int64_t wait_ms
         result = error_set(LARDER_EINVAL, "a wait of %" PRId64 " ms: it is 0 to %d", wait_ms,
                            WAIT_MAX_MS);
     }
-    if (result == LARDER_OK && is_own(lease)) {
+    if (result == LARDER_OK && fill_is_own(lease)) {
         result = error_set(LARDER_EINVAL, "the lease is this process's own to fill");
     }
     if (result != LARDER_OK) {

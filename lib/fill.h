@@ -53,6 +53,9 @@ int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease
 /* A lease that is none: to fill without one, as of now. */
 void fill_without_lease(larder *handle, const struct fill_ask *ask, larder_lease *lease);
 
+/* Whether it is this process's to fill: a child of fork() has not inherited it. */
+bool fill_is_own(const larder_lease *lease);
+
 /* The ticket inside. */
 struct lease_ticket fill_ticket(const larder_lease *lease);
 

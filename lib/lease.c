@@ -441,12 +441,28 @@ void lease_watch(struct map *map, const struct lease_ticket *ticket)
     }
 }
 
+static bool is_held_by(uint64_t word, pid_t pid)
+{
+    return state_of(word) == STATE_HELD && process_of(word) == (uint32_t)pid;
+}
+
+void lease_abandon_all(struct map *map)
+{
+    struct lease_table *table = table_of(map);
+    for (size_t index = 0; index < LEASE_SLOTS; index++) {
+        uint64_t word = look(table, index);
+        if (is_held_by(word, getpid())) {
+            (void)end_word(map, index, word, LEASE_ABANDONED);
+        }
+    }
+}
+
 void lease_end_all(struct map *map, pid_t pid)
 {
     struct lease_table *table = table_of(map);
     for (size_t index = 0; index < LEASE_SLOTS; index++) {
         uint64_t word = look(table, index);
-        if (state_of(word) == STATE_HELD && process_of(word) == (uint32_t)pid) {
+        if (is_held_by(word, pid)) {
             (void)end_if_lost(map, index, word, true);
         }
     }

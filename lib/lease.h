@@ -92,6 +92,9 @@ bool lease_sleep(struct map *map, const struct lease_ticket *ticket, int64_t unt
 /* Have this process's notify descriptor told when the lease ends. */
 void lease_watch(struct map *map, const struct lease_ticket *ticket);
 
+/* End all that this process holds: its last handle goes. */
+void lease_abandon_all(struct map *map);
+
 /* End all leases of a process that is gone. */
 void lease_end_all(struct map *map, pid_t pid);
 

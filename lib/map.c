@@ -398,6 +398,7 @@ void map_release(struct map **handle)
             registry_store_drop_locked(store);
         }
         stats_release(map_control(map), map_stats(map));
+        lease_abandon_all(map);
         notify_close_locked(map);
         free_map(map);
     }

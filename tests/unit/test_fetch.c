@@ -225,6 +225,65 @@ START_TEST(a_read_only_handle_fetches_without_storing)
 }
 END_TEST
 
+enum { SLOTS = 1024, STACK = 64 * 1024 };
+
+struct occupant {
+    larder *map;
+    _Atomic unsigned in;
+    _Atomic bool leave;
+};
+
+static void *occupy(void *context)
+{
+    struct occupant *occupant = context;
+    (void)larder_has(occupant->map, "k", 1);
+    atomic_fetch_add(&occupant->in, 1);
+    while (!atomic_load(&occupant->leave)) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    }
+    return NULL;
+}
+
+static bool all_in(void *context)
+{
+    return atomic_load(&((struct occupant *)context)->in) == SLOTS;
+}
+
+START_TEST(without_a_reader_slot_there_is_no_cache_and_no_delay)
+{
+    larder *map = maps_new();
+    static pthread_t threads[SLOTS];
+    static struct occupant occupant;
+    struct origin origin = {.value = "value"};
+    larder_lease lease;
+    pthread_attr_t attributes;
+    char text[64];
+    occupant.map = map;
+    ck_assert_int_eq(pthread_attr_init(&attributes), 0);
+    ck_assert_int_eq(pthread_attr_setstacksize(&attributes, STACK), 0);
+    for (size_t i = 0; i < SLOTS; i++) {
+        ck_assert_int_eq(pthread_create(&threads[i], &attributes, occupy, &occupant), 0);
+    }
+    ck_assert(wait_until(all_in, &occupant, 10000));
+    int64_t began = harness_now_ms();
+    for (int i = 1; i <= 3; i++) {
+        ck_assert_int_eq(fetch(map, "k", &origin, text), LARDER_OK);
+        ck_assert_str_eq(text, "value");
+        ck_assert_int_eq(origin.calls, i);
+    }
+    ck_assert_int_eq(larder_lease_acquire(map, "k", 1, NULL, &lease, NULL, NULL, NULL),
+                     LARDER_ELIMIT);
+    ck_assert_int_lt(harness_now_ms() - began, harness_patience(1000));
+    atomic_store(&occupant.leave, true);
+    for (size_t i = 0; i < SLOTS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    }
+    ck_assert_int_eq(fetch(map, "k", &origin, text), LARDER_OK);
+    ck_assert_str_eq(maps_get(map, "k"), "value");
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(who_has_waited_long_enough_fills_itself)
 {
     larder *map = maps_new();
@@ -339,6 +398,7 @@ START_TEST(a_fill_that_forks_stays_its_parents)
     ck_assert_uint_eq(size, 8);
     ck_assert_mem_eq(value, "parent's", 8);
     larder_free(value);
+    ck_assert_str_eq(maps_get(map, "k"), "parent's");
     ck_assert_int_eq(larder_lease_acquire(map, "k", 1, NULL, &other, NULL, NULL, NULL), LARDER_OK);
     larder_close(&map);
 }
@@ -443,6 +503,7 @@ int main(void)
     tcase_add_test(helpless, a_busy_gate_does_not_keep_the_value);
     tcase_add_test(helpless, too_large_a_value_is_returned_all_the_same);
     tcase_add_test(helpless, a_read_only_handle_fetches_without_storing);
+    tcase_add_test(helpless, without_a_reader_slot_there_is_no_cache_and_no_delay);
     tcase_add_test(helpless, who_has_waited_long_enough_fills_itself);
     suite_add_tcase(suite, helpless);
     TCase *strange = tcase_create("strange fills");

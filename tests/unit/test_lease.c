@@ -326,6 +326,30 @@ START_TEST(a_dead_holders_lease_is_free_at_once)
 }
 END_TEST
 
+static int see_it_free(void *context)
+{
+    larder_lease lease;
+    (void)context;
+    larder *map = maps_open("closing", MAPS_SIZE, 0);
+    int result = acquire(map, "k", &lease);
+    larder_close(&map);
+    return result == LARDER_FILL ? 0 : 1;
+}
+
+START_TEST(closing_the_map_gives_leases_back)
+{
+    larder *map = maps_open("closing", MAPS_SIZE, 0);
+    larder_lease lease;
+    ck_assert_int_eq(acquire(map, "k", &lease), LARDER_FILL);
+    larder_close(&map);
+    ck_assert_int_eq(maps_in_child(see_it_free, NULL), 0);
+    map = maps_open("closing", MAPS_SIZE, 0);
+    ck_assert_int_eq(acquire(map, "k", &lease), LARDER_FILL);
+    ck_assert_uint_eq(maps_stats(map).lease_takeovers, 0);
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(a_zombie_is_gone_and_a_number_given_again_is_another)
 {
     ck_assert_uint_ne(process_start(), 0);
@@ -554,6 +578,7 @@ int main(void)
     TCase *processes = tcase_create("processes");
     tcase_add_test(processes, a_child_does_not_inherit_a_lease);
     tcase_add_test(processes, a_dead_holders_lease_is_free_at_once);
+    tcase_add_test(processes, closing_the_map_gives_leases_back);
     tcase_add_test(processes, a_zombie_is_gone_and_a_number_given_again_is_another);
     suite_add_tcase(suite, processes);
     TCase *table = tcase_create("table");
