@@ -81,7 +81,10 @@ const char *larder_version_text(void);
 /* ---- Open and close ------------------------------------------------------------------------ */
 
 #define LARDER_NO_HOT_SET UINT64_MAX
-#define LARDER_KEY_MAX 65535u /* bytes of a key; the least is 1 */
+#define LARDER_KEY_MAX 65535u  /* bytes of a key; the least is 1 */
+#define LARDER_NAME_MAX 65535u /* bytes of the name of a group or tag; the least is 1 */
+#define LARDER_TAGS_MAX 16u    /* tags of an entry, beside its group */
+#define LARDER_GLOB_MAX 1024u  /* bytes of a glob pattern; the least is 1 */
 
 /* larder_options.flags */
 enum {
@@ -131,7 +134,7 @@ enum {
     LARDER_EXPIRY_IN = 2,      /* ms from now */
     LARDER_EXPIRY_AT = 3,      /* ms since the epoch; in the past = delete */
     LARDER_EXPIRY_ALIGNED = 4, /* the next multiple of ms on the wall clock (UTC), + offset_ms */
-    LARDER_EXPIRY_SLIDING = 5  /* extended by reads: LARDER_EUNSUPPORTED in this version */
+    LARDER_EXPIRY_SLIDING = 5  /* ms after the last read or write, see larder_expire_sliding() */
 };
 
 typedef struct larder_expiry {
@@ -148,25 +151,46 @@ larder_expiry larder_expire_in(int64_t ms);
 larder_expiry larder_expire_at(int64_t ms_since_epoch);
 larder_expiry larder_expire_aligned(int64_t period_ms, int64_t offset_ms);
 
+/* ms after the entry was last written or read (get in all forms, borrow; not has, scan, or a read
+ * with LARDER_PEEK). A read writes the extension down at most once in a quarter of the period, and
+ * never waits for that: where the gate is busy, the next read tries again. So an entry that is read
+ * lives for at least three quarters of the period after its last read. 0 is LARDER_EINVAL. */
+larder_expiry larder_expire_sliding(int64_t ms);
+
 /* larder_policy.flags; LARDER_LOCAL too */
 enum {
     LARDER_NEGATIVE = 1u << 16 /* store "known absent" (the value must be empty) */
 };
 
+/* Durations are 0 (none) or more; a negative one is LARDER_EINVAL, one that leads past the end of
+ * time LARDER_EOVERFLOW. Without an expiry there is neither jitter nor staleness. Groups and tags
+ * are any bytes, 1 to LARDER_NAME_MAX of them, compared whole: no separator, no pattern. A group
+ * and a tag of one name are two things. */
 typedef struct larder_policy { /* zero-initialised = the map's defaults */
     larder_expiry expiry;
-    int64_t stale_ms, jitter_ms, max_lifetime_ms; /* must be 0 in this version */
-    larder_bytes group;                           /* groups and tags: LARDER_EUNSUPPORTED in this */
-    const larder_bytes *tags;                     /* version when they are not empty */
+    int64_t stale_ms;         /* fresh until it expires, then for so long served to those who accept
+                                 a stale value; to all others a miss */
+    int64_t jitter_ms;        /* expires earlier by a random 0 .. jitter_ms (never later, and not at
+                                 once), so that what was written together does not expire together */
+    int64_t max_lifetime_ms;  /* neither reads nor larder_touch() extend it past so long after this
+                                 write; 0: they may. Cuts staleness, too */
+    larder_bytes group;       /* at most one; size 0: none */
+    const larder_bytes *tags; /* at most LARDER_TAGS_MAX; doubles count once */
     size_t tag_count;
     uint32_t flags, reserved0;
     uint64_t reserved[8];
 } larder_policy;
 
+/* larder_info.flags */
+enum {
+    LARDER_INFO_MARKED = 1u << 0, /* it has a group or tags */
+    LARDER_INFO_SLIDING = 1u << 1 /* reads extend it */
+};
+
 typedef struct larder_info {
     uint64_t size; /* bytes of the value */
     larder_version version;
-    int64_t created_ms, expires_ms /* INT64_MAX: never */, stale_until_ms;
+    int64_t created_ms, expires_ms /* INT64_MAX: never */, stale_until_ms /* 0: never stale */;
     uint32_t flags, reserved0;
     uint64_t reserved[4];
 } larder_info;
@@ -188,12 +212,20 @@ void larder_free(void *memory);
 typedef struct larder_read { /* zero-initialised = larder_get */
     uint32_t flags, reserved0;
     int64_t read_through_ms; /* 0 = do not ask Redis; other values: LARDER_EUNSUPPORTED so far */
-    uint64_t reserved[6];
+    larder_expiry extend;    /* with LARDER_EXTEND */
+    uint64_t reserved[3];
 } larder_read;
 
 /* larder_read.flags */
 enum {
-    LARDER_PEEK = 1u << 0 /* leave statistics and popularity untouched */
+    LARDER_PEEK = 1u << 0, /* leave statistics, popularity and a sliding expiry untouched */
+    /* LARDER_STALE and the value while it is past its expiry, but not past its stale_until_ms */
+    LARDER_ACCEPT_STALE = 1u << 1,
+    /* get and extend: what is found gets the expiry `extend` from now on (default: its own sliding
+     * period, and nothing where it has none), without waiting for a quarter of the period. Waits
+     * for the gate like a write; where that is refused the value comes all the same, and info holds
+     * the expiry it kept. A handle that is read-only: LARDER_EREADONLY. */
+    LARDER_EXTEND = 1u << 2
 };
 
 int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
@@ -229,7 +261,8 @@ int larder_set(larder *handle, const void *key, size_t key_size, const void *val
  * remembered in shared memory until the next writer makes it durable. */
 int larder_delete(larder *handle, const void *key, size_t key_size);
 
-/* Give an entry another expiry. OK or MISS. */
+/* Give an entry another expiry; its group, tags, time of creation, how long it may be stale and its
+ * longest life stay. A sliding entry slides on only if the new expiry slides. OK or MISS. */
 int larder_touch(larder *handle, const void *key, size_t key_size, const larder_expiry *expiry);
 
 /* Atomic on a host; between hosts the newest write wins. */
@@ -242,7 +275,8 @@ int larder_cas(larder *handle, const void *key, size_t key_size, const void *val
                const larder_policy *policy); /* OK, CONFLICT, MISS */
 
 /* Add delta to a decimal integer; a missing key counts from 0. With a NULL policy or default expiry
- * an existing entry keeps its expiry. ENUMBER, EOVERFLOW: nothing changed. result may be NULL. */
+ * an existing entry keeps its expiry, without group and tags in it those that it has. ENUMBER,
+ * EOVERFLOW: nothing changed. result may be NULL. */
 int larder_incr(larder *handle, const void *key, size_t key_size, int64_t delta, int64_t *result,
                 const larder_policy *policy);
 
@@ -283,6 +317,36 @@ enum {
  * of entries, so that fewer than max may come before the end. */
 int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, larder_item *items,
                 size_t max, uint32_t flags, size_t *found, void **memory);
+
+/* The same for keys that match a pattern: "*" any bytes, "?" one byte, "[a-z]" one of these,
+ * "[!a-z]" or "[^a-z]" one of the others, "\X" the byte X. Bytes, not characters; the whole key
+ * must match; nothing else is special. What stands before the first wildcard narrows the walk.
+ * EINVAL: not a pattern (empty, a class without end, a range that ends before it begins, a lone "\"
+ * at the end), ETOOBIG: over LARDER_GLOB_MAX bytes. */
+int larder_scan_match(larder *handle, larder_cursor *cursor, larder_bytes glob, larder_item *items,
+                      size_t max, uint32_t flags, size_t *found, void **memory);
+
+/* ---- Invalidating many ------------------------------------------------------------------------
+ * LARDER_OK, or an error that changed nothing: EINVAL, ETOOBIG, EREADONLY, ENAMESPACE. Never
+ * refused because of a busy gate or a full map: what cannot be exact is then wider than asked for.
+ * An entry whose write had returned before the call began is read by nobody any more once the call
+ * has returned; one whose write begins later lives; what races is either. */
+
+/* Everything that carries the group, or the tag. count NULL: O(1). Else it receives how many live
+ * entries there were, as far as could be seen, for which the whole map is walked first. At least
+ * the newest 65,536 names are told apart; entries with any group or tag that are older than the
+ * oldest of these invalidations are dead too. Waits at most 40 ms for another process. */
+int larder_invalidate_group(larder *handle, larder_bytes name, uint64_t *count);
+int larder_invalidate_tag(larder *handle, larder_bytes name, uint64_t *count);
+
+/* Every key that begins with prefix (1 to LARDER_KEY_MAX bytes), or matches the pattern (see
+ * larder_scan_match()). Deletes them one by one, 64 in a commit: takes time in proportion to the
+ * keys it walks over. count (may be NULL) receives how many live ones went. */
+int larder_invalidate_prefix(larder *handle, larder_bytes prefix, uint64_t *count);
+int larder_invalidate_match(larder *handle, larder_bytes glob, uint64_t *count);
+
+/* Everything, at once: O(1). Space and statistics follow as the dead entries are removed. */
+int larder_clear(larder *handle);
 
 /* ---- Events ---------------------------------------------------------------------------------
  * What happens to a map, as it happens, in a bounded ring in shared memory: no log, and nothing is

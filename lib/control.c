@@ -89,6 +89,9 @@ static int fill(struct control *control, const struct control_settings *settings
     if (error == 0) {
         error = gate_init(&control->open_gate);
     }
+    if (error == 0) {
+        error = marks_init(&control->marks);
+    }
     return error;
 }
 

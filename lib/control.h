@@ -21,6 +21,7 @@
 #include "ghosts.h"
 #include "larder.h"
 #include "lease.h"
+#include "marks.h"
 #include "notify.h"
 
 #define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
@@ -184,11 +185,15 @@ struct control {
     uint64_t reserved;
     _Atomic uint32_t node; /* of this life of the map; never 0 */
     uint32_t mode;         /* of the files */
-    uint8_t padding0[48];
+
+    /* read by some hits, seldom written */
+    _Atomic uint64_t cleared;    /* nothing this old is alive, nor may it come in */
+    _Atomic uint64_t fill_floor; /* no fill whose version was drawn by then may be stored */
+    uint8_t padding0[32];
 
     /* read by every hit, seldom written */
     _Atomic uint64_t generation;  /* GENERATION_* */
-    _Atomic uint64_t barrier_max; /* clock of the highest barrier of any bucket; 0: none */
+    _Atomic uint64_t barrier_max; /* highest barrier of any bucket, or the clear; 0: none */
     _Atomic uint64_t pending[CONTROL_PENDING_WORDS]; /* a bit for each ready row */
     _Atomic int64_t retry_at_ms; /* monotonic: no new generation is tried before */
     _Atomic uint32_t replicates;
@@ -220,6 +225,7 @@ struct control {
     _Alignas(64) struct lease_table leases;
     struct notify_table notify;
     _Alignas(64) struct evict_walk evict_walk;
+    _Alignas(64) struct marks marks;
     _Alignas(64) _Atomic uint8_t popularity[]; /* popularity_size, a power of two; ghosts behind */
 };
 static_assert(sizeof(ghost_slot) == 4, "MAP_FORMAT");
@@ -232,6 +238,7 @@ static_assert(offsetof(struct control, lives) == 448, "MAP_FORMAT");
 static_assert(offsetof(struct control, fence) == 1728, "MAP_FORMAT");
 static_assert(offsetof(struct control, stats) == 1792, "MAP_FORMAT");
 static_assert(offsetof(struct control, events) % 64 == 0, "MAP_FORMAT");
+static_assert(offsetof(struct control, marks) % 64 == 0, "MAP_FORMAT");
 
 struct control_settings {
     uint64_t map_size, max_value, hot_size, max_entries;

@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "error.h"
 #include "evict.h"
+#include "lookup.h"
 #include "removal.h"
 #include "writer.h"
 
@@ -329,9 +330,29 @@ static int drop(struct writer *writer, const struct key *key, const struct recor
     return erase(writer, key, old);
 }
 
+/* As if it had been deleted when it died. */
+static int drop_dead(struct writer *writer, const struct key *key, const struct record *old,
+                     uint64_t death)
+{
+    uint32_t cause = writer->cause;
+    larder_version version = {
+        .clock = death, .node = atomic_load_explicit(&writer->control->node, memory_order_relaxed)};
+    writer->cause = cause == LARDER_CAUSE_REPLICA ? cause : LARDER_CAUSE_DEAD;
+    int result = entry_delete(writer, key, old, version);
+    writer->cause = cause;
+    if (result == LARDER_OK) {
+        stats_count(map_stats(writer->map), STATS_RECLAIMED_DEAD);
+    }
+    return result;
+}
+
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old)
 {
     bool value = old->header.kind != RECORD_DELETED; /* of tombstones nobody wants to know */
+    uint64_t death = value ? lookup_death(writer->control, old, key->hash) : 0;
+    if (death != 0) {
+        return drop_dead(writer, key, old, death);
+    }
     bool expired = clock_expired(old->expires_at_ms);
     int64_t expires_ms = old->expires_at_ms;
     larder_version version = record_version(old);
@@ -361,19 +382,49 @@ int entry_reseal(struct writer *writer, const struct key *key, const struct reco
     return t->error;
 }
 
+/* Reseal as the last row of the log. */
+static int reseal_last(struct writer *writer, const struct key *key, const struct record *old,
+                       struct record *moved)
+{
+    struct transaction *t = &writer->transaction;
+    uint64_t before = old->header.row;
+    if (moved->header.kind != RECORD_DELETED && evict_is_proved(&writer->ledger, &old->header)) {
+        moved->header.flags |= RECORD_RETURNED;
+    }
+    moved->header.row = writer->ledger.next_row++;
+    (void)entry_reseal(writer, key, old, moved);
+    (void)store_log_delete(t, before);
+    (void)store_log_append(t, moved->header.row, key->form, key->form_size);
+    return t->error;
+}
+
 int entry_requeue(struct writer *writer, const struct key *key, const struct record *old)
 {
     struct record moved = *old;
-    struct transaction *t = &writer->transaction;
-    uint64_t before = old->header.row;
-    if (moved.header.kind != RECORD_DELETED && evict_is_proved(&writer->ledger, &old->header)) {
-        moved.header.flags |= RECORD_RETURNED;
-    }
-    moved.header.row = writer->ledger.next_row++;
     moved.header.flags |= RECORD_DIRTY;
     moved.acked_ms = 0;
-    (void)entry_reseal(writer, key, old, &moved);
-    (void)store_log_delete(t, before);
-    (void)store_log_append(t, moved.header.row, key->form, key->form_size);
-    return t->error;
+    return reseal_last(writer, key, old, &moved);
+}
+
+int entry_retime(struct writer *writer, const struct key *key, const struct record *old,
+                 const struct record *changed)
+{
+    struct record copy = *changed;
+    uint8_t value[RECORD_NODE_MAX];
+    uint8_t marks[RECORD_MARKS_MAX * RECORD_MARK_SIZE];
+    if (changed->chunk_count == 0 && record_needs_chunks(key, changed) &&
+        changed->value_size <= sizeof value) {
+        /* the times took the last bytes of a leaf's node: the value has to move out */
+        memcpy(value, changed->value, changed->value_size);
+        if (changed->header.mark_count > 0) {
+            memcpy(marks, changed->marks, (size_t)changed->header.mark_count * RECORD_MARK_SIZE);
+            copy.marks = marks;
+        }
+        return entry_store(writer, key, old, &copy, value);
+    }
+    forget_copy(writer, key);
+    bool newly_dirty = (changed->header.flags & ~old->header.flags & RECORD_DIRTY) != 0;
+    return tell_stored(writer, key, &copy,
+                       newly_dirty ? reseal_last(writer, key, old, &copy)
+                                   : entry_reseal(writer, key, old, &copy));
 }

@@ -9,7 +9,7 @@
 #include "clock.h"
 #include "error.h"
 #include "format.h"
-#include "removal.h"
+#include "lookup.h"
 
 enum {
     LOOKS_LEAST = 256,     /* rows that one eviction looks at before it takes what is next */
@@ -114,33 +114,17 @@ static bool age(const struct store *store, const struct key *key)
 /* ---- Removing ----------------------------------------------------------------------------------
  */
 
-/* The barrier under which an entry is dead, or 0. */
-static uint64_t dead_by_barrier(struct control *control, uint64_t hash, const struct record *record)
-{
-    if (record->header.clock > atomic_load(&control->barrier_max)) {
-        return 0;
-    }
-    uint64_t barrier = removal_barrier(control, hash);
-    return record->header.clock <= barrier ? barrier : 0;
-}
-
 int evict_remove(struct writer *writer, const struct key *key, const struct record *record,
                  enum evict_cause cause)
 {
     struct stats_slot *stats = map_stats(writer->map);
     uint32_t before = writer->cause;
     int result;
-    if (cause == EVICT_DEAD) { /* as if it had been deleted then: that travels, too */
-        larder_version version = {.clock = dead_by_barrier(writer->control, key->hash, record),
-                                  .node = atomic_load(&writer->control->node)};
-        writer->cause = LARDER_CAUSE_DEAD;
-        result = entry_delete(writer, key, record, version);
-    } else {
-        writer->cause = cause == EVICT_SMALL  ? LARDER_CAUSE_SMALL
-                        : cause == EVICT_MAIN ? LARDER_CAUSE_MAIN
-                                              : LARDER_CAUSE_NONE;
-        result = entry_drop(writer, key, record);
-    }
+    writer->cause = cause == EVICT_SMALL  ? LARDER_CAUSE_SMALL
+                    : cause == EVICT_MAIN ? LARDER_CAUSE_MAIN
+                    : cause == EVICT_DEAD ? LARDER_CAUSE_DEAD
+                                          : LARDER_CAUSE_NONE;
+    result = entry_drop(writer, key, record);
     writer->cause = before;
     if (result != LARDER_OK) {
         return result;
@@ -150,8 +134,7 @@ int evict_remove(struct writer *writer, const struct key *key, const struct reco
         stats_count(stats, STATS_EXPIRATIONS);
         stats_count(stats, STATS_RECLAIMED_EXPIRED);
         break;
-    case EVICT_DEAD:
-        stats_count(stats, STATS_RECLAIMED_DEAD);
+    case EVICT_DEAD: /* entry_drop() has counted it */
         break;
     default:
         stats_count(stats, STATS_EVICTIONS);
@@ -195,7 +178,7 @@ static bool read_row(struct writer *writer, uint64_t row, const larder_bytes *fo
 static bool useless(struct writer *writer, const struct candidate *candidate,
                     enum evict_cause *cause)
 {
-    *cause = dead_by_barrier(writer->control, candidate->key.hash, &candidate->record) != 0
+    *cause = lookup_death(writer->control, &candidate->record, candidate->key.hash) != 0
                  ? EVICT_DEAD
                  : EVICT_EXPIRED;
     return *cause == EVICT_DEAD || clock_expired(evict_end_of_life(&candidate->record));
@@ -372,13 +355,7 @@ static bool visit(void *context, const larder_bytes *form, const larder_bytes *b
         return true;
     }
     int64_t end_ms = evict_end_of_life(&record);
-    bool dead = clock_expired(end_ms);
-    if (!dead && record.header.clock <= atomic_load(&walk->control->barrier_max)) {
-        uint64_t hash = record.long_key != NULL
-                            ? key_hash(record.long_key, record.long_key_size)
-                            : key_hash((const uint8_t *)form->data + 1, form->size - 1);
-        dead = dead_by_barrier(walk->control, hash, &record) != 0;
-    }
+    bool dead = clock_expired(end_ms) || lookup_death_of_form(walk->control, form, &record) != 0;
     if (dead) {
         struct walk_found *found = &walk->dead[walk->found++];
         memcpy(found->form, form->data, form->size);
@@ -432,11 +409,19 @@ static size_t remove_found(struct writer *writer, const struct walk *walk, uint6
     return gone;
 }
 
+/* Of a bucket, of everything, or of any group or tag. */
+static uint64_t newest_invalidation(struct control *control)
+{
+    uint64_t barrier = atomic_load_explicit(&control->barrier_max, memory_order_acquire);
+    uint64_t mark = atomic_load_explicit(&control->marks.newest, memory_order_acquire);
+    return barrier > mark ? barrier : mark;
+}
+
 /* One step of it, where anything can have expired or died since the last walk was through. */
 static size_t reclaim(struct writer *writer, uint64_t *pages)
 {
     struct ledger *ledger = &writer->ledger;
-    uint64_t barrier = atomic_load(&writer->control->barrier_max);
+    uint64_t barrier = newest_invalidation(writer->control);
     if (!clock_expired(ledger->earliest_expiry_ms) && barrier <= ledger->swept_barrier) {
         return 0;
     }

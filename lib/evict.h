@@ -69,8 +69,7 @@ static inline bool evict_is_proved(const struct ledger *ledger, const struct rec
 /* When an entry is of no use to anybody any more. */
 static inline int64_t evict_end_of_life(const struct record *record)
 {
-    return record->stale_until_ms > record->expires_at_ms ? record->stale_until_ms
-                                                          : record->expires_at_ms;
+    return record_gone_ms(record);
 }
 
 /* For entry.c: an entry that ends then comes in. */

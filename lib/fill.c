@@ -112,7 +112,7 @@ static int look(larder *handle, const struct fill_ask *ask, bool with_value,
     struct lookup l = {.key = ask->key};
     for (int tries = 0; tries < LOOKUP_TRIES; tries++) {
         struct control *control = map_control(handle->map);
-        l.dead_before = removal_dead_before(control, l.key.hash);
+        l.dead_before = removal_pending_clock(control, l.key.hash);
         int result = registry_snapshot(handle->map, NULL, &t);
         if (result != LARDER_OK) {
             return result;
@@ -121,7 +121,7 @@ static int look(larder *handle, const struct fill_ask *ask, bool with_value,
             store_read_end(t); /* the segment was replaced in between: ask the new one */
             continue;
         }
-        result = lookup_find(handle, t, &l, true);
+        result = lookup_find(handle, t, &l, LARDER_PEEK | LARDER_ACCEPT_STALE);
         if (result != LARDER_MISS) {
             int taken = take_value(t, &l, with_value, value);
             result = taken == LARDER_OK ? result : taken;

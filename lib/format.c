@@ -94,6 +94,7 @@ static bool take_uncommon(struct reader *reader, struct record *record)
     record->acked_ms = take_extra(reader, (extras & RECORD_HAS_ACKED) != 0, 0);
     record->stale_until_ms = take_extra(reader, (extras & RECORD_HAS_STALE) != 0, 0);
     record->sliding_ms = take_extra(reader, (extras & RECORD_HAS_SLIDING) != 0, 0);
+    record->limit_ms = take_extra(reader, (extras & RECORD_HAS_LIMIT) != 0, 0);
     record->marks = take(reader, (size_t)record->header.mark_count * RECORD_MARK_SIZE);
     if ((record->header.flags & RECORD_LONG_KEY) != 0) {
         take_long_key(reader, record);
@@ -156,6 +157,7 @@ static uint8_t extras_of(const struct record *record)
     extras |= record->acked_ms != 0 ? RECORD_HAS_ACKED : 0u;
     extras |= record->stale_until_ms != 0 ? RECORD_HAS_STALE : 0u;
     extras |= record->sliding_ms != 0 ? RECORD_HAS_SLIDING : 0u;
+    extras |= record->limit_ms != 0 ? RECORD_HAS_LIMIT : 0u;
     return (uint8_t)extras;
 }
 
@@ -206,6 +208,7 @@ void record_encode(void *bytes, const struct record *record, uint64_t key_hash)
     at = put_extra(at, (header.extras & RECORD_HAS_ACKED) != 0, record->acked_ms);
     at = put_extra(at, (header.extras & RECORD_HAS_STALE) != 0, record->stale_until_ms);
     at = put_extra(at, (header.extras & RECORD_HAS_SLIDING) != 0, record->sliding_ms);
+    at = put_extra(at, (header.extras & RECORD_HAS_LIMIT) != 0, record->limit_ms);
     at = put(at, record->marks, (size_t)record->header.mark_count * RECORD_MARK_SIZE);
     if ((record->header.flags & RECORD_LONG_KEY) != 0) {
         uint32_t size = (uint32_t)record->long_key_size;

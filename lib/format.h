@@ -35,7 +35,8 @@ enum {
     RECORD_HAS_ACKED = 1 << 2,   /* when Redis acknowledged it to us */
     RECORD_HAS_STALE = 1 << 3,   /* stale-until */
     RECORD_HAS_SLIDING = 1 << 4, /* sliding period */
-    RECORD_EXTRAS = 5,           /* how many there are */
+    RECORD_HAS_LIMIT = 1 << 5,   /* longest life */
+    RECORD_EXTRAS = 6,           /* how many there are */
 
     RECORD_MARKS_MAX = 17, /* a group and 16 tags */
     RECORD_MARK_SIZE = 16,
@@ -66,6 +67,7 @@ struct record {
     int64_t acked_ms;            /* 0: it was not, or not by us */
     int64_t stale_until_ms;      /* 0: never stale */
     int64_t sliding_ms;          /* 0: not sliding */
+    int64_t limit_ms;            /* no expiry may be later, whoever extends it; 0: none */
     const uint8_t *marks;
     const uint8_t *long_key;
     size_t long_key_size;
@@ -117,6 +119,13 @@ static inline larder_version record_version(const struct record *record)
 static inline int64_t record_created_ms(const struct record *record)
 {
     return record->created_ms != 0 ? record->created_ms : (int64_t)(record->header.clock >> 16);
+}
+
+/* From when on nobody is served the record any more, not even as a stale one. */
+static inline int64_t record_gone_ms(const struct record *record)
+{
+    return record->stale_until_ms > record->expires_at_ms ? record->stale_until_ms
+                                                          : record->expires_at_ms;
 }
 
 /* Whether the record is of this key (always, unless two long keys share a form). */

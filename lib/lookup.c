@@ -18,15 +18,27 @@ static bool damaged(const struct larder *handle, struct transaction *t, const st
            (l->record.chunk_count > 0 && chunks_verify(t, &l->record) != LARDER_OK);
 }
 
+/* What came of a lookup that was no hit. */
+static void count_other(struct stats_slot *stats, int result, bool expired)
+{
+    stats_count(stats, result == LARDER_ABSENT  ? STATS_ABSENT
+                       : result == LARDER_STALE ? STATS_STALE
+                                                : STATS_MISSES);
+    if (result == LARDER_MISS && expired) {
+        stats_count(stats, STATS_EXPIRED);
+    }
+}
+
 static struct hotset_key hot_key(const struct key *key)
 {
     return (struct hotset_key){.hash = key->hash, .data = key->data, .size = key->size};
 }
 
 int lookup_find_hot(const struct larder *handle, struct transaction *t, struct lookup *l,
-                    uint8_t *copy, bool peek)
+                    uint8_t *copy, unsigned flags)
 {
     bool expired = false;
+    bool peek = (flags & LARDER_PEEK) != 0;
     struct hotset_key key = hot_key(&l->key);
     size_t size;
     const uint8_t *bytes = hotset_find(&t->store->hot, &key, copy, &size, peek);
@@ -37,17 +49,15 @@ int lookup_find_hot(const struct larder *handle, struct transaction *t, struct l
     if (__builtin_expect(damaged(handle, t, l), 0)) {
         return LOOKUP_COLD;
     }
-    int result = lookup_judge(&l->record, l->dead_before, &expired);
+    int result =
+        lookup_judge(t->store->control, &l->record, l->key.hash, l->dead_before, flags, &expired);
     if (peek) {
         return result;
     }
     struct stats_slot *stats = map_stats(handle->map);
     stats_count(stats, STATS_HOT_HITS);
     if (__builtin_expect(result != LARDER_OK, 0)) {
-        stats_count(stats, result == LARDER_ABSENT ? STATS_ABSENT : STATS_MISSES);
-        if (expired) {
-            stats_count(stats, STATS_EXPIRED);
-        }
+        count_other(stats, result, expired);
     }
     return result;
 }
@@ -63,7 +73,8 @@ static void offer(const struct transaction *t, const struct lookup *l, bool know
     }
 }
 
-int lookup_find(const struct larder *handle, struct transaction *t, struct lookup *l, bool peek)
+int lookup_find(const struct larder *handle, struct transaction *t, struct lookup *l,
+                unsigned flags)
 {
     struct stats_slot *stats = map_stats(handle->map);
     bool expired = false;
@@ -78,25 +89,21 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
         } else if (__builtin_expect(!record_is_of(&l->record, &l->key), 0)) {
             result = LARDER_MISS;
         } else {
-            result = lookup_judge(&l->record, l->dead_before, &expired);
+            result = lookup_judge(t->store->control, &l->record, l->key.hash, l->dead_before, flags,
+                                  &expired);
         }
     } else if (result < 0) {
         stats_count(stats, STATS_READ_CORRUPT);
         result = LARDER_MISS;
     }
-    if (peek) {
+    if ((flags & LARDER_PEEK) != 0) {
         return result;
     }
-    if (__builtin_expect(result == LARDER_OK || result == LARDER_ABSENT, 1)) {
+    if (__builtin_expect(lookup_found(result), 1)) {
         offer(t, l, evict_touch(t->store, l->key.hash));
-        if (result == LARDER_ABSENT) {
-            stats_count(stats, STATS_ABSENT);
-        }
-    } else {
-        stats_count(stats, STATS_MISSES);
-        if (expired) {
-            stats_count(stats, STATS_EXPIRED);
-        }
+    }
+    if (__builtin_expect(result != LARDER_OK, 0)) {
+        count_other(stats, result, expired);
     }
     return result;
 }
@@ -107,7 +114,11 @@ void lookup_info(const struct record *record, larder_info *info)
                           .version = record_version(record),
                           .created_ms = record_created_ms(record),
                           .expires_ms = record->expires_at_ms,
-                          .stale_until_ms = record->stale_until_ms};
+                          .stale_until_ms = record->stale_until_ms,
+                          .flags = record->header.mark_count != 0 ? LARDER_INFO_MARKED : 0};
+    if (record->sliding_ms != 0) {
+        info->flags |= LARDER_INFO_SLIDING;
+    }
 }
 
 int lookup_copy(struct transaction *t, const struct record *record, void *buffer)

@@ -7,8 +7,11 @@
 #include <string.h>
 
 #include "chunks.h"
+#include "clock.h"
+#include "expiry.h"
 #include "handle.h"
 #include "lookup.h"
+#include "touch.h"
 
 enum { VIEWS_MAX = 64 };
 
@@ -19,7 +22,7 @@ static int snapshot(struct map *map, struct lookup *lookups, size_t count, struc
     for (int tries = 0; tries < LOOKUP_TRIES; tries++) {
         struct control *control = map_control(map);
         for (size_t i = 0; i < count; i++) {
-            lookups[i].dead_before = removal_dead_before(control, lookups[i].key.hash);
+            lookups[i].dead_before = removal_pending_clock(control, lookups[i].key.hash);
         }
         int result = registry_snapshot(map, stats, t);
         if (__builtin_expect(result != LARDER_OK || (*t)->store->control == control, 1)) {
@@ -51,8 +54,8 @@ struct found {
     uint8_t copy[HOTSET_COPY_MAX];
 };
 
-/* The hot set, before any snapshot: OK, ABSENT, MISS, or LOOKUP_COLD. */
-static int find_hot(const struct larder *handle, struct found *found, bool peek)
+/* The hot set, before any snapshot: OK, STALE, ABSENT, MISS, or LOOKUP_COLD. */
+static int find_hot(const struct larder *handle, struct found *found, unsigned flags)
 {
     struct lookup *l = &found->lookup;
     struct transaction *t;
@@ -61,17 +64,17 @@ static int find_hot(const struct larder *handle, struct found *found, bool peek)
     }
     hotset_prefetch(&t->store->hot, l->key.hash);
     struct control *control = map_control(handle->map);
-    l->dead_before = removal_dead_before(control, l->key.hash);
+    l->dead_before = removal_pending_clock(control, l->key.hash);
     if (__builtin_expect(t->store->control != control, 0)) {
         return LOOKUP_COLD;
     }
-    return lookup_find_hot(handle, t, l, found->copy, peek);
+    return lookup_find_hot(handle, t, l, found->copy, flags);
 }
 
 /* Key, barriers, hot set or snapshot, record: then the caller copies and calls finish(). With a
- * result that is not OK or ABSENT no snapshot is held. */
+ * result that is not lookup_found() no snapshot is held. */
 static int begin(const struct larder *handle, const void *key, size_t key_size, struct found *found,
-                 bool peek)
+                 unsigned flags)
 {
     struct lookup *l = &found->lookup;
     found->snapshot = NULL;
@@ -82,19 +85,19 @@ static int begin(const struct larder *handle, const void *key, size_t key_size, 
     if (__builtin_expect(result != LARDER_OK, 0)) {
         return result < 0 ? result : LARDER_ESYSTEM; /* outcomes come from the map alone */
     }
-    result = find_hot(handle, found, peek);
+    result = find_hot(handle, found, flags);
     if (result != LOOKUP_COLD) {
         return result;
     }
     key_shape(&l->key);
     struct stats_slot *stats = map_stats(handle->map);
     struct transaction *t;
-    result = snapshot(handle->map, l, 1, peek ? NULL : stats, &t);
+    result = snapshot(handle->map, l, 1, (flags & LARDER_PEEK) != 0 ? NULL : stats, &t);
     if (__builtin_expect(result != LARDER_OK, 0)) {
         return unable(handle->map, result);
     }
-    result = lookup_find(handle, t, l, peek);
-    if (result == LARDER_OK || result == LARDER_ABSENT) {
+    result = lookup_find(handle, t, l, flags);
+    if (lookup_found(result)) {
         found->snapshot = t;
     } else {
         store_read_end(t);
@@ -114,25 +117,48 @@ static void finish(struct found *found)
     }
 }
 
+static int check_read(const struct larder *handle, const larder_read *read)
+{
+    static const uint64_t none[sizeof read->reserved / sizeof read->reserved[0]];
+    const uint32_t known = LARDER_PEEK | LARDER_ACCEPT_STALE | LARDER_EXTEND;
+    int64_t expires_at_ms;
+    if ((read->flags & ~known) != 0 || read->reserved0 != 0 ||
+        memcmp(read->reserved, none, sizeof none) != 0) {
+        return error_set(LARDER_EINVAL, "unknown members or flags of larder_read are not 0");
+    }
+    if (read->read_through_ms != 0) {
+        return error_set(LARDER_EUNSUPPORTED, "read-through: not in this version");
+    }
+    if ((read->flags & LARDER_EXTEND) == 0) {
+        return read->extend.kind == LARDER_EXPIRY_DEFAULT && read->extend.ms == 0
+                   ? LARDER_OK
+                   : error_set(LARDER_EINVAL, "larder_read.extend without LARDER_EXTEND");
+    }
+    if ((read->flags & LARDER_PEEK) != 0) {
+        return error_set(LARDER_EINVAL, "LARDER_PEEK and LARDER_EXTEND contradict each other");
+    }
+    int result = handle_enter_write(handle);
+    return result == LARDER_OK ? expiry_resolve(&read->extend, clock_wall_ms(), &expires_at_ms)
+                               : result;
+}
+
 int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
                     size_t buffer_size, larder_info *info, const larder_read *read)
 {
     struct found found;
-    bool peek = false;
+    unsigned flags = 0;
     if (read != NULL) {
-        if ((read->flags & ~(uint32_t)LARDER_PEEK) != 0 || read->reserved0 != 0) {
-            return error_set(LARDER_EINVAL, "unknown members or flags of larder_read are not 0");
+        int valid = check_read(handle, read);
+        if (valid != LARDER_OK) {
+            return valid;
         }
-        if (read->read_through_ms != 0) {
-            return error_set(LARDER_EUNSUPPORTED, "read-through: not in this version");
-        }
-        peek = (read->flags & LARDER_PEEK) != 0;
+        flags = read->flags;
     }
     if (__builtin_expect(buffer == NULL && buffer_size != 0, 0)) {
         return error_set(LARDER_EINVAL, "no buffer, but a size of %zu", buffer_size);
     }
-    int result = begin(handle, key, key_size, &found, peek);
-    if (result != LARDER_OK && result != LARDER_ABSENT) {
+    int result = begin(handle, key, key_size, &found, flags);
+    if (!lookup_found(result)) {
         return result;
     }
     const struct record *record = &found.lookup.record;
@@ -147,6 +173,14 @@ int larder_get_with(larder *handle, const void *key, size_t key_size, void *buff
         result = LARDER_MISS;
     }
     finish(&found);
+    if (__builtin_expect((flags & LARDER_EXTEND) != 0, 0)) {
+        if (lookup_found(result)) {
+            touch_extend(handle, key, key_size, &read->extend,
+                         info != NULL ? &info->expires_ms : NULL);
+        }
+    } else if (__builtin_expect(lookup_found(result), 1)) {
+        touch_after_read(handle, &found.lookup, flags);
+    }
     return result;
 }
 
@@ -165,8 +199,8 @@ int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **va
     }
     *value = NULL;
     *value_size = 0;
-    int result = begin(handle, key, key_size, &found, false);
-    if (result != LARDER_OK && result != LARDER_ABSENT) {
+    int result = begin(handle, key, key_size, &found, 0);
+    if (!lookup_found(result)) {
         return result;
     }
     size_t size = found.lookup.record.value_size;
@@ -182,6 +216,7 @@ int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **va
         free(memory);
         return result;
     }
+    touch_after_read(handle, &found.lookup, 0);
     if (info != NULL) {
         lookup_info(&found.lookup.record, info);
     }
@@ -202,7 +237,7 @@ void larder_free(void *memory)
 int larder_has(larder *handle, const void *key, size_t key_size)
 {
     struct found found;
-    int result = begin(handle, key, key_size, &found, false);
+    int result = begin(handle, key, key_size, &found, 0);
     finish(&found);
     return result;
 }
@@ -263,7 +298,7 @@ int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view 
         return result;
     }
     struct control *control = map_control(handle->map);
-    l.dead_before = removal_dead_before(control, l.key.hash);
+    l.dead_before = removal_pending_clock(control, l.key.hash);
     result = registry_view_begin(handle->map, map_stats(handle->map), &reader);
     if (result == LARDER_OK && reader->transaction.store->control != control) {
         l.dead_before = UINT64_MAX; /* the segment was replaced in between: a miss is never wrong */
@@ -275,7 +310,7 @@ int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view 
                    ? result
                    : LARDER_MISS;
     }
-    result = lookup_find(handle, &reader->transaction, &l, false);
+    result = lookup_find(handle, &reader->transaction, &l, 0);
     if (result == LARDER_OK || result == LARDER_ABSENT) {
         size_t count = l.record.chunk_count == 0 ? 1 : l.record.chunk_count;
         view = malloc(sizeof *view + count * sizeof view->parts[0]);
@@ -290,6 +325,7 @@ int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view 
             out->part_count = l.record.value_size == 0 ? 0 : count;
             out->internal[0] = view;
             lookup_info(&l.record, &out->info);
+            touch_after_read(handle, &l, 0);
             return result;
         }
     }
@@ -322,7 +358,7 @@ static int find_many(const struct larder *handle, struct transaction *t, struct 
 {
     *bytes = 0;
     for (size_t i = 0; i < count; i++) {
-        items[i].outcome = lookup_find(handle, t, &lookups[i], false);
+        items[i].outcome = lookup_find(handle, t, &lookups[i], 0);
         if (items[i].outcome == LARDER_OK || items[i].outcome == LARDER_ABSENT) {
             lookup_info(&lookups[i].record, &items[i].info);
             *bytes += lookups[i].record.value_size;
@@ -389,6 +425,11 @@ int larder_get_many(larder *handle, larder_item *items, size_t count, void **mem
         at += items[i].value_size;
     }
     store_read_end(t);
+    for (size_t i = 0; i < count; i++) {
+        if (lookup_found(items[i].outcome)) {
+            touch_after_read(handle, &lookups[i], 0);
+        }
+    }
     free(lookups);
     return result;
 }

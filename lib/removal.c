@@ -15,10 +15,9 @@ static void raise_to(_Atomic uint64_t *word, uint64_t clock)
     }
 }
 
-uint64_t removal_dead_before_slow(struct control *control, uint64_t hash)
+uint64_t removal_pending_clock_slow(struct control *control, uint64_t hash)
 {
-    uint64_t dead =
-        atomic_load_explicit(&control->barriers[control_bucket(hash)], memory_order_acquire);
+    uint64_t dead = 0;
     for (size_t word = 0; word < CONTROL_PENDING_WORDS; word++) {
         uint64_t bits = atomic_load_explicit(&control->pending[word], memory_order_acquire);
         for (; bits != 0; bits &= bits - 1) {
@@ -60,18 +59,16 @@ size_t removal_copy_pending(struct control *control, struct removal_mark *marks)
     return count;
 }
 
-uint64_t removal_barrier(struct control *control, uint64_t hash)
-{
-    if (atomic_load_explicit(&control->barrier_max, memory_order_acquire) == 0) {
-        return 0;
-    }
-    return atomic_load_explicit(&control->barriers[control_bucket(hash)], memory_order_acquire);
-}
-
 void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t clock)
 {
     raise_to(&control->floors[control_bucket(hash)], clock);
     raise_to(&control->barriers[control_bucket(hash)], clock);
+    raise_to(&control->barrier_max, clock);
+}
+
+void removal_clear(struct control *control, uint64_t clock)
+{
+    raise_to(&control->cleared, clock);
     raise_to(&control->barrier_max, clock);
 }
 
@@ -82,7 +79,22 @@ void removal_raise_floor(struct control *control, uint64_t hash, uint64_t clock)
 
 uint64_t removal_floor(struct control *control, uint64_t hash)
 {
-    return atomic_load_explicit(&control->floors[control_bucket(hash)], memory_order_acquire);
+    uint64_t cleared = atomic_load_explicit(&control->cleared, memory_order_acquire);
+    uint64_t floor =
+        atomic_load_explicit(&control->floors[control_bucket(hash)], memory_order_acquire);
+    return floor > cleared ? floor : cleared;
+}
+
+void removal_raise_fill_floor(struct control *control, uint64_t clock)
+{
+    raise_to(&control->fill_floor, clock);
+}
+
+uint64_t removal_fill_floor(struct control *control, uint64_t hash)
+{
+    uint64_t fills = atomic_load_explicit(&control->fill_floor, memory_order_acquire);
+    uint64_t floor = removal_floor(control, hash);
+    return floor > fills ? floor : fills;
 }
 
 void removal_raise_all_floors(struct control *control, uint64_t clock)

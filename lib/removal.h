@@ -17,19 +17,50 @@
 #include "key.h"
 #include "larder.h"
 
-uint64_t removal_dead_before_slow(struct control *control, uint64_t hash);
+uint64_t removal_pending_clock_slow(struct control *control, uint64_t hash);
 
-/* The clock at and below which an entry of that key is dead whatever its record says; 0: none. To
- * be asked *before* the snapshot is taken: a pending row goes only after the commit that replaces
- * it. */
-static inline uint64_t removal_dead_before(struct control *control, uint64_t hash)
+/* The clock of the newest pending invalidation of that key: at and below it an entry is dead,
+ * whatever its record says; 0: none. To be asked *before* the snapshot is taken: a pending row goes
+ * only after the commit that replaces it. */
+static inline uint64_t removal_pending_clock(struct control *control, uint64_t hash)
 {
-    /* acquire: pairs with the stores in removal_pend() and removal_raise_barrier() */
-    uint64_t any = atomic_load_explicit(&control->barrier_max, memory_order_acquire);
+    uint64_t any = 0;
     for (size_t i = 0; i < CONTROL_PENDING_WORDS; i++) {
+        /* acquire: pairs with the stores in removal_pend() */
         any |= atomic_load_explicit(&control->pending[i], memory_order_acquire);
     }
-    return __builtin_expect(any == 0, 1) ? 0 : removal_dead_before_slow(control, hash);
+    return __builtin_expect(any == 0, 1) ? 0 : removal_pending_clock_slow(control, hash);
+}
+
+/* The clock under which everything of that key's bucket is dead, 0: none. Barriers only rise, so
+ * they are asked when a record has been found. */
+static inline uint64_t removal_barrier(struct control *control, uint64_t hash)
+{
+    /* acquire: pairs with the releases in removal_raise_barrier() and removal_clear() */
+    uint64_t cleared = atomic_load_explicit(&control->cleared, memory_order_acquire);
+    uint64_t barrier =
+        atomic_load_explicit(&control->barriers[control_bucket(hash)], memory_order_acquire);
+    return barrier > cleared ? barrier : cleared;
+}
+
+/* The barrier that killed an entry of that version, 0 while it lives. One load for an entry that is
+ * newer than all barriers. */
+static inline uint64_t removal_barrier_death(struct control *control, uint64_t hash, uint64_t clock)
+{
+    if (__builtin_expect(clock > atomic_load_explicit(&control->barrier_max, memory_order_acquire),
+                         1)) {
+        return 0;
+    }
+    uint64_t barrier = removal_barrier(control, hash);
+    return clock <= barrier ? barrier : 0;
+}
+
+/* Both: at and below this an entry of that key is dead. */
+static inline uint64_t removal_dead_before(struct control *control, uint64_t hash)
+{
+    uint64_t pending = removal_pending_clock(control, hash);
+    uint64_t barrier = removal_barrier(control, hash);
+    return pending > barrier ? pending : barrier;
 }
 
 static inline bool removal_any_pending(struct control *control)
@@ -50,7 +81,6 @@ struct removal_mark {
     uint64_t hash, clock;
 };
 size_t removal_copy_pending(struct control *control, struct removal_mark *marks);
-uint64_t removal_barrier(struct control *control, uint64_t hash);
 
 /* Remember that the key was invalidated at that version. Falls back to the barrier of its bucket
  * when the table is full or the key too long; then true is returned. */
@@ -58,10 +88,19 @@ bool removal_pend(struct control *control, const struct key *key, larder_version
 
 void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t clock);
 
+/* Nothing this old is alive, whatever its key, nor may it come in. */
+void removal_clear(struct control *control, uint64_t clock);
+
 /* Floors; inside the write gate. */
 void removal_raise_floor(struct control *control, uint64_t hash, uint64_t clock);
 uint64_t removal_floor(struct control *control, uint64_t hash);
 void removal_raise_all_floors(struct control *control, uint64_t clock);
+
+/* Many keys were invalidated, also such as are not here: no fill that began before may be stored.
+ * What other hosts wrote is not held up by that. */
+void removal_raise_fill_floor(struct control *control, uint64_t clock);
+/* The floor for a fill of that key. */
+uint64_t removal_fill_floor(struct control *control, uint64_t hash);
 
 /* One pending row, copied; inside the write gate. */
 struct removal_pending {

@@ -195,7 +195,7 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
         record.long_key != NULL ? record.long_key : (const uint8_t *)form->data + 1;
     size_t key_size = record.long_key != NULL ? record.long_key_size : form->size - 1;
     if (record.header.kind != RECORD_DELETED &&
-        record.header.clock <= removal_barrier(t->store->control, key_hash(key, key_size))) {
+        lookup_death(t->store->control, &record, key_hash(key, key_size)) != 0) {
         return LARDER_MISS; /* dead: the janitor makes a deletion of it, and that goes out */
     }
     size_t value_size = record.value_size;

@@ -5,6 +5,8 @@
 
 #include "handle.h"
 #include "lookup.h"
+#include "pattern.h"
+#include "scan.h"
 #include "stats.h"
 #include "writer.h"
 
@@ -38,8 +40,9 @@ struct scan {
     const struct larder *handle;
     struct transaction *t;
     struct control *control;
-    larder_bytes prefix;
+    const struct scan_filter *filter;
     uint32_t flags;
+    bool end;
     struct arena arena;
     size_t mark_count; /* pending invalidations, copied before the snapshot was taken */
     struct removal_mark marks[CONTROL_PENDING_ROWS];
@@ -47,7 +50,7 @@ struct scan {
 
 static uint64_t dead_before(const struct scan *scan, uint64_t hash)
 {
-    uint64_t dead = removal_barrier(scan->control, hash);
+    uint64_t dead = 0;
     for (size_t i = 0; i < scan->mark_count; i++) {
         if (scan->marks[i].hash == hash && scan->marks[i].clock > dead) {
             dead = scan->marks[i].clock;
@@ -56,10 +59,24 @@ static uint64_t dead_before(const struct scan *scan, uint64_t hash)
     return dead;
 }
 
-static bool begins_with(const struct scan *scan, const uint8_t *key, size_t size)
+static bool carries(const struct record *record, const uint8_t *mark)
 {
-    return size >= scan->prefix.size &&
-           (scan->prefix.size == 0 || memcmp(key, scan->prefix.data, scan->prefix.size) == 0);
+    for (size_t i = 0; i < record->header.mark_count; i++) {
+        if (memcmp(record->marks + i * RECORD_MARK_SIZE, mark, RECORD_MARK_SIZE) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_wanted(const struct scan_filter *filter, const struct record *record,
+                      const uint8_t *key, size_t size)
+{
+    const larder_bytes *prefix = &filter->prefix;
+    return size >= prefix->size &&
+           (prefix->size == 0 || memcmp(key, prefix->data, prefix->size) == 0) &&
+           (filter->mark == NULL || carries(record, filter->mark)) &&
+           (filter->glob == NULL || pattern_matches(*filter->glob, key, size));
 }
 
 /* Past the range of forms that can begin with the prefix. */
@@ -68,7 +85,7 @@ static bool beyond(const larder_bytes *form, const uint8_t *bound, size_t bound_
     return form->size < bound_size || memcmp(form->data, bound, bound_size) != 0;
 }
 
-/* Copy an entry if it is live and of the prefix: OK, MISS (pass over), error. */
+/* Copy an entry if it is live and wanted: OK, MISS (pass over), error. */
 static int take(struct scan *scan, const larder_bytes *form, const larder_bytes *bytes,
                 larder_item *item)
 {
@@ -81,13 +98,14 @@ static int take(struct scan *scan, const larder_bytes *form, const larder_bytes 
     const uint8_t *key =
         record.long_key != NULL ? record.long_key : (const uint8_t *)form->data + 1;
     size_t key_size = record.long_key != NULL ? record.long_key_size : form->size - 1;
-    if (!begins_with(scan, key, key_size)) {
+    if (!is_wanted(scan->filter, &record, key, key_size)) {
         return LARDER_MISS;
     }
-    uint64_t dead = dead_before(scan, key_hash(key, key_size));
-    int outcome = lookup_judge(&record, dead, &expired);
-    if (outcome == LARDER_MISS) {
-        return LARDER_MISS;
+    uint64_t hash = key_hash(key, key_size);
+    int outcome = lookup_judge(scan->control, &record, hash, dead_before(scan, hash),
+                               scan->filter->read_flags, &expired);
+    if (outcome == LARDER_MISS || (scan->flags & SCAN_COUNT) != 0) {
+        return outcome == LARDER_MISS ? LARDER_MISS : LARDER_OK;
     }
     bool with_value = (scan->flags & LARDER_SCAN_VALUES) != 0;
     size_t value_size = with_value ? record.value_size : 0;
@@ -110,7 +128,8 @@ static int walk(struct scan *scan, larder_cursor *cursor, larder_item *items, si
                 size_t *found)
 {
     uint8_t bound[KEY_FORM_MAX];
-    size_t bound_size = key_prefix_bound(bound, scan->prefix.data, scan->prefix.size);
+    size_t bound_size =
+        key_prefix_bound(bound, scan->filter->prefix.data, scan->filter->prefix.size);
     uint8_t at[KEY_FORM_MAX];
     size_t at_size = bound_size;
     bool after = false;
@@ -120,11 +139,12 @@ static int walk(struct scan *scan, larder_cursor *cursor, larder_item *items, si
         memcpy(at, cursor->position, at_size);
         after = true;
     }
-    for (size_t looks = 0; *found < max && (looks < SCAN_LOOKS_MAX || *found == 0); looks++) {
+    for (size_t looks = 0; *found < max && looks < SCAN_LOOKS_MAX; looks++) {
         larder_bytes form, bytes;
         int result = store_entry_next(scan->t, at, at_size, after, &form, &bytes);
         if (result == LARDER_MISS ||
             (result == LARDER_OK && (form.size > sizeof at || beyond(&form, bound, bound_size)))) {
+            scan->end = true;
             break;
         }
         if (result != LARDER_OK) {
@@ -133,7 +153,7 @@ static int walk(struct scan *scan, larder_cursor *cursor, larder_item *items, si
         memcpy(at, form.data, form.size);
         at_size = form.size;
         after = true;
-        result = take(scan, &form, &bytes, &items[*found]);
+        result = take(scan, &form, &bytes, items == NULL ? NULL : &items[*found]);
         if (result < 0) {
             return result;
         }
@@ -149,49 +169,48 @@ static int walk(struct scan *scan, larder_cursor *cursor, larder_item *items, si
     return LARDER_OK;
 }
 
-int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, larder_item *items,
-                size_t max, uint32_t flags, size_t *found, void **memory)
+/* One piece, in a snapshot of its own. */
+static int piece(struct scan *scan, struct map *map, larder_cursor *cursor, larder_item *items,
+                 size_t max, size_t *found)
 {
-    int result = handle_enter(handle);
-    if (result != LARDER_OK) {
-        return result;
-    }
-    if (cursor == NULL || items == NULL || found == NULL || memory == NULL ||
-        (flags & ~(uint32_t)LARDER_SCAN_VALUES) != 0 || cursor->size > KEY_FORM_MAX ||
-        cursor->reserved != 0 || (cursor->size > 0 && cursor->position[0] != KEY_TAG) || max == 0 ||
-        max > LARDER_MANY_MAX || (prefix.data == NULL && prefix.size > 0) ||
-        prefix.size > LARDER_KEY_MAX) {
-        return error_set(LARDER_EINVAL,
-                         "larder_scan(): a missing place, an unknown flag, a damaged cursor, a "
-                         "prefix of %zu bytes or %zu items (1 to %u)",
-                         prefix.size, max, LARDER_MANY_MAX);
-    }
-    *found = 0;
-    *memory = NULL;
-    struct scan scan;
-    memset(&scan, 0, offsetof(struct scan, marks));
-    scan.handle = handle;
-    scan.prefix = prefix;
-    scan.flags = flags;
+    int result = LARDER_EBUSY;
     for (int tries = 0; tries < LOOKUP_TRIES; tries++) {
-        scan.control = map_control(handle->map);
-        scan.mark_count = removal_copy_pending(scan.control, scan.marks);
-        result = registry_snapshot(handle->map, NULL, &scan.t);
-        if (result != LARDER_OK || scan.t->store->control == scan.control) {
+        scan->control = map_control(map);
+        scan->mark_count = removal_copy_pending(scan->control, scan->marks);
+        result = registry_snapshot(map, NULL, &scan->t);
+        if (result != LARDER_OK || scan->t->store->control == scan->control) {
             break;
         }
-        store_read_end(scan.t); /* the segment was replaced in between: ask the new one */
+        store_read_end(scan->t); /* the segment was replaced in between: ask the new one */
         result = LARDER_EBUSY;
     }
-    if (result != LARDER_OK) {
-        return result;
+    if (result == LARDER_OK) {
+        result = walk(scan, cursor, items, max, found);
+        store_read_end(scan->t);
     }
-    result = walk(&scan, cursor, items, max, found);
-    store_read_end(scan.t);
+    return result;
+}
+
+int scan_run(larder *handle, larder_cursor *cursor, const struct scan_filter *filter,
+             larder_item *items, size_t max, uint32_t flags, size_t *found, void **memory)
+{
+    struct scan scan;
+    int result;
+    memset(&scan, 0, offsetof(struct scan, marks));
+    scan.handle = handle;
+    scan.filter = filter;
+    scan.flags = flags;
+    *found = 0;
+    do {
+        result = piece(&scan, handle->map, cursor, items, max, found);
+    } while (result == LARDER_OK && *found == 0 && !scan.end);
     if (result != LARDER_OK) {
         free(scan.arena.bytes);
         *found = 0;
         return result;
+    }
+    if ((flags & SCAN_COUNT) != 0) {
+        return LARDER_OK;
     }
     uint8_t *at = scan.arena.bytes;
     for (size_t i = 0; i < *found; i++) {
@@ -201,4 +220,60 @@ int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, lard
     }
     *memory = scan.arena.bytes;
     return LARDER_OK;
+}
+
+/* ---- The public forms -------------------------------------------------------------------------
+ */
+
+static int check_scan(const char *name, const larder_cursor *cursor, const larder_item *items,
+                      size_t max, uint32_t flags, size_t *found, void **memory)
+{
+    if (cursor == NULL || items == NULL || found == NULL || memory == NULL ||
+        (flags & ~(uint32_t)LARDER_SCAN_VALUES) != 0 || cursor->size > KEY_FORM_MAX ||
+        cursor->reserved != 0 || (cursor->size > 0 && cursor->position[0] != KEY_TAG) || max == 0 ||
+        max > LARDER_MANY_MAX) {
+        return error_set(LARDER_EINVAL,
+                         "%s(): a missing place, an unknown flag, a damaged cursor, or %zu items "
+                         "(1 to %u)",
+                         name, max, LARDER_MANY_MAX);
+    }
+    *found = 0;
+    *memory = NULL;
+    return LARDER_OK;
+}
+
+int larder_scan(larder *handle, larder_cursor *cursor, larder_bytes prefix, larder_item *items,
+                size_t max, uint32_t flags, size_t *found, void **memory)
+{
+    struct scan_filter filter = {.prefix = prefix};
+    int result = handle_enter(handle);
+    if (result == LARDER_OK) {
+        result = check_scan("larder_scan", cursor, items, max, flags, found, memory);
+    }
+    if (result == LARDER_OK &&
+        ((prefix.data == NULL && prefix.size > 0) || prefix.size > LARDER_KEY_MAX)) {
+        result = error_set(LARDER_EINVAL, "larder_scan(): a prefix of %zu bytes, or none at all",
+                           prefix.size);
+    }
+    return result == LARDER_OK ? scan_run(handle, cursor, &filter, items, max, flags, found, memory)
+                               : result;
+}
+
+int larder_scan_match(larder *handle, larder_cursor *cursor, larder_bytes glob, larder_item *items,
+                      size_t max, uint32_t flags, size_t *found, void **memory)
+{
+    uint8_t literal[LARDER_GLOB_MAX];
+    int result = handle_enter(handle);
+    if (result == LARDER_OK) {
+        result = check_scan("larder_scan_match", cursor, items, max, flags, found, memory);
+    }
+    if (result == LARDER_OK) {
+        result = pattern_check(glob);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    struct scan_filter filter = {.prefix = {literal, pattern_literal_prefix(glob, literal)},
+                                 .glob = &glob};
+    return scan_run(handle, cursor, &filter, items, max, flags, found, memory);
 }

@@ -10,6 +10,7 @@
 #include "evict.h"
 #include "format.h"
 #include "handle.h"
+#include "lookup.h"
 #include "removal.h"
 #include "writer.h"
 
@@ -18,20 +19,12 @@ enum { STEP_ROWS_MAX = 1024, STEP_WAIT_MS = 10, CANDIDATES_MAX = 256, EVICT_STEP
 /* ---- Expiry -----------------------------------------------------------------------------------
  */
 
-/* The barrier under which an entry is dead, or 0. It is removed as if it had been deleted then, so
- * that the deletion travels, too. */
-static uint64_t dead_by_barrier(struct control *control, const larder_bytes *form,
-                                const struct record *record)
+/* Whether a mark, a barrier or a clear killed an entry; entry_drop() then removes it as if it had
+ * been deleted at that time, so that the deletion travels, too. */
+static bool is_dead(struct control *control, const larder_bytes *form, const struct record *record)
 {
-    if (record->header.kind == RECORD_DELETED ||
-        record->header.clock > atomic_load(&control->barrier_max)) {
-        return 0;
-    }
-    uint64_t hash = record->long_key != NULL
-                        ? key_hash(record->long_key, record->long_key_size)
-                        : key_hash((const uint8_t *)form->data + 1, form->size - 1);
-    uint64_t barrier = removal_barrier(control, hash);
-    return record->header.clock <= barrier ? barrier : 0;
+    return record->header.kind != RECORD_DELETED &&
+           lookup_death_of_form(control, form, record) != 0;
 }
 
 static bool is_done_with(const struct record *record, int64_t tombstones_before_ms)
@@ -41,7 +34,7 @@ static bool is_done_with(const struct record *record, int64_t tombstones_before_
         return (header->flags & RECORD_DIRTY) == 0 &&
                clock_version_ms(header->clock) < tombstones_before_ms;
     }
-    return clock_expired(record->expires_at_ms);
+    return clock_expired(record_gone_ms(record));
 }
 
 /* Look in a snapshot, without the gate: most steps find nothing to do. */
@@ -68,8 +61,7 @@ static int find_candidates(struct transaction *t, upkeep_step *step, size_t max_
             return result;
         }
         if (result == LARDER_OK && record_decode(bytes.data, bytes.size, &record) &&
-            (is_done_with(&record, before_ms) ||
-             dead_by_barrier(t->store->control, &form, &record) != 0)) {
+            (is_done_with(&record, before_ms) || is_dead(t->store->control, &form, &record))) {
             rows[(*count)++] = row;
         }
     }
@@ -93,21 +85,18 @@ static int remove_row(struct writer *writer, uint64_t wanted, int64_t before_ms,
         record.header.row != row) {
         return result < 0 ? result : LARDER_OK;
     }
-    uint64_t barrier = dead_by_barrier(writer->control, &form, &record);
+    bool dead = is_dead(writer->control, &form, &record);
     bool done = is_done_with(&record, before_ms);
-    if (barrier == 0 && !done) {
+    if (!dead && !done) {
         return LARDER_OK;
     }
     result = entry_key(&form, &record, &key, &memory);
     if (result == LARDER_OK) {
         bool value = record.header.kind != RECORD_DELETED;
-        larder_version version = {.clock = barrier, .node = atomic_load(&writer->control->node)};
-        writer->cause = barrier != 0 ? LARDER_CAUSE_DEAD : LARDER_CAUSE_NONE;
-        result = barrier != 0 ? entry_delete(writer, &key, &record, version)
-                              : entry_drop(writer, &key, &record);
+        result = entry_drop(writer, &key, &record);
         if (result == LARDER_OK) {
             ++*removed;
-            if (value && done) {
+            if (value && !dead) {
                 stats_count(map_stats(writer->map), STATS_EXPIRATIONS);
             }
         }

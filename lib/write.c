@@ -11,10 +11,11 @@
 #include "chunks.h"
 #include "clock.h"
 #include "evict.h"
-#include "expiry.h"
-#include "follow.h"
 #include "handle.h"
+#include "invalidate.h"
 #include "lookup.h"
+#include "marks.h"
+#include "policy.h"
 #include "removal.h"
 #include "write.h"
 #include "writer.h"
@@ -25,46 +26,19 @@ struct set_request {
     struct key key;
     const void *value;
     size_t value_size;
-    int64_t expires_at_ms;
     enum set_condition condition;
     larder_version expected; /* SET_IF_NEWER: its own */
     int64_t created_ms;      /* 0: the version's time */
-    uint8_t kind, flags;
+    struct policy_plan plan;
 };
 
 /* ---- Arguments --------------------------------------------------------------------------------
  */
 
-static int check_policy(const larder_policy *policy, size_t value_size)
-{
-    static const uint64_t none[sizeof policy->reserved / sizeof policy->reserved[0]];
-    const uint32_t known = LARDER_NEGATIVE | LARDER_LOCAL;
-    if ((policy->flags & ~known) != 0 || policy->reserved0 != 0 ||
-        memcmp(policy->reserved, none, sizeof none) != 0) {
-        return error_set(LARDER_EINVAL, "unknown members or flags of larder_policy are not 0");
-    }
-    if (policy->stale_ms < 0 || policy->jitter_ms < 0 || policy->max_lifetime_ms < 0) {
-        return error_set(LARDER_EINVAL, "a duration of larder_policy is negative");
-    }
-    if (policy->stale_ms != 0 || policy->jitter_ms != 0 || policy->max_lifetime_ms != 0) {
-        return error_set(LARDER_EUNSUPPORTED,
-                         "stale values, jitter and longest lifetime: not in this version");
-    }
-    if (policy->group.size != 0 || policy->tag_count != 0) {
-        return error_set(LARDER_EUNSUPPORTED, "groups and tags: not in this version");
-    }
-    if ((policy->flags & LARDER_NEGATIVE) != 0 && value_size != 0) {
-        return error_set(LARDER_EINVAL, "a negative entry has no value, this one has %zu bytes",
-                         value_size);
-    }
-    return LARDER_OK;
-}
-
 static int make_request(const struct larder *handle, const void *key, size_t key_size,
                         const void *value, size_t value_size, const larder_policy *policy,
                         struct set_request *request)
 {
-    static const larder_policy defaults;
     int result = key_make(&request->key, key, key_size);
     if (result != LARDER_OK) {
         return result;
@@ -72,24 +46,11 @@ static int make_request(const struct larder *handle, const void *key, size_t key
     if (value == NULL && value_size != 0) {
         return error_set(LARDER_EINVAL, "no value, but a size of %zu", value_size);
     }
-    if (policy == NULL) {
-        policy = &defaults;
-    } else {
-        result = check_policy(policy, value_size);
-        if (result != LARDER_OK) {
-            return result;
-        }
-    }
-    bool local = ((policy->flags | handle->flags) & LARDER_LOCAL) != 0;
     request->value = value;
     request->value_size = value_size;
     request->condition = SET_ALWAYS;
     request->created_ms = 0;
-    request->kind = (policy->flags & LARDER_NEGATIVE) != 0 ? RECORD_NEGATIVE : RECORD_VALUE;
-    request->flags = local ? RECORD_LOCAL : RECORD_DIRTY;
-    /* the time is asked for only where it matters */
-    int64_t now = policy->expiry.kind <= LARDER_EXPIRY_NEVER ? 0 : clock_wall_ms();
-    return expiry_resolve(&policy->expiry, now, &request->expires_at_ms);
+    return policy_resolve(handle, policy, value_size, &request->plan);
 }
 
 static int too_big(const struct larder *handle, size_t size)
@@ -108,18 +69,6 @@ static bool was_refused(int result)
     return result < 0 && result != LARDER_ENAMESPACE;
 }
 
-/* The key of a refused write must not go on showing the old value. */
-static void invalidate_later(const struct larder *handle, const struct key *key)
-{
-    struct control *control = map_control(handle->map);
-    larder_version version = clock_next(control);
-    if (removal_pend(control, key, version)) {
-        stats_count(map_stats(handle->map), STATS_PENDING_OVERFLOWS);
-    }
-    follow_tell_invalidation(handle->map, LARDER_CAUSE_KEY, (larder_bytes){key->data, key->size},
-                             version);
-}
-
 static void count_refusal(const struct larder *handle, int result)
 {
     if (result == LARDER_EBUSY) {
@@ -132,22 +81,18 @@ static void count_refusal(const struct larder *handle, int result)
 /* ---- Set, add, replace, cas -------------------------------------------------------------------
  */
 
-/* Whether a reader would find the record. */
-static bool alive(const struct writer *writer, const struct key *key, const struct record *record)
-{
-    bool expired;
-    uint64_t dead = removal_dead_before(writer->control, key->hash);
-    return lookup_judge(record, dead, &expired) != LARDER_MISS;
-}
-
-/* Whether a fill may come in: newer than all that is known of its key, whatever it is. */
+/* Whether a fill may come in: newer than all that is known of its key, whatever it is, and of its
+ * group and tags. */
 static int judge_fill(const struct writer *writer, const struct set_request *request,
                       const struct record *old)
 {
     uint64_t hash = request->key.hash, clock = request->expected.clock;
+    struct record fill = record_make(request->expected, request->plan.kind, 0, INT64_MAX);
+    policy_furnish(&request->plan, &fill);
     if ((old != NULL && clock_compare(record_version(old), request->expected) >= 0) ||
-        removal_floor(writer->control, hash) >= clock ||
-        removal_dead_before(writer->control, hash) >= clock) {
+        removal_fill_floor(writer->control, hash) >= clock ||
+        removal_pending_clock(writer->control, hash) >= clock ||
+        lookup_death(writer->control, &fill, hash) != 0) {
         return LARDER_CONFLICT;
     }
     return LARDER_OK;
@@ -156,7 +101,7 @@ static int judge_fill(const struct writer *writer, const struct set_request *req
 static int judge_condition(const struct writer *writer, const struct set_request *request,
                            const struct record *old)
 {
-    bool there = old != NULL && alive(writer, &request->key, old);
+    bool there = old != NULL && lookup_alive(writer->control, old, request->key.hash);
     switch (request->condition) {
     case SET_IF_MISSING:
         return there ? LARDER_EXISTS : LARDER_OK;
@@ -179,25 +124,27 @@ static int set_one(struct writer *writer, const struct set_request *request)
 {
     struct record old;
     const struct record *before = NULL;
-    bool past = clock_expired(request->expires_at_ms); /* written in the past: a delete */
+    bool past = clock_expired(request->plan.times.expires_at_ms); /* in the past: a delete */
+    larder_version version =
+        request->condition == SET_IF_NEWER ? request->expected : clock_next(writer->control);
     if (request->condition != SET_ALWAYS || past) {
         int found = entry_find(&writer->transaction, &request->key, &old);
         if (found < 0) {
             return found;
         }
         before = found == LARDER_OK ? &old : NULL;
+        marks_fence(); /* an invalidation that is not seen now is newer than this version */
         int verdict = judge_condition(writer, request, before);
         if (verdict != LARDER_OK) {
             return verdict;
         }
     }
-    larder_version version =
-        request->condition == SET_IF_NEWER ? request->expected : clock_next(writer->control);
     if (past) {
         return entry_delete(writer, &request->key, before, version);
     }
-    struct record record =
-        record_make(version, request->kind, request->flags, request->expires_at_ms);
+    struct record record = record_make(version, request->plan.kind, request->plan.flags,
+                                       request->plan.times.expires_at_ms);
+    policy_furnish(&request->plan, &record);
     record.created_ms = request->created_ms;
     record.value_size = request->value_size;
     if (before != NULL) {
@@ -320,7 +267,8 @@ int write_fill(larder *handle, const void *key, size_t key_size, const void *val
     fill->info = (larder_info){.size = value_size,
                                .version = fill->version,
                                .created_ms = created_ms,
-                               .expires_ms = request.expires_at_ms};
+                               .expires_ms = request.plan.times.expires_at_ms,
+                               .stale_until_ms = request.plan.times.stale_until_ms};
     return run_set(handle, &request);
 }
 
@@ -334,7 +282,7 @@ static int delete_one(struct writer *writer, const struct key *key)
     if (found < 0) {
         return found;
     }
-    bool there = found == LARDER_OK && alive(writer, key, &old);
+    bool there = found == LARDER_OK && lookup_alive(writer->control, &old, key->hash);
     int result =
         entry_delete(writer, key, found == LARDER_OK ? &old : NULL, clock_next(writer->control));
     return result != LARDER_OK ? result : there ? LARDER_OK : LARDER_MISS;
@@ -367,98 +315,13 @@ int larder_delete(larder *handle, const void *key, size_t key_size)
     return result;
 }
 
-/* ---- Touch ------------------------------------------------------------------------------------
- */
-
-struct touch_request {
-    struct key key;
-    int64_t expires_at_ms;
-    void *value; /* room for a value that must be written again, made outside */
-    size_t value_room;
-};
-
-static int touch_operation(struct writer *writer, void *context)
-{
-    struct touch_request *request = context;
-    struct record old;
-    int result = entry_find(&writer->transaction, &request->key, &old);
-    if (result != LARDER_OK) {
-        return result;
-    }
-    if (!alive(writer, &request->key, &old)) {
-        return LARDER_MISS;
-    }
-    larder_version version = clock_next(writer->control);
-    if (clock_expired(request->expires_at_ms)) {
-        return entry_delete(writer, &request->key, &old, version);
-    }
-    if (old.value_size > request->value_room) {
-        request->value_room = old.value_size;
-        return LARDER_ESIZE;
-    }
-    if (old.value_size > 0) {
-        result = lookup_copy(&writer->transaction, &old, request->value);
-        if (result != LARDER_OK) {
-            return result;
-        }
-    }
-    bool local = (old.header.flags & RECORD_LOCAL) != 0;
-    struct record record = record_make(version, old.header.kind,
-                                       local ? RECORD_LOCAL : RECORD_DIRTY, request->expires_at_ms);
-    record.created_ms = record_created_ms(&old);
-    record.value_size = old.value_size;
-    return entry_store(writer, &request->key, &old, &record, request->value);
-}
-
-int larder_touch(larder *handle, const void *key, size_t key_size, const larder_expiry *expiry)
-{
-    uint8_t small[4096];
-    struct touch_request request = {.value = small, .value_room = sizeof small};
-    int result = handle_enter_write(handle);
-    if (result == LARDER_OK && expiry == NULL) {
-        result = error_set(LARDER_EINVAL, "larder_touch() without an expiry");
-    }
-    if (result == LARDER_OK) {
-        result = key_make(&request.key, key, key_size);
-    }
-    if (result == LARDER_OK) {
-        result = expiry_resolve(expiry, clock_wall_ms(), &request.expires_at_ms);
-    }
-    if (result != LARDER_OK) {
-        return result;
-    }
-    void *memory = NULL;
-    do {
-        result = writer_run(handle, request.value_room, touch_operation, &request);
-        if (result == LARDER_ESIZE) { /* the value is larger than the room made for it */
-            free(memory);
-            memory = malloc(request.value_room);
-            request.value = memory;
-            if (memory == NULL) {
-                return error_set(LARDER_ENOMEM, "no memory for a value of %zu bytes",
-                                 request.value_room);
-            }
-        }
-    } while (result == LARDER_ESIZE);
-    free(memory);
-    count_refusal(handle, result);
-    if (was_refused(result) && clock_expired(request.expires_at_ms)) {
-        invalidate_later(handle, &request.key); /* a delete in all but name */
-        result = LARDER_OK;
-    }
-    if (result == LARDER_OK) {
-        stats_count(map_stats(handle->map), STATS_TOUCHES);
-    }
-    return result;
-}
-
 /* ---- Increment --------------------------------------------------------------------------------
  */
 
 struct incr_request {
     struct set_request set;
     int64_t delta, result;
-    bool keep_expiry;
+    bool keep_times, keep_marks;
 };
 
 enum { NUMBER_SIZE = 24 };
@@ -482,10 +345,10 @@ static bool parse_number(const uint8_t *text, size_t size, int64_t *number)
     return errno == 0 && *end == '\0' && (size_t)(end - copy) == size;
 }
 
-static int incr_operation(struct writer *writer, void *context)
+static int incr_one(struct writer *writer, struct incr_request *request)
 {
-    struct incr_request *request = context;
     struct set_request set = request->set;
+    struct policy_plan *plan = &set.plan;
     struct record old;
     int64_t before = 0;
     char text[NUMBER_SIZE];
@@ -493,13 +356,20 @@ static int incr_operation(struct writer *writer, void *context)
     if (found < 0) {
         return found;
     }
-    if (found == LARDER_OK && alive(writer, &set.key, &old) && old.header.kind == RECORD_VALUE) {
+    if (found == LARDER_OK && lookup_alive(writer->control, &old, set.key.hash) &&
+        old.header.kind == RECORD_VALUE) {
         if (old.value == NULL || !parse_number(old.value, old.value_size, &before)) {
             return error_set(LARDER_ENUMBER, "the value is not a decimal 64-bit integer");
         }
-        if (request->keep_expiry) {
-            set.expires_at_ms = old.expires_at_ms;
+        if (request->keep_times) {
+            plan->times = policy_times(&old);
         }
+        if (request->keep_marks && old.header.mark_count <= RECORD_MARKS_MAX) {
+            plan->mark_count = old.header.mark_count;
+            memcpy(plan->marks, old.marks, (size_t)plan->mark_count * RECORD_MARK_SIZE);
+        }
+        set.condition = SET_IF_VERSION; /* looks once more, after its version was drawn */
+        set.expected = record_version(&old);
     }
     if (__builtin_add_overflow(before, request->delta, &request->result)) {
         return error_set(LARDER_EOVERFLOW, "%" PRId64 " and %" PRId64 " do not fit 64 bits", before,
@@ -511,6 +381,13 @@ static int incr_operation(struct writer *writer, void *context)
     return set_one(writer, &set);
 }
 
+static int incr_operation(struct writer *writer, void *context)
+{
+    int result = incr_one(writer, context);
+    /* it died between the two looks: then the number counts from 0 */
+    return result == LARDER_MISS ? incr_one(writer, context) : result;
+}
+
 int larder_incr(larder *handle, const void *key, size_t key_size, int64_t delta, int64_t *result,
                 const larder_policy *policy)
 {
@@ -519,13 +396,14 @@ int larder_incr(larder *handle, const void *key, size_t key_size, int64_t delta,
     if (outcome == LARDER_OK) {
         outcome = make_request(handle, key, key_size, NULL, 0, policy, &request.set);
     }
-    if (outcome == LARDER_OK && request.set.kind != RECORD_VALUE) {
+    if (outcome == LARDER_OK && request.set.plan.kind != RECORD_VALUE) {
         outcome = error_set(LARDER_EINVAL, "a counter cannot be negative knowledge");
     }
     if (outcome != LARDER_OK) {
         return outcome;
     }
-    request.keep_expiry = policy == NULL || policy->expiry.kind == LARDER_EXPIRY_DEFAULT;
+    request.keep_times = policy == NULL || policy->expiry.kind == LARDER_EXPIRY_DEFAULT;
+    request.keep_marks = request.set.plan.mark_count == 0;
     outcome = writer_run(handle, NUMBER_SIZE, incr_operation, &request);
     count_refusal(handle, outcome);
     if (outcome == LARDER_OK) {

@@ -79,7 +79,7 @@ int writer_run(const struct larder *handle, size_t need, writer_operation *opera
  * write of this transaction; its header stays. */
 int entry_find(struct transaction *t, const struct key *key, struct record *record);
 
-/* Store a record (version, kind, expiry, flags and value set by the caller) in place of old (NULL:
+/* Store a record (version, kind, times, marks, flags and value set by the caller) in place of old (NULL:
  * there is none). Chooses chunks and the log row, keeps the ledger. */
 int entry_store(struct writer *writer, const struct key *key, const struct record *old,
                 struct record *record, const void *value);
@@ -94,12 +94,18 @@ int entry_upsert(struct writer *writer, const struct key *key, struct record *re
 int entry_delete(struct writer *writer, const struct key *key, const struct record *old,
                  larder_version version);
 
-/* Remove for space or because it expired: leaves an invalidation where Redis may hold, or a
- * failover bring back, something older. */
+/* Remove for space, because it expired or is dead: leaves an invalidation where Redis may hold, or a
+ * failover bring back, something older. One that a mark, a barrier or a clear has killed is removed
+ * as if it had been deleted then, so that the deletion travels. */
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old);
 
 /* Write a record again whose flags, row or times changed; value and long key are still old's. */
 int entry_reseal(struct writer *writer, const struct key *key, const struct record *old,
+                 const struct record *changed);
+
+/* Give an entry another version and other times; its value stays where it is. changed is old but for
+ * those, and for the dirty flag, which may be set. */
+int entry_retime(struct writer *writer, const struct key *key, const struct record *old,
                  const struct record *changed);
 
 /* Make an entry dirty, its row the last of the log, as if it had just been written. */

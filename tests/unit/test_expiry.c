@@ -4,7 +4,10 @@
 #include "expiry.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "tests/harness.h"
@@ -168,8 +171,6 @@ START_TEST(what_is_not_understood_is_refused)
 {
     refused((larder_expiry){.kind = 6}, MIDNIGHT, LARDER_EINVAL, "6");
     refused((larder_expiry){.kind = UINT32_MAX}, MIDNIGHT, LARDER_EINVAL, "4294967295");
-    refused((larder_expiry){.kind = LARDER_EXPIRY_SLIDING, .ms = 1000}, MIDNIGHT,
-            LARDER_EUNSUPPORTED, "sliding");
     refused((larder_expiry){.kind = LARDER_EXPIRY_IN, .ms = 5, .reserved = 1}, MIDNIGHT,
             LARDER_EINVAL, "reserved");
     refused((larder_expiry){.kind = LARDER_EXPIRY_IN, .ms = 5, .offset_ms = 1}, MIDNIGHT,
@@ -177,6 +178,157 @@ START_TEST(what_is_not_understood_is_refused)
     refused((larder_expiry){.kind = LARDER_EXPIRY_DEFAULT, .ms = 300000}, MIDNIGHT, LARDER_EINVAL,
             "300000"); /* a forgotten kind must not become "never" */
     refused((larder_expiry){.kind = LARDER_EXPIRY_NEVER, .ms = -1}, MIDNIGHT, LARDER_EINVAL, "-1");
+}
+END_TEST
+
+/* ---- All times of an entry --------------------------------------------------------------------
+ */
+
+static struct expiry_times planned(larder_policy policy, uint64_t random)
+{
+    struct expiry_times times;
+    ck_assert_int_eq(expiry_plan(&policy, MIDNIGHT, random, &times), LARDER_OK);
+    return times;
+}
+
+static void not_planned(larder_policy policy, int code, const char *named)
+{
+    struct expiry_times times;
+    ck_assert_int_eq(expiry_plan(&policy, MIDNIGHT, 0, &times), code);
+    ck_assert_msg(strstr(larder_last_error(), named) != NULL, "\"%s\" does not name %s",
+                  larder_last_error(), named);
+}
+
+START_TEST(fresh_then_stale)
+{
+    struct expiry_times times =
+        planned((larder_policy){.expiry = larder_expire_in(1000), .stale_ms = 500}, 0);
+    ck_assert_int_eq(times.expires_at_ms, MIDNIGHT + 1000);
+    ck_assert_int_eq(times.stale_until_ms, MIDNIGHT + 1500);
+    times = planned((larder_policy){.expiry = larder_expire_aligned(300000, 0), .stale_ms = 1}, 0);
+    ck_assert_int_eq(times.expires_at_ms, MIDNIGHT + 300000);
+    ck_assert_int_eq(times.stale_until_ms, MIDNIGHT + 300001);
+    times = planned((larder_policy){.stale_ms = 500}, 0); /* what never expires is never stale */
+    ck_assert_int_eq(times.expires_at_ms, CLOCK_NEVER);
+    ck_assert_int_eq(times.stale_until_ms, 0);
+    not_planned((larder_policy){.expiry = larder_expire_in(1000), .stale_ms = INT64_MAX},
+                LARDER_EOVERFLOW, "9223372036854775807");
+    not_planned(
+        (larder_policy){.expiry = larder_expire_in(1000), .stale_ms = INT64_MAX - MIDNIGHT - 1000},
+        LARDER_EOVERFLOW, "stale_ms"); /* the last millisecond means "never" */
+}
+END_TEST
+
+START_TEST(jitter_only_shortens)
+{
+    uint64_t stream = harness_seed();
+    bool shortened = false;
+    for (int i = 0; i < 1000; i++) {
+        struct expiry_times times = planned(
+            (larder_policy){.expiry = larder_expire_in(1000), .jitter_ms = 100, .stale_ms = 50},
+            harness_random(&stream));
+        ck_assert_int_le(times.expires_at_ms, MIDNIGHT + 1000);
+        ck_assert_int_ge(times.expires_at_ms, MIDNIGHT + 900);
+        ck_assert_int_eq(times.stale_until_ms, times.expires_at_ms + 50);
+        shortened = shortened || times.expires_at_ms < MIDNIGHT + 1000;
+        /* a jitter longer than the life leaves a millisecond of it */
+        times = planned((larder_policy){.expiry = larder_expire_in(10), .jitter_ms = INT64_MAX},
+                        harness_random(&stream));
+        ck_assert_int_gt(times.expires_at_ms, MIDNIGHT);
+        ck_assert_int_le(times.expires_at_ms, MIDNIGHT + 10);
+    }
+    ck_assert(shortened);
+    struct expiry_times times = planned((larder_policy){.jitter_ms = 100}, 77);
+    ck_assert_int_eq(times.expires_at_ms, CLOCK_NEVER);
+    times = planned((larder_policy){.expiry = larder_expire_at(MIDNIGHT - 5), .jitter_ms = 9}, 77);
+    ck_assert_int_eq(times.expires_at_ms, MIDNIGHT - 5);
+}
+END_TEST
+
+START_TEST(sliding_and_how_often_it_is_written_down)
+{
+    struct expiry_times times = planned((larder_policy){.expiry = larder_expire_sliding(1000)}, 0);
+    ck_assert_int_eq(times.expires_at_ms, MIDNIGHT + 1000);
+    ck_assert_int_eq(times.sliding_ms, 1000);
+    ck_assert(!expiry_slide_is_due(&times, MIDNIGHT));
+    ck_assert(!expiry_slide_is_due(&times, MIDNIGHT + 249));
+    ck_assert(expiry_slide_is_due(&times, MIDNIGHT + 250));
+    ck_assert(expiry_slide_is_due(&times, MIDNIGHT + 999));
+    struct expiry_times later;
+    expiry_slide(&times, MIDNIGHT + 250, &later);
+    ck_assert_int_eq(later.expires_at_ms, MIDNIGHT + 1250);
+    ck_assert_int_eq(later.sliding_ms, 1000);
+    ck_assert(!expiry_slide_is_due(&later, MIDNIGHT + 499));
+    struct expiry_times fixed = planned((larder_policy){.expiry = larder_expire_in(1000)}, 0);
+    ck_assert(!expiry_slide_is_due(&fixed, MIDNIGHT + 999));
+    refused(larder_expire_sliding(0), MIDNIGHT, LARDER_EINVAL, "0 ms");
+    refused(larder_expire_sliding(-7), MIDNIGHT, LARDER_EINVAL, "-7");
+    refused(larder_expire_sliding(INT64_MAX), MIDNIGHT, LARDER_EOVERFLOW, "fit");
+}
+END_TEST
+
+START_TEST(the_longest_life_cuts_everything)
+{
+    struct expiry_times times = planned((larder_policy){.expiry = larder_expire_sliding(1000),
+                                                        .stale_ms = 400,
+                                                        .max_lifetime_ms = 1600},
+                                        0);
+    ck_assert_int_eq(times.limit_ms, MIDNIGHT + 1600);
+    ck_assert_int_eq(times.expires_at_ms, MIDNIGHT + 1000);
+    ck_assert_int_eq(times.stale_until_ms, MIDNIGHT + 1400);
+    struct expiry_times later;
+    expiry_slide(&times, MIDNIGHT + 500, &later);
+    ck_assert_int_eq(later.expires_at_ms, MIDNIGHT + 1500);
+    ck_assert_int_eq(later.stale_until_ms, MIDNIGHT + 1600);
+    expiry_slide(&later, MIDNIGHT + 900, &times);
+    ck_assert_int_eq(times.expires_at_ms, MIDNIGHT + 1600);
+    ck_assert_int_eq(times.stale_until_ms, 0);
+    ck_assert(!expiry_slide_is_due(&times, MIDNIGHT + 1599)); /* nothing to be gained */
+    times = planned((larder_policy){.max_lifetime_ms = 70}, 0);
+    ck_assert_int_eq(times.expires_at_ms, MIDNIGHT + 70);
+    not_planned((larder_policy){.max_lifetime_ms = INT64_MAX}, LARDER_EOVERFLOW, "max_lifetime_ms");
+}
+END_TEST
+
+START_TEST(another_expiry_keeps_staleness_and_limit)
+{
+    struct expiry_times times, old = planned((larder_policy){.expiry = larder_expire_in(1000),
+                                                             .stale_ms = 500,
+                                                             .max_lifetime_ms = 9000},
+                                             0);
+    larder_expiry expiry = larder_expire_in(3000);
+    ck_assert_int_eq(expiry_replan(&old, &expiry, MIDNIGHT + 10, &times), LARDER_OK);
+    ck_assert_int_eq(times.expires_at_ms, MIDNIGHT + 3010);
+    ck_assert_int_eq(times.stale_until_ms, MIDNIGHT + 3510);
+    expiry = larder_expire_never();
+    ck_assert_int_eq(expiry_replan(&old, &expiry, MIDNIGHT + 10, &times), LARDER_OK);
+    ck_assert_int_eq(times.expires_at_ms, MIDNIGHT + 9000);
+    /* what a damaged record claims */
+    old = (struct expiry_times){.expires_at_ms = INT64_MAX - 1, .stale_until_ms = INT64_MIN};
+    expiry = larder_expire_in(5);
+    ck_assert_int_eq(expiry_replan(&old, &expiry, MIDNIGHT, &times), LARDER_OK);
+    ck_assert_int_eq(times.stale_until_ms, 0);
+}
+END_TEST
+
+START_TEST(a_child_of_fork_draws_other_numbers)
+{
+    int other[2];
+    (void)expiry_random();
+    ck_assert_int_eq(pipe(other), 0);
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        uint64_t drawn = expiry_random();
+        _exit(write(other[1], &drawn, sizeof drawn) == (ssize_t)sizeof drawn ? 0 : 1);
+    }
+    uint64_t own = expiry_random(), theirs = 0;
+    ck_assert_int_eq(read(other[0], &theirs, sizeof theirs), (ssize_t)sizeof theirs);
+    ck_assert_uint_ne(own, theirs);
+    int status = 0;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
 }
 END_TEST
 
@@ -193,6 +345,12 @@ int main(void)
     tcase_add_test(tests, absolute_times);
     tcase_add_test(tests, never_and_the_default);
     tcase_add_test(tests, what_is_not_understood_is_refused);
+    tcase_add_test(tests, fresh_then_stale);
+    tcase_add_test(tests, jitter_only_shortens);
+    tcase_add_test(tests, sliding_and_how_often_it_is_written_down);
+    tcase_add_test(tests, the_longest_life_cuts_everything);
+    tcase_add_test(tests, another_expiry_keeps_staleness_and_limit);
+    tcase_add_test(tests, a_child_of_fork_draws_other_numbers);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
 }

@@ -32,6 +32,7 @@ static struct record make(unsigned extras, unsigned flags, uint8_t marks, size_t
         .acked_ms = (extras & RECORD_HAS_ACKED) != 0 ? 3333 : 0,
         .stale_until_ms = (extras & RECORD_HAS_STALE) != 0 ? 4444 : 0,
         .sliding_ms = (extras & RECORD_HAS_SLIDING) != 0 ? 5555 : 0,
+        .limit_ms = (extras & RECORD_HAS_LIMIT) != 0 ? 6666 : 0,
         .marks = mark_bytes,
         .value = value_bytes,
         .value_size = value_size,
@@ -73,6 +74,7 @@ static void same(const struct record *in, const struct record *out)
     ck_assert_int_eq(out->acked_ms, in->acked_ms);
     ck_assert_int_eq(out->stale_until_ms, in->stale_until_ms);
     ck_assert_int_eq(out->sliding_ms, in->sliding_ms);
+    ck_assert_int_eq(out->limit_ms, in->limit_ms);
     ck_assert_uint_eq(out->value_size, in->value_size);
     ck_assert_uint_eq(out->chunk_count, in->chunk_count);
     if (in->header.mark_count > 0) {
@@ -241,7 +243,7 @@ START_TEST(insane_fields_are_refused)
     not_decoded(make(0, 0, 0, 5), kind, "\4", 1);
     not_decoded(make(0, 0, 0, 5), flags, "\x20", 1);
     not_decoded(make(0, 0, 0, 5), marks, "\x12", 1);
-    not_decoded(make(0, 0, 0, 5), extras, "\x20", 1);
+    not_decoded(make(0, 0, 0, 5), extras, "\x40", 1);
     uint32_t size = KEY_PLAIN_MAX; /* a long key that is not long */
     not_decoded(make(0, RECORD_LONG_KEY, 0, 5), body, &size, sizeof size);
     size = LARDER_KEY_MAX + 1;

@@ -1,0 +1,257 @@
+/* invalidate.c: what kills many entries at once: a group, a tag, a prefix, a pattern, all. None of
+ * it is ever refused: where it cannot be exact it is wider. Marks and the clear are words in the
+ * control segment; prefix and pattern delete key by key, in short transactions that let others in.
+ */
+#include "invalidate.h"
+
+#include <stdlib.h>
+
+#include "clock.h"
+#include "follow.h"
+#include "handle.h"
+#include "lookup.h"
+#include "marks.h"
+#include "pattern.h"
+#include "policy.h"
+#include "removal.h"
+#include "scan.h"
+#include "writer.h"
+
+enum { LOOK_KEYS = 1024, BATCH_KEYS = 64 };
+
+static void count_wider(const struct larder *handle)
+{
+    stats_count(map_stats(handle->map), STATS_PENDING_OVERFLOWS);
+}
+
+static larder_version clear(struct control *control)
+{
+    /* In two steps, for the reason that marks_invalidate() gives. */
+    removal_clear(control, clock_next(control).clock);
+    atomic_thread_fence(memory_order_release); /* pairs with marks_fence() */
+    larder_version version = clock_next(control);
+    removal_clear(control, version.clock);
+    return version;
+}
+
+void invalidate_later(const struct larder *handle, const struct key *key)
+{
+    struct control *control = map_control(handle->map);
+    larder_version version = clock_next(control);
+    if (removal_pend(control, key, version)) {
+        count_wider(handle);
+    }
+    follow_tell_invalidation(handle->map, LARDER_CAUSE_KEY, (larder_bytes){key->data, key->size},
+                             version);
+}
+
+/* ---- Groups and tags --------------------------------------------------------------------------
+ */
+
+/* Live entries that carry the mark; as many as could be seen. */
+static uint64_t count_marked(larder *handle, const uint8_t *mark)
+{
+    larder_cursor cursor = {0};
+    struct scan_filter filter = {.mark = mark};
+    uint64_t count = 0;
+    size_t found = 0;
+    while (scan_run(handle, &cursor, &filter, NULL, SIZE_MAX, SCAN_COUNT, &found, NULL) ==
+               LARDER_OK &&
+           found > 0) {
+        count += found;
+    }
+    return count;
+}
+
+static int invalidate_mark(larder *handle, enum mark_kind kind, larder_bytes name, uint64_t *count)
+{
+    bool group = kind == MARK_GROUP;
+    larder_version version;
+    uint8_t mark[RECORD_MARK_SIZE];
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = policy_check_name(group ? "group" : "tag", name);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    marks_make(mark, kind, name.data, name.size);
+    if (count != NULL) {
+        *count = count_marked(handle, mark);
+    }
+    if (!marks_invalidate(map_control(handle->map), mark, &version)) {
+        count_wider(handle);
+    }
+    stats_count(map_stats(handle->map),
+                group ? STATS_INVALIDATIONS_GROUP : STATS_INVALIDATIONS_TAG);
+    follow_tell_invalidation(handle->map, group ? LARDER_CAUSE_GROUP : LARDER_CAUSE_TAG, name,
+                             version);
+    return LARDER_OK;
+}
+
+int larder_invalidate_group(larder *handle, larder_bytes name, uint64_t *count)
+{
+    return invalidate_mark(handle, MARK_GROUP, name, count);
+}
+
+int larder_invalidate_tag(larder *handle, larder_bytes name, uint64_t *count)
+{
+    return invalidate_mark(handle, MARK_TAG, name, count);
+}
+
+int larder_clear(larder *handle)
+{
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        larder_version version = clear(map_control(handle->map));
+        stats_count(map_stats(handle->map), STATS_INVALIDATIONS_CLEAR);
+        follow_tell_invalidation(handle->map, LARDER_CAUSE_CLEAR, (larder_bytes){"", 0}, version);
+    }
+    return result;
+}
+
+/* ---- Prefix and pattern -----------------------------------------------------------------------
+ */
+
+struct batch {
+    const larder_item *items;
+    size_t count;
+    uint64_t died;
+};
+
+/* Whatever stands there now goes, at a version of now: what was written since the walk saw the key
+ * may have been made of what was there before (incr, touch). */
+static int delete_batch(struct writer *writer, void *context)
+{
+    struct batch *batch = context;
+    batch->died = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        struct key key;
+        struct record old;
+        int result = key_make(&key, batch->items[i].key, batch->items[i].key_size);
+        if (result == LARDER_OK) {
+            result = entry_find(&writer->transaction, &key, &old);
+        }
+        if (result == LARDER_OK && old.header.kind != RECORD_DELETED) {
+            batch->died += lookup_alive(writer->control, &old, key.hash);
+            result = entry_delete(writer, &key, &old, clock_next(writer->control));
+        }
+        if (result < 0) {
+            return result;
+        }
+    }
+    return LARDER_OK;
+}
+
+/* The gate was busy, or there was no room for tombstones: shared memory remembers the keys until
+ * the next writer deletes them. */
+static void remember_batch(const struct larder *handle, struct batch *batch)
+{
+    batch->died = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        struct key key;
+        if (key_make(&key, batch->items[i].key, batch->items[i].key_size) == LARDER_OK) {
+            batch->died += batch->items[i].outcome != LARDER_STALE;
+            invalidate_later(handle, &key);
+        }
+    }
+}
+
+/* Delete what a walk has found. The first refusal is waited for like any write's, later ones of the
+ * same call are not. */
+static uint64_t delete_all(struct larder *hasty, const larder_item *items, size_t count)
+{
+    uint64_t died = 0;
+    for (size_t first = 0; first < count; first += BATCH_KEYS) {
+        size_t left = count - first;
+        struct batch batch = {.items = items + first,
+                              .count = left < BATCH_KEYS ? left : BATCH_KEYS};
+        if (writer_run(hasty, 0, delete_batch, &batch) != LARDER_OK) {
+            hasty->write_wait_ms = 0;
+            remember_batch(hasty, &batch);
+        }
+        died += batch.died;
+    }
+    return died;
+}
+
+/* Whoever is inside the gate may be storing a fill that looked at the floor before it rose: wait
+ * until it has left, so that the walk sees what it stored. */
+static void pass_gate(const struct larder *handle)
+{
+    struct writer writer;
+    if (writer_begin(&writer, handle, handle->write_wait_ms) == LARDER_OK) {
+        (void)writer_commit(&writer);
+    }
+}
+
+static int invalidate_keys(larder *handle, const struct scan_filter *filter, uint32_t cause,
+                           larder_bytes name, uint64_t *count)
+{
+    struct larder hasty = *handle;
+    larder_cursor cursor = {0};
+    struct control *control = map_control(handle->map);
+    uint64_t died = 0;
+    size_t found = 0;
+    int result = LARDER_ENOMEM;
+    removal_raise_fill_floor(control, clock_next(control).clock);
+    pass_gate(handle);
+    larder_item *items = malloc(LOOK_KEYS * sizeof *items);
+    if (items != NULL) {
+        do {
+            void *memory = NULL;
+            result = scan_run(handle, &cursor, filter, items, LOOK_KEYS, LARDER_SCAN_KEYS, &found,
+                              &memory);
+            if (result == LARDER_OK) {
+                died += delete_all(&hasty, items, found);
+                larder_free(memory);
+            }
+        } while (result == LARDER_OK && found > 0);
+    }
+    free(items);
+    if (result != LARDER_OK && result != LARDER_ENAMESPACE) {
+        clear(control); /* which keys are meant cannot be seen: then all of them */
+        count_wider(handle);
+        result = LARDER_OK;
+    }
+    stats_count(map_stats(handle->map), cause == LARDER_CAUSE_PREFIX ? STATS_INVALIDATIONS_PREFIX
+                                                                     : STATS_INVALIDATIONS_MATCH);
+    follow_tell_invalidation(handle->map, cause, name, clock_next(control));
+    if (count != NULL) {
+        *count = died;
+    }
+    return result;
+}
+
+int larder_invalidate_prefix(larder *handle, larder_bytes prefix, uint64_t *count)
+{
+    int result = handle_enter_write(handle);
+    if (result != LARDER_OK) {
+        return result;
+    }
+    if (prefix.data == NULL || prefix.size == 0) {
+        return error_set(LARDER_EINVAL, "a prefix of 0 bytes: all keys are larder_clear()'s");
+    }
+    if (prefix.size > LARDER_KEY_MAX) {
+        return error_set(LARDER_ETOOBIG, "prefix of %zu bytes: the limit is %u", prefix.size,
+                         LARDER_KEY_MAX);
+    }
+    struct scan_filter filter = {.prefix = prefix, .read_flags = LARDER_ACCEPT_STALE};
+    return invalidate_keys(handle, &filter, LARDER_CAUSE_PREFIX, prefix, count);
+}
+
+int larder_invalidate_match(larder *handle, larder_bytes glob, uint64_t *count)
+{
+    uint8_t literal[LARDER_GLOB_MAX];
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = pattern_check(glob);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    struct scan_filter filter = {.prefix = {literal, pattern_literal_prefix(glob, literal)},
+                                 .glob = &glob,
+                                 .read_flags = LARDER_ACCEPT_STALE};
+    return invalidate_keys(handle, &filter, LARDER_CAUSE_MATCH, glob, count);
+}
