@@ -16,6 +16,7 @@ int64_t clock_wall_ms(void);
 
 /* ms of CLOCK_MONOTONIC: for deadlines. */
 int64_t clock_monotonic_ms(void);
+int64_t clock_monotonic_ns(void);
 
 /* Whether expires_at has come (now >= expires_at). Asks the kernel's coarse clock (about 5 ns), and
  * the exact one only within the coarse one's error of the moment. */

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "combine.h"
 #include "events.h"
 #include "gate.h"
 #include "ghosts.h"
@@ -224,6 +225,7 @@ struct control {
     struct event_ring events;
     _Alignas(64) struct lease_table leases;
     struct notify_table notify;
+    _Alignas(64) struct combine_table combine;
     _Alignas(64) struct evict_walk evict_walk;
     _Alignas(64) struct marks marks;
     _Alignas(64) _Atomic uint8_t popularity[]; /* popularity_size, a power of two; ghosts behind */
@@ -239,6 +241,7 @@ static_assert(offsetof(struct control, fence) == 1728, "MAP_FORMAT");
 static_assert(offsetof(struct control, stats) == 1792, "MAP_FORMAT");
 static_assert(offsetof(struct control, events) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, marks) % 64 == 0, "MAP_FORMAT");
+static_assert(offsetof(struct control, combine) % 64 == 0, "MAP_FORMAT");
 
 struct control_settings {
     uint64_t map_size, max_value, hot_size, max_entries;

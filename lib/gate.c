@@ -14,6 +14,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "self.h"
+
 /* A waiter that was woken and killed before it took the mutex has used up the wake-up, and the
  * others would sleep on beside a free mutex; so nobody sleeps for long. */
 enum { SLICE_MS = 5 };
@@ -22,7 +24,7 @@ enum { SLICE_MS = 5 };
  * tens of them, and makes the holder pay for the wake-up. So a waiter looks at the word for a while
  * first. Where that was in vain (the holder has no processor, and may be waiting for ours) the next
  * wait of the thread looks for half as long. bench/bench_writers */
-enum { SPIN_MOST_NS = 20000, SPIN_LEAST_NS = 1000, PAUSES_MOST = 32 };
+enum { SPIN_MOST_NS = 20000, SPIN_LEAST_NS = 1000, PAUSES_MOST = 8 };
 static __thread int32_t spin_ns __attribute__((tls_model("initial-exec")));
 
 int gate_init(struct gate *gate)
@@ -77,13 +79,32 @@ static int64_t monotonic_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static inline void pause_processor(void)
+bool gate_looks_held(const struct gate *gate)
 {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb");
-#endif
+    uint32_t word = *lock_word(gate);
+    return (word & FUTEX_TID_MASK) != 0 && (word & FUTEX_OWNER_DIED) == 0;
+}
+
+bool gate_is_own(const struct gate *gate)
+{
+    return (*lock_word(gate) & FUTEX_TID_MASK) == self()->thread;
+}
+
+enum gate_result gate_try(struct gate *gate)
+{
+    if (gate_looks_held(gate)) {
+        return GATE_BUSY;
+    }
+    switch (pthread_mutex_trylock(&gate->mutex)) {
+    case 0:
+        return GATE_ENTERED;
+    case EOWNERDEAD:
+        return pthread_mutex_consistent(&gate->mutex) == 0 ? GATE_RECOVERED : GATE_BROKEN;
+    case EBUSY:
+        return GATE_BUSY;
+    default:
+        return GATE_BROKEN;
+    }
 }
 
 /* EBUSY: not free in the time that is worth it. Only reads of the word until it is free, so that
@@ -93,13 +114,13 @@ static int spin(struct gate *gate, int64_t began, int64_t wait_ms)
     int64_t budget = spin_ns == 0 ? SPIN_MOST_NS : spin_ns;
     budget = budget < wait_ms * 1000000 ? budget : wait_ms * 1000000;
     unsigned pauses = 1;
+    const uint32_t first = *lock_word(gate);
+    bool moves = false; /* somebody left or entered meanwhile */
     for (int64_t now = began; now - began < budget; now = monotonic_ns()) {
-        for (unsigned i = 0; i < pauses; i++) {
-            pause_processor();
-        }
+        gate_pause(pauses);
         pauses = pauses < PAUSES_MOST ? pauses * 2 : PAUSES_MOST;
-        uint32_t word = *lock_word(gate);
-        if ((word & FUTEX_TID_MASK) != 0 && (word & FUTEX_OWNER_DIED) == 0) {
+        moves = moves || *lock_word(gate) != first;
+        if (gate_looks_held(gate)) {
             continue;
         }
         int error = pthread_mutex_trylock(&gate->mutex);
@@ -108,7 +129,9 @@ static int spin(struct gate *gate, int64_t began, int64_t wait_ms)
             return error;
         }
     }
-    spin_ns = (int32_t)(budget / 2 < SPIN_LEAST_NS ? SPIN_LEAST_NS : budget / 2);
+    if (!moves) {
+        spin_ns = (int32_t)(budget / 2 < SPIN_LEAST_NS ? SPIN_LEAST_NS : budget / 2);
+    }
     return EBUSY;
 }
 

@@ -5,6 +5,7 @@
 #define LARDER_LIB_GATE_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct gate {
@@ -25,6 +26,24 @@ int gate_init(struct gate *gate);
 
 /* Enter within wait_ms (0: at once or not at all). Waits on CLOCK_MONOTONIC. */
 enum gate_result gate_enter(struct gate *gate, int64_t wait_ms);
+/* Enter at once or not at all, without a system call: ENTERED, RECOVERED, BUSY (whoever holds it),
+ * BROKEN. A gate that is held is only looked at, so that it can be asked for again and again. */
+enum gate_result gate_try(struct gate *gate);
+bool gate_looks_held(const struct gate *gate);
+/* Whether this thread holds it. */
+bool gate_is_own(const struct gate *gate);
 void gate_leave(struct gate *gate);
+
+/* Between two looks at a word that another processor will change. */
+static inline void gate_pause(unsigned times)
+{
+    for (unsigned i = 0; i < times; i++) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("isb");
+#endif
+    }
+}
 
 #endif

@@ -15,6 +15,7 @@
 
 #include "clock.h"
 #include "error.h"
+#include "self.h"
 
 __thread struct reader *registry_current __attribute__((tls_model("initial-exec")));
 
@@ -341,6 +342,7 @@ void registry_after_fork(void)
         registry_unlock(); /* another thread of this child was first */
         return;
     }
+    self_forked();
     for (struct reader *reader = readers; reader != NULL; reader = reader->next) {
         /* One block from calloc(), which mdb_txn_abort() would free after writing the slot. */
         free(reader->transaction.txn);

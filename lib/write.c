@@ -120,6 +120,21 @@ static int judge_condition(const struct writer *writer, const struct set_request
     }
 }
 
+static int store_value(struct writer *writer, const struct set_request *request,
+                       const struct record *before, larder_version version)
+{
+    struct record record = record_make(version, request->plan.kind, request->plan.flags,
+                                       request->plan.times.expires_at_ms);
+    policy_furnish(&request->plan, &record);
+    record.created_ms = request->created_ms;
+    record.value_size = request->value_size;
+    if (before != NULL) {
+        return entry_store(writer, &request->key, before, &record, request->value);
+    }
+    bool inserted = false;
+    return entry_upsert(writer, &request->key, &record, request->value, &inserted);
+}
+
 static int set_one(struct writer *writer, const struct set_request *request)
 {
     struct record old;
@@ -142,21 +157,110 @@ static int set_one(struct writer *writer, const struct set_request *request)
     if (past) {
         return entry_delete(writer, &request->key, before, version);
     }
-    struct record record = record_make(version, request->plan.kind, request->plan.flags,
-                                       request->plan.times.expires_at_ms);
-    policy_furnish(&request->plan, &record);
-    record.created_ms = request->created_ms;
-    record.value_size = request->value_size;
-    if (before != NULL) {
-        return entry_store(writer, &request->key, before, &record, request->value);
-    }
-    bool inserted = false;
-    return entry_upsert(writer, &request->key, &record, request->value, &inserted);
+    return store_value(writer, request, before, version);
 }
 
 static int set_operation(struct writer *writer, void *context)
 {
     return set_one(writer, context);
+}
+
+static int delete_one(struct writer *writer, const struct key *key)
+{
+    struct record old;
+    int found = entry_find(&writer->transaction, key, &old);
+    if (found < 0) {
+        return found;
+    }
+    bool there = found == LARDER_OK && lookup_alive(writer->control, &old, key->hash);
+    int result =
+        entry_delete(writer, key, found == LARDER_OK ? &old : NULL, clock_next(writer->control));
+    return result != LARDER_OK ? result : there ? LARDER_OK : LARDER_MISS;
+}
+
+static int delete_operation(struct writer *writer, void *context)
+{
+    return delete_one(writer, context);
+}
+
+/* ---- Others' requests, in our transaction ------------------------------------------------------
+ */
+
+/* Its version was drawn when it was posted. What is newer came after it: then it was there, for a
+ * moment that nobody saw. */
+static int serve(struct writer *writer, const struct combine_request *posted)
+{
+    struct set_request request = {.value = posted->value,
+                                  .value_size = posted->value_size,
+                                  .plan = {.times = {.expires_at_ms = posted->expires_at_ms},
+                                           .kind = posted->kind,
+                                           .flags = posted->flags}};
+    struct record old;
+    int found = key_make(&request.key, posted->key, posted->key_size);
+    if (found == LARDER_OK) {
+        found = entry_find(&writer->transaction, &request.key, &old);
+    }
+    if (found < 0) {
+        return found;
+    }
+    const struct record *before = found == LARDER_OK ? &old : NULL;
+    if (before != NULL && clock_compare(record_version(before), posted->version) >= 0) {
+        return LARDER_OK;
+    }
+    /* Something of its bucket was removed since: perhaps this key, and versions must not go back.
+     */
+    if (posted->version.clock <= removal_floor(writer->control, request.key.hash)) {
+        return LARDER_EBUSY; /* its poster draws another */
+    }
+    if (posted->operation == COMBINE_DELETE) {
+        bool there = before != NULL && lookup_alive(writer->control, before, request.key.hash);
+        int result = entry_delete(writer, &request.key, before, posted->version);
+        return result != LARDER_OK ? result : there ? LARDER_OK : LARDER_MISS;
+    }
+    return store_value(writer, &request, before, posted->version);
+}
+
+static int run(const struct larder *handle, size_t need, writer_operation *operation, void *context)
+{
+    return writer_run_combined(handle, need, operation, context, NULL, serve);
+}
+
+/* Whether the gate's holder may do it: plain, small, and nothing to compare. */
+static bool is_plain(const larder *handle, const struct set_request *request)
+{
+    const struct expiry_times *times = &request->plan.times;
+    return request->condition == SET_ALWAYS && request->created_ms == 0 &&
+           request->plan.mark_count == 0 && times->stale_until_ms == 0 && times->sliding_ms == 0 &&
+           times->limit_ms == 0 && (handle->flags & LARDER_LOCAL) == 0 &&
+           combine_fits(request->key.size, request->value_size);
+}
+
+static int write_set(const larder *handle, struct set_request *request)
+{
+    if (!is_plain(handle, request)) {
+        return run(handle, request->value_size, set_operation, request);
+    }
+    struct combine_request posted = {.operation = COMBINE_SET,
+                                     .key = request->key.data,
+                                     .key_size = request->key.size,
+                                     .value = request->value,
+                                     .value_size = request->value_size,
+                                     .expires_at_ms = request->plan.times.expires_at_ms,
+                                     .kind = request->plan.kind,
+                                     .flags = request->plan.flags};
+    return writer_run_combined(handle, request->value_size, set_operation, request, &posted, serve);
+}
+
+static int write_delete(const larder *handle, const struct key *key)
+{
+    struct combine_request posted = {.operation = COMBINE_DELETE,
+                                     .key = key->data,
+                                     .key_size = key->size,
+                                     .expires_at_ms = CLOCK_NEVER,
+                                     .kind = RECORD_VALUE};
+    bool plain = (handle->flags & LARDER_LOCAL) == 0 && combine_fits(key->size, 0);
+    return writer_run_combined(handle, 0, delete_operation, (void *)(uintptr_t)key,
+                               plain ? &posted : NULL, serve);
 }
 
 /* Whether a refused write would have put an old value out of sight, as far as a look without the
@@ -189,7 +293,7 @@ static int run_set(larder *handle, struct set_request *request)
     if (request->value_size > handle->max_value) {
         result = too_big(handle, request->value_size);
     } else {
-        result = writer_run(handle, request->value_size, set_operation, request);
+        result = write_set(handle, request);
         count_refusal(handle, result);
     }
     if (result == LARDER_OK) {
@@ -275,24 +379,6 @@ int write_fill(larder *handle, const void *key, size_t key_size, const void *val
 /* ---- Delete -----------------------------------------------------------------------------------
  */
 
-static int delete_one(struct writer *writer, const struct key *key)
-{
-    struct record old;
-    int found = entry_find(&writer->transaction, key, &old);
-    if (found < 0) {
-        return found;
-    }
-    bool there = found == LARDER_OK && lookup_alive(writer->control, &old, key->hash);
-    int result =
-        entry_delete(writer, key, found == LARDER_OK ? &old : NULL, clock_next(writer->control));
-    return result != LARDER_OK ? result : there ? LARDER_OK : LARDER_MISS;
-}
-
-static int delete_operation(struct writer *writer, void *context)
-{
-    return delete_one(writer, context);
-}
-
 int larder_delete(larder *handle, const void *key, size_t key_size)
 {
     struct key made;
@@ -303,7 +389,7 @@ int larder_delete(larder *handle, const void *key, size_t key_size)
     if (result != LARDER_OK) {
         return result;
     }
-    result = writer_run(handle, 0, delete_operation, &made);
+    result = write_delete(handle, &made);
     if (was_refused(result)) {
         count_refusal(handle, result);
         invalidate_later(handle, &made); /* an invalidation is never refused */
@@ -404,7 +490,7 @@ int larder_incr(larder *handle, const void *key, size_t key_size, int64_t delta,
     }
     request.keep_times = policy == NULL || policy->expiry.kind == LARDER_EXPIRY_DEFAULT;
     request.keep_marks = request.set.plan.mark_count == 0;
-    outcome = writer_run(handle, NUMBER_SIZE, incr_operation, &request);
+    outcome = run(handle, NUMBER_SIZE, incr_operation, &request);
     count_refusal(handle, outcome);
     if (outcome == LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_SETS);
@@ -473,7 +559,7 @@ int larder_set_many(larder *handle, larder_item *items, size_t count, const lard
     if (bytes > handle->max_value) {
         result = too_big(handle, bytes);
     } else {
-        result = writer_run(handle, bytes, set_many_operation, &many);
+        result = run(handle, bytes, set_many_operation, &many);
         count_refusal(handle, result);
     }
     for (size_t i = 0; i < count && was_refused(result); i++) {
@@ -521,7 +607,7 @@ int larder_delete_many(larder *handle, larder_item *items, size_t count)
         free(many.requests);
         return result;
     }
-    result = writer_run(handle, 0, delete_many_operation, &many);
+    result = run(handle, 0, delete_many_operation, &many);
     if (was_refused(result)) {
         count_refusal(handle, result);
         for (size_t i = 0; i < count; i++) {

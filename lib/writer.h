@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "combine.h"
 #include "format.h"
 #include "hotset.h"
 #include "map.h"
@@ -46,6 +47,7 @@ struct writer {
     struct event_batch events;            /* told once this is committed */
     uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
     struct writer_fresh fresh;
+    struct combine_batch batch; /* others' requests in this transaction */
 };
 
 /* Enter the gate within wait_ms and begin. EBUSY, ECORRUPT, or what opening a generation can give.
@@ -72,6 +74,13 @@ typedef int writer_operation(struct writer *writer, void *context);
 int writer_run(const struct larder *handle, size_t need, writer_operation *operation,
                void *context);
 
+/* The same for a small and plain write: where the gate is held, its holder may carry request out
+ * instead, and the outcome is what it says. serve carries out one request of somebody else's in
+ * this transaction; an outcome below 0 leaves it to its poster. */
+typedef int writer_serve(struct writer *writer, const struct combine_request *request);
+int writer_run_combined(const struct larder *handle, size_t need, writer_operation *operation,
+                        void *context, struct combine_request *request, writer_serve *serve);
+
 /* ---- Entries, inside a write ------------------------------------------------------------------
  */
 
@@ -79,8 +88,8 @@ int writer_run(const struct larder *handle, size_t need, writer_operation *opera
  * write of this transaction; its header stays. */
 int entry_find(struct transaction *t, const struct key *key, struct record *record);
 
-/* Store a record (version, kind, times, marks, flags and value set by the caller) in place of old (NULL:
- * there is none). Chooses chunks and the log row, keeps the ledger. */
+/* Store a record (version, kind, times, marks, flags and value set by the caller) in place of old
+ * (NULL: there is none). Chooses chunks and the log row, keeps the ledger. */
 int entry_store(struct writer *writer, const struct key *key, const struct record *old,
                 struct record *record, const void *value);
 
@@ -94,17 +103,17 @@ int entry_upsert(struct writer *writer, const struct key *key, struct record *re
 int entry_delete(struct writer *writer, const struct key *key, const struct record *old,
                  larder_version version);
 
-/* Remove for space, because it expired or is dead: leaves an invalidation where Redis may hold, or a
- * failover bring back, something older. One that a mark, a barrier or a clear has killed is removed
- * as if it had been deleted then, so that the deletion travels. */
+/* Remove for space, because it expired or is dead: leaves an invalidation where Redis may hold, or
+ * a failover bring back, something older. One that a mark, a barrier or a clear has killed is
+ * removed as if it had been deleted then, so that the deletion travels. */
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old);
 
 /* Write a record again whose flags, row or times changed; value and long key are still old's. */
 int entry_reseal(struct writer *writer, const struct key *key, const struct record *old,
                  const struct record *changed);
 
-/* Give an entry another version and other times; its value stays where it is. changed is old but for
- * those, and for the dirty flag, which may be set. */
+/* Give an entry another version and other times; its value stays where it is. changed is old but
+ * for those, and for the dirty flag, which may be set. */
 int entry_retime(struct writer *writer, const struct key *key, const struct record *old,
                  const struct record *changed);
 

@@ -74,10 +74,11 @@ const struct peer peer_larder = {.name = "larder",
                                  .memory = memory,
                                  .close = close_store};
 
-const struct peer peer_larder_cold = {.name = "larder-cold",
-                                      .what = "larder with the smallest hot set: keys that were never hot",
-                                      .open = open_cold,
-                                      .get = get,
-                                      .set = set,
-                                      .memory = memory,
-                                      .close = close_store};
+const struct peer peer_larder_cold = {
+    .name = "larder-cold",
+    .what = "larder with the smallest hot set: keys that were never hot",
+    .open = open_cold,
+    .get = get,
+    .set = set,
+    .memory = memory,
+    .close = close_store};
