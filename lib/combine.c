@@ -146,11 +146,12 @@ static void sleep_on(struct combine_slot *slot, int64_t until_ns, int64_t now)
     atomic_store_explicit(&slot->sleeps, 0, memory_order_relaxed);
 }
 
-enum combine_verdict combine_wait(struct control *control, struct combine_slot *slot,
+enum combine_verdict combine_wait(struct control *control, struct combine_slot **posted,
                                   int64_t until_ns, int64_t patience_ns, enum gate_result *entered,
                                   int *outcome)
 {
     struct gate *gate = &control->write_gate;
+    struct combine_slot *slot = *posted;
     int64_t now = clock_monotonic_ns();
     int64_t look_until = now + LOOK_NS, free_since = now;
     unsigned pauses = 1;
@@ -164,8 +165,9 @@ enum combine_verdict combine_wait(struct control *control, struct combine_slot *
         if (state != COMBINE_POSTED && state != COMBINE_TAKEN) { /* refused */
             int64_t left_ms = (until_ns - clock_monotonic_ns()) / 1000000;
             release(slot);
+            *posted = NULL;
             *entered = gate_enter(gate, left_ms > 0 ? left_ms : 0);
-            return COMBINE_NOT;
+            return *entered >= 0 ? COMBINE_HELD : COMBINE_NOT;
         }
         *entered = GATE_BUSY;
         if (gate_looks_held(gate)) {
@@ -192,8 +194,9 @@ enum combine_verdict combine_wait(struct control *control, struct combine_slot *
     if (!combine_withdraw(control, slot, outcome)) {
         return COMBINE_CARRIED_OUT;
     }
+    *posted = NULL;
     *entered = gate_enter(gate, 0); /* says whether it is busy or damaged */
-    return COMBINE_NOT;
+    return *entered >= 0 ? COMBINE_HELD : COMBINE_NOT;
 }
 
 /* ---- The holder -------------------------------------------------------------------------------

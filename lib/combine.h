@@ -100,8 +100,9 @@ enum combine_verdict {
 };
 
 /* Wait for the one or the other until the deadline (monotonic, ns). The gate is entered when it has
- * been free for patience_ns. Frees the slot, unless the gate was entered. */
-enum combine_verdict combine_wait(struct control *control, struct combine_slot *slot,
+ * been free for patience_ns. The slot is no longer the caller's then, unless the gate was entered
+ * and *slot is still there. */
+enum combine_verdict combine_wait(struct control *control, struct combine_slot **slot,
                                   int64_t until_ns, int64_t patience_ns, enum gate_result *entered,
                                   int *outcome);
 

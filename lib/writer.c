@@ -75,7 +75,7 @@ static enum combine_verdict enter_or_post(struct control *control, struct postin
             posting->slot = combine_post(control, posting->request);
             if (posting->slot != NULL) {
                 enum combine_verdict verdict =
-                    combine_wait(control, posting->slot, until_ns, carried ? PATIENCE_NS : 0,
+                    combine_wait(control, &posting->slot, until_ns, carried ? PATIENCE_NS : 0,
                                  entered, &posting->outcome);
                 carried = verdict == COMBINE_CARRIED_OUT;
                 return verdict;
