@@ -51,6 +51,10 @@ static bool print_item(const struct tool *tool, const larder_item *item, bool fi
 int cmd_ls(struct tool *tool)
 {
     larder_bytes prefix = {"", 0};
+    if (tool->argument_count == 1 && tool->match.data != NULL) {
+        output_error("ls: PREFIX and --match exclude each other");
+        return TOOL_USAGE;
+    }
     if (tool->argument_count == 1) {
         int result = tool_key(tool, tool->arguments[0], &prefix);
         if (result != TOOL_OK) {
@@ -69,8 +73,11 @@ int cmd_ls(struct tool *tool)
         /* One beyond the limit tells whether there are more. */
         size_t want = limit - printed < BATCH ? (size_t)(limit - printed) + 1 : BATCH;
         want = want < BATCH ? want : BATCH;
-        int code = larder_scan(tool->handle, &cursor, prefix, items, want, LARDER_SCAN_KEYS, &found,
-                               &memory);
+        int code = tool->match.data != NULL
+                       ? larder_scan_match(tool->handle, &cursor, tool->match, items, want,
+                                           LARDER_SCAN_KEYS, &found, &memory)
+                       : larder_scan(tool->handle, &cursor, prefix, items, want, LARDER_SCAN_KEYS,
+                                     &found, &memory);
         if (code < 0) {
             if (began && tool->json) {
                 (void)printf(

@@ -65,10 +65,16 @@ int cmd_set(struct tool *tool)
 {
     larder_bytes key;
     uint8_t *input = NULL;
-    const void *value = tool->arguments[1];
-    size_t size = strlen(tool->arguments[1]);
+    const char *given = tool->argument_count > 1 ? tool->arguments[1] : "";
+    const void *value = given;
+    size_t size = strlen(given);
+    if ((tool->argument_count == 1) != tool->negative) {
+        output_error("set: %s", tool->negative ? "a negative entry has no VALUE"
+                                               : "a VALUE is missing (or --negative)");
+        return TOOL_USAGE;
+    }
     int result = tool_key(tool, tool->arguments[0], &key);
-    if (result == TOOL_OK && strcmp(tool->arguments[1], "-") == 0) {
+    if (result == TOOL_OK && strcmp(given, "-") == 0) {
         result = read_input(tool->handle->max_value, &input, &size);
         value = input;
     }
@@ -80,6 +86,10 @@ int cmd_set(struct tool *tool)
         .group = tool->group,
         .tags = tool->tag_count > 0 ? tool->tags : NULL,
         .tag_count = tool->tag_count,
+        .stale_ms = tool->stale_ms,
+        .jitter_ms = tool->jitter_ms,
+        .max_lifetime_ms = tool->max_lifetime_ms,
+        .flags = tool->negative ? LARDER_NEGATIVE : 0,
     };
     int outcome = larder_set(tool->handle, key.data, key.size, value, size, &policy);
     free(input);

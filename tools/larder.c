@@ -17,13 +17,23 @@
 const struct command tool_commands[] = {
     {"get", "KEY [--meta]", "write a value to standard output",
      1, 1, OPTION_META, ACCESS_EXAMINE, cmd_get},
-    {"set", "KEY VALUE|- [--ttl DURATION | --at TIME | --every DURATION]",
+    {"set", "KEY VALUE|- [--ttl DURATION | --at TIME | --every DURATION | --sliding DURATION]",
      "store a value; \"-\" reads it from standard input",
-     2, 2, OPTIONS_EXPIRY | OPTION_GROUP | OPTION_TAG, ACCESS_CREATE, cmd_set},
+     1, 2, OPTIONS_POLICY, ACCESS_CREATE, cmd_set},
     {"rm", "KEY...", "delete keys",
      1, -1, 0, ACCESS_ATTACH, cmd_rm},
-    {"ls", "[PREFIX] [--long] [--limit N]", "list keys in byte order",
-     0, 1, OPTION_LONG | OPTION_LIMIT, ACCESS_EXAMINE, cmd_ls},
+    {"ls", "[PREFIX | --match GLOB] [--long] [--limit N]", "list keys in byte order",
+     0, 1, OPTION_LONG | OPTION_LIMIT | OPTION_MATCH, ACCESS_EXAMINE, cmd_ls},
+    {"invalidate", "--group NAME | --tag NAME | --prefix PREFIX | --match GLOB",
+     "kill all entries of a group or tag, or whose keys are meant",
+     0, 0, OPTION_GROUP | OPTION_TAG | OPTION_PREFIX | OPTION_MATCH | OPTION_COUNT, ACCESS_ATTACH,
+     cmd_invalidate},
+    {"evict", "--group NAME | --tag NAME | --prefix PREFIX | --match GLOB",
+     "the same as invalidate",
+     0, 0, OPTION_GROUP | OPTION_TAG | OPTION_PREFIX | OPTION_MATCH | OPTION_COUNT, ACCESS_ATTACH,
+     cmd_invalidate},
+    {"clear", "", "kill all entries at once",
+     0, 0, 0, ACCESS_ATTACH, cmd_clear},
     {"stat", "", "show the map's statistics",
      0, 0, 0, ACCESS_EXAMINE, cmd_stat},
     {"check", "", "walk the whole map and name the first damage",
@@ -159,8 +169,10 @@ static void print_help(void)
     (void)printf("usage: larder [-d DIR] [-m NAME] [--json] [--hex] COMMAND ...\n"
                  "Look into a larder map and change it.\n\n");
     for (const struct command *row = tool_commands; row->name != NULL; row++) {
-        (void)printf("  %-8s %-32s %s\n", row->name,
-                     strlen(row->usage) <= 32 ? row->usage : "KEY VALUE|- [OPTION...]",
+        (void)printf("  %-10s %-32s %s\n", row->name,
+                     strlen(row->usage) <= 32 ? row->usage
+                     : row->usage[0] == 'K'   ? "KEY VALUE|- [OPTION...]"
+                                              : "[OPTION...]",
                      row->summary);
     }
     (void)printf("\n");
@@ -227,6 +239,7 @@ int main(int argc, char **argv)
     int result = run(&tool, argc, argv);
     larder_close(&tool.handle);
     free(tool.tags);
+    free(tool.targets);
     if (!output_end() && (result == TOOL_OK || result == TOOL_MISS)) {
         result = TOOL_FAILED;
     }

@@ -104,10 +104,71 @@ static bool take_every(struct tool *tool, const char *text, parse_error *error)
     return true;
 }
 
+static bool take_sliding(struct tool *tool, const char *text, parse_error *error)
+{
+    int64_t ms;
+    if (!only_expiry(tool, "--sliding", error) || !parse_duration(text, &ms, error)) {
+        return false;
+    }
+    tool->expiry = larder_expire_sliding(ms);
+    return true;
+}
+
+static bool take_stale(struct tool *tool, const char *text, parse_error *error)
+{
+    return parse_duration(text, &tool->stale_ms, error);
+}
+
+static bool take_jitter(struct tool *tool, const char *text, parse_error *error)
+{
+    return parse_duration(text, &tool->jitter_ms, error);
+}
+
+static bool take_max_lifetime(struct tool *tool, const char *text, parse_error *error)
+{
+    return parse_duration(text, &tool->max_lifetime_ms, error);
+}
+
+static bool take_negative(struct tool *tool, const char *text, parse_error *error)
+{
+    (void)text, (void)error;
+    tool->negative = true;
+    return true;
+}
+
+static bool take_count(struct tool *tool, const char *text, parse_error *error)
+{
+    (void)text, (void)error;
+    tool->count = true;
+    return true;
+}
+
+static void add_target(struct tool *tool, enum tool_target_kind kind, const char *text)
+{
+    tool->targets[tool->target_count++] =
+        (struct tool_target){.kind = kind, .name = {text, strlen(text)}};
+}
+
+static bool take_prefix(struct tool *tool, const char *text, parse_error *error)
+{
+    (void)error;
+    add_target(tool, TARGET_PREFIX, text);
+    return true;
+}
+
+static bool take_match(struct tool *tool, const char *text, parse_error *error)
+{
+    (void)error;
+    tool->match = (larder_bytes){text, strlen(text)};
+    add_target(tool, TARGET_MATCH, text);
+    return true;
+}
+
 static bool take_group(struct tool *tool, const char *text, parse_error *error)
 {
     (void)error;
     tool->group = (larder_bytes){text, strlen(text)};
+    add_target(tool, TARGET_GROUP, text);
     return true;
 }
 
@@ -115,6 +176,7 @@ static bool take_tag(struct tool *tool, const char *text, parse_error *error)
 {
     (void)error;
     tool->tags[tool->tag_count++] = (larder_bytes){text, strlen(text)};
+    add_target(tool, TARGET_TAG, text);
     return true;
 }
 
@@ -151,8 +213,21 @@ static const option_row rows[] = {
     {"at", 0, "TIME", OPTION_AT, take_at, "expires at an RFC 3339 time or epoch seconds"},
     {"every", 0, "DURATION", OPTION_EVERY, take_every,
      "expires at the clock's next multiple: 5m is :00, :05, :10 ..."},
-    {"group", 0, "NAME", OPTION_GROUP, take_group, "the entry's group"},
-    {"tag", 0, "NAME", OPTION_TAG, take_tag, "a tag of the entry; may be repeated"},
+    {"sliding", 0, "DURATION", OPTION_SLIDING, take_sliding,
+     "expires so long after it was last read"},
+    {"stale", 0, "DURATION", OPTION_STALE, take_stale,
+     "may be served stale for so long after it expired"},
+    {"jitter", 0, "DURATION", OPTION_JITTER, take_jitter,
+     "expires earlier by a random time up to this"},
+    {"max-lifetime", 0, "DURATION", OPTION_MAX_LIFETIME, take_max_lifetime,
+     "no read extends it past so long from now"},
+    {"negative", 0, NULL, OPTION_NEGATIVE, take_negative,
+     "the key is known to have no value: VALUE is left out"},
+    {"group", 0, "NAME", OPTION_GROUP, take_group, "the entry's group; what is invalidated"},
+    {"tag", 0, "NAME", OPTION_TAG, take_tag, "a tag, likewise; may be repeated"},
+    {"prefix", 0, "PREFIX", OPTION_PREFIX, take_prefix, "keys that begin so"},
+    {"match", 0, "GLOB", OPTION_MATCH, take_match, "keys that match *, ?, [a-z], [!a-z], \\X"},
+    {"count", 0, NULL, OPTION_COUNT, take_count, "say how many live entries there were"},
     {"long", 'l', NULL, OPTION_LONG, take_long, "size, remaining time and time of writing too"},
     {"limit", 'n', "N", OPTION_LIMIT, take_limit, "at most so many keys"},
     {"size", 0, "SIZE", OPTION_SIZE, take_size,
@@ -243,7 +318,8 @@ enum options_result options_read(struct tool *tool, int argc, char **argv)
     }
     int first = optind;
     tool->tags = calloc((size_t)argc, sizeof *tool->tags);
-    if (tool->tags == NULL) {
+    tool->targets = calloc((size_t)argc, sizeof *tool->targets);
+    if (tool->tags == NULL || tool->targets == NULL) {
         output_error("out of memory");
         return OPTIONS_WRONG;
     }

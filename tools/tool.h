@@ -28,14 +28,26 @@ enum tool_access {
     ACCESS_CREATE   /* the map is made where it is missing */
 };
 
+enum tool_target_kind { TARGET_GROUP, TARGET_TAG, TARGET_PREFIX, TARGET_MATCH };
+
+struct tool_target { /* of invalidate */
+    enum tool_target_kind kind;
+    larder_bytes name;
+};
+
 struct tool {
     /* options */
     const char *dir, *map; /* dir NULL: the library's rule */
     bool json, hex, meta, long_listing;
-    const char *expiry_option; /* which of --ttl, --at, --every was given, or NULL */
+    const char *expiry_option; /* which of OPTIONS_EXPIRY was given, or NULL */
     larder_expiry expiry;
     larder_bytes group, *tags; /* tags: room for one a word of the command line */
     size_t tag_count;
+    int64_t stale_ms, jitter_ms, max_lifetime_ms;
+    bool negative, count;
+    larder_bytes match;          /* of ls; data NULL: none */
+    struct tool_target *targets; /* of invalidate, in their order; room for one a word */
+    size_t target_count;
     uint64_t limit;                     /* 0: none */
     uint64_t size, hot_size, max_value; /* bytes; 0: the library's defaults */
     /* what is left */
@@ -64,8 +76,18 @@ enum {
     OPTION_MAX_VALUE = 1u << 13,
     OPTION_HELP = 1u << 14,
     OPTION_VERSION = 1u << 15,
+    OPTION_SLIDING = 1u << 17,
+    OPTION_STALE = 1u << 18,
+    OPTION_JITTER = 1u << 19,
+    OPTION_MAX_LIFETIME = 1u << 20,
+    OPTION_NEGATIVE = 1u << 21,
+    OPTION_PREFIX = 1u << 22,
+    OPTION_MATCH = 1u << 23,
+    OPTION_COUNT = 1u << 24,
     OPTIONS_GENERAL = OPTION_DIR | OPTION_MAP | OPTION_JSON | OPTION_HEX | OPTION_HELP,
-    OPTIONS_EXPIRY = OPTION_TTL | OPTION_AT | OPTION_EVERY
+    OPTIONS_EXPIRY = OPTION_TTL | OPTION_AT | OPTION_EVERY | OPTION_SLIDING,
+    OPTIONS_POLICY = OPTIONS_EXPIRY | OPTION_GROUP | OPTION_TAG | OPTION_STALE | OPTION_JITTER |
+                     OPTION_MAX_LIFETIME | OPTION_NEGATIVE
 };
 
 struct command {
@@ -122,6 +144,8 @@ int cmd_get(struct tool *tool);
 int cmd_set(struct tool *tool);
 int cmd_rm(struct tool *tool);
 int cmd_ls(struct tool *tool);
+int cmd_invalidate(struct tool *tool);
+int cmd_clear(struct tool *tool);
 int cmd_stat(struct tool *tool);
 int cmd_check(struct tool *tool);
 int cmd_readers(struct tool *tool);

@@ -139,7 +139,7 @@ says_json "the same as JSON" count 4
 grep -q -P '[^\x20-\x7e\n]' "$out"
 [ $? -eq 1 ]
 report $? "JSON is printable ASCII"
-run "an error about such a key" 2 set $'\e[31mred' v --group g
+run "an error about such a key" 2 set $'\e[31mred' v --sliding 0
 grep -q -P '[\x00-\x09\x0b-\x1f\x7f]' "$err"
 [ $? -eq 1 ]
 report $? "no control character in the message"

@@ -149,10 +149,43 @@ run "--every 0" 2 set k v --every 0
 run "--at of nonsense" 2 set k v --at tomorrow
 complains "--at of nonsense is named" '"tomorrow"'
 run "none of them stored anything" 1 get k
-run "--group" 2 set k v --group g
-complains "--group: the library's words" "group"
-run "--tag" 2 set k v --tag t --tag u
-complains "--tag: the library's words" "tag"
+
+# ---- groups, tags, patterns, the kinds of expiry
+run "--group and --tag" 0 set g1 v --group g --tag t --tag u
+run "another" 0 set g2 v --group gg --tag t
+run "a group's name is no pattern" 0 invalidate --group 'g*' --count
+says_line "a group's name is no pattern" 0
+run "invalidate --group" 0 invalidate --group g --count
+says_line "one entry had it" 1
+run "it is dead" 1 get g1
+run "the group with the longer name lives" 0 get g2
+run "evict is another name" 0 evict --tag t
+run "its tag killed it" 1 get g2
+larder set p:1 v && larder set p:2 v && larder set q:1 v
+run "ls --match" 0 ls --match 'p:[12]'
+[ "$(wc -l <"$out")" -eq 2 ]
+report $? "ls --match lists two"
+run "ls with both" 2 ls p --match p
+run "invalidate --match" 0 --json invalidate --match 'p:*' --count
+says_json "two of them" count 2
+run "invalidate --prefix" 0 invalidate --prefix q:
+run "all are gone" 1 get q:1
+run "invalidate of nothing" 2 invalidate
+complains "invalidate of nothing" "--group, --tag, --prefix or --match"
+run "no pattern" 2 invalidate --match '[p'
+run "no prefix" 2 invalidate --prefix ''
+run "an entry to clear" 0 -m cleared set p:1 v
+run "clear" 0 -m cleared clear
+run "clear kills" 1 -m cleared get p:1
+run "--sliding, --stale, --jitter, --max-lifetime" 0 set s v --sliding 1h --stale 5m --jitter 1m --max-lifetime 2h
+run "they are kept" 0 --json get s
+run "--sliding 0" 2 set s v --sliding 0
+run "--sliding with --ttl" 2 set s v --sliding 5s --ttl 5s
+run "--negative" 0 set n --negative --ttl 5m
+run "known to be absent" 1 get n
+run "--negative with a value" 2 set n v --negative
+run "set without a value" 2 set n
+larder rm s n >/dev/null
 
 # ---- rm
 larder set a 1 && larder set b 2 && larder set c 3
