@@ -576,6 +576,30 @@ typedef struct larder_stats {
 /* Fill at most size_of_out bytes (so that a newer library serves an older caller). */
 int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out);
 
+/* How long calls take, from sampled ones of all processes since the map was made. */
+enum {
+    LARDER_LATENCY_HIT = 0,    /* larder_get() and its kin that found something */
+    LARDER_LATENCY_MISS = 1,   /* ... that did not */
+    LARDER_LATENCY_SET = 2,    /* larder_set(), the wait for the gate included */
+    LARDER_LATENCY_DELETE = 3, /* larder_delete() */
+    LARDER_LATENCY_FETCH = 4   /* get or fill, the fill or the wait for it included */
+};
+
+#define LARDER_LATENCY_BUCKETS 128
+
+typedef struct larder_latency {
+    uint32_t kind;
+    uint32_t one_in;                          /* on average one call in so many is sampled */
+    uint64_t count, sum_ns;                   /* of the sampled ones */
+    uint64_t p50_ns, p90_ns, p99_ns, p999_ns; /* within an eighth; 0: nothing was sampled */
+    uint64_t buckets[LARDER_LATENCY_BUCKETS]; /* calls of at least larder_latency_bound_ns(i) and
+                                                 less than ...(i + 1) */
+} larder_latency;
+
+/* LARDER_OK, or EINVAL. Where reading the clock takes a system call nothing is timed. */
+int larder_latency_read(larder *handle, uint32_t kind, larder_latency *out, size_t size_of_out);
+uint64_t larder_latency_bound_ns(size_t bucket);
+
 #ifdef __cplusplus
 }
 #endif

@@ -20,7 +20,9 @@
 #include "events.h"
 #include "gate.h"
 #include "ghosts.h"
+#include "hot_keys.h"
 #include "larder.h"
+#include "latency.h"
 #include "lease.h"
 #include "marks.h"
 #include "notify.h"
@@ -223,6 +225,8 @@ struct control {
     _Atomic uint64_t floors[CONTROL_BUCKETS];   /* nothing of that bucket this old may come in */
     struct pending_row pending_rows[CONTROL_PENDING_ROWS];
     struct event_ring events;
+    _Alignas(64) struct latency_table latency;
+    _Alignas(64) struct hot_key_table hot_keys;
     _Alignas(64) struct lease_table leases;
     struct notify_table notify;
     _Alignas(64) struct combine_table combine;
@@ -242,6 +246,8 @@ static_assert(offsetof(struct control, stats) == 1792, "MAP_FORMAT");
 static_assert(offsetof(struct control, events) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, marks) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, combine) % 64 == 0, "MAP_FORMAT");
+static_assert(offsetof(struct control, latency) % 64 == 0, "MAP_FORMAT");
+static_assert(offsetof(struct control, hot_keys) % 64 == 0, "MAP_FORMAT");
 
 struct control_settings {
     uint64_t map_size, max_value, hot_size, max_entries;

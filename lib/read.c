@@ -11,6 +11,7 @@
 #include "expiry.h"
 #include "handle.h"
 #include "lookup.h"
+#include "sample.h"
 #include "touch.h"
 
 enum { VIEWS_MAX = 64 };
@@ -142,7 +143,7 @@ static int check_read(const struct larder *handle, const larder_read *read)
                                : result;
 }
 
-int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
+static int get_with(larder *handle, const void *key, size_t key_size, void *buffer,
                     size_t buffer_size, larder_info *info, const larder_read *read)
 {
     struct found found;
@@ -184,13 +185,23 @@ int larder_get_with(larder *handle, const void *key, size_t key_size, void *buff
     return result;
 }
 
+int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
+                    size_t buffer_size, larder_info *info, const larder_read *read)
+{
+    bool peek = read != NULL && (read->flags & LARDER_PEEK) != 0;
+    uint64_t began = peek ? 0 : sample_begin_read();
+    int result = get_with(handle, key, key_size, buffer, buffer_size, info, read);
+    return __builtin_expect(began == 0, 1) ? result
+                                           : sample_end_read(handle, began, key, key_size, result);
+}
+
 int larder_get(larder *handle, const void *key, size_t key_size, void *buffer, size_t buffer_size,
                larder_info *info)
 {
     return larder_get_with(handle, key, key_size, buffer, buffer_size, info, NULL);
 }
 
-int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **value,
+static int get_alloc(larder *handle, const void *key, size_t key_size, void **value,
                      size_t *value_size, larder_info *info)
 {
     struct found found;
@@ -229,6 +240,15 @@ int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **va
     return result;
 }
 
+int larder_get_alloc(larder *handle, const void *key, size_t key_size, void **value,
+                     size_t *value_size, larder_info *info)
+{
+    uint64_t began = sample_begin_read();
+    int result = get_alloc(handle, key, key_size, value, value_size, info);
+    return __builtin_expect(began == 0, 1) ? result
+                                           : sample_end_read(handle, began, key, key_size, result);
+}
+
 void larder_free(void *memory)
 {
     free(memory);
@@ -236,10 +256,12 @@ void larder_free(void *memory)
 
 int larder_has(larder *handle, const void *key, size_t key_size)
 {
+    uint64_t began = sample_begin_read();
     struct found found;
     int result = begin(handle, key, key_size, &found, 0);
     finish(&found);
-    return result;
+    return __builtin_expect(began == 0, 1) ? result
+                                           : sample_end_read(handle, began, key, key_size, result);
 }
 
 /* ---- Views ------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@
 #include "marks.h"
 #include "policy.h"
 #include "removal.h"
+#include "sample.h"
 #include "write.h"
 #include "writer.h"
 
@@ -307,12 +308,14 @@ static int run_set(larder *handle, struct set_request *request)
 int larder_set(larder *handle, const void *key, size_t key_size, const void *value,
                size_t value_size, const larder_policy *policy)
 {
+    uint64_t began = sample_begin_write();
     struct set_request request;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
         result = make_request(handle, key, key_size, value, value_size, policy, &request);
     }
-    return result == LARDER_OK ? run_set(handle, &request) : result;
+    result = result == LARDER_OK ? run_set(handle, &request) : result;
+    return began == 0 ? result : sample_end_write(handle, began, LARDER_LATENCY_SET, result);
 }
 
 static int set_if(larder *handle, const void *key, size_t key_size, const void *value,
@@ -381,6 +384,7 @@ int write_fill(larder *handle, const void *key, size_t key_size, const void *val
 
 int larder_delete(larder *handle, const void *key, size_t key_size)
 {
+    uint64_t began = sample_begin_write();
     struct key made;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
@@ -398,7 +402,7 @@ int larder_delete(larder *handle, const void *key, size_t key_size)
     if (result >= 0) {
         stats_count(map_stats(handle->map), STATS_DELETES);
     }
-    return result;
+    return began == 0 ? result : sample_end_write(handle, began, LARDER_LATENCY_DELETE, result);
 }
 
 /* ---- Increment --------------------------------------------------------------------------------
