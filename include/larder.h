@@ -45,7 +45,7 @@ enum {
     LARDER_FILL = 7,     /* lease: no value, and you are the one to get it */
     LARDER_WAIT = 8,     /* lease: no value, and another is getting it */
     LARDER_SKIP = 9,     /* fill: a value that is not for the cache */
-    LARDER_MISSED = 16,  /* events: some were overwritten before this follower had seen them */
+    LARDER_MISSED = 10,  /* events: some were overwritten before this follower had seen them */
 
     LARDER_EBUSY = -1001,        /* another process held a lock past the deadline */
     LARDER_ESIZE = -1002,        /* the caller's buffer is too small; info holds the size */

@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "larder.h"
+#include "notify.h"
 
 enum {
     EVENTS_SLOTS = 8192,
@@ -92,7 +93,8 @@ struct event_ring {
     uint8_t padding1[48];
     _Atomic uint32_t bell;        /* a futex: raised when there is news */
     _Atomic uint32_t bell_wanted; /* somebody sleeps on it */
-    uint8_t padding2[56];
+    uint8_t padding2[24];
+    struct notify_set listeners; /* processes with a follower that wait in an event loop */
     struct event_follower followers[EVENTS_FOLLOWERS];
     struct event_slot slots[EVENTS_SLOTS];
     uint8_t body[EVENTS_BYTES];

@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "fill.h"
 #include "handle.h"
+#include "sample.h"
 
 enum {
     NESTED_KEYS = 16,  /* fills that one thread is inside of and that are remembered */
@@ -288,7 +289,7 @@ static int fetch_on(struct fetch *fetch, int found, const larder_lease_options *
                                   : fill_alone(fetch);
 }
 
-int larder_fetch_with(larder *handle, const void *key, size_t key_size, larder_fill *fill,
+static int fetch_with(larder *handle, const void *key, size_t key_size, larder_fill *fill,
                       void *context, const larder_lease_options *options, void **value,
                       size_t *value_size, larder_info *info)
 {
@@ -330,6 +331,15 @@ int larder_fetch_with(larder *handle, const void *key, size_t key_size, larder_f
         *info = fetch.value.info;
     }
     return result;
+}
+
+int larder_fetch_with(larder *handle, const void *key, size_t key_size, larder_fill *fill,
+                      void *context, const larder_lease_options *options, void **value,
+                      size_t *value_size, larder_info *info)
+{
+    uint64_t began = sample_begin_write();
+    int result = fetch_with(handle, key, key_size, fill, context, options, value, value_size, info);
+    return began == 0 ? result : sample_end_write(handle, began, LARDER_LATENCY_FETCH, result);
 }
 
 int larder_fetch(larder *handle, const void *key, size_t key_size, larder_fill *fill, void *context,

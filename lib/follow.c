@@ -58,7 +58,14 @@ void follow_tell_slow(struct map *map, const struct event_draft *given)
     draft.key_hash = draft.name.size > 0 ? key_hash(draft.name.data, draft.name.size) : 0;
     (void)events_put(ring, &draft);
     stats_count(map_stats(map), STATS_EVENTS);
+    follow_wake(map);
+}
+
+void follow_wake(struct map *map)
+{
+    struct event_ring *ring = &map_control(map)->events;
     events_ring_bell(ring);
+    notify_all(map, &ring->listeners);
 }
 
 int larder_publish(larder *handle, larder_bytes name, larder_bytes data)
@@ -398,7 +405,18 @@ int larder_next_event(larder_follower *follower, larder_event *event)
         return result;
     }
     *event = (larder_event){0};
-    return next(follower, event);
+    result = next(follower, event);
+    struct map *map = follower->handle->map;
+    if (result == LARDER_MISS && notify_slot_of(map) >= 0) {
+        /* This process waits in an event loop: be woken for what comes, and look again, because it
+         * may have come. An unfinished event may be one that nobody will tell of. */
+        (void)notify_join(map, &follower->control->events.listeners);
+        result = next(follower, event);
+        if (result == LARDER_MISS && follower->stuck != 0) {
+            notify_watch(map, getpid(), clock_monotonic_ms() + PATIENCE_MS + 1);
+        }
+    }
+    return result;
 }
 
 int larder_wait_event(larder_follower *follower, int64_t wait_ms, larder_event *event)

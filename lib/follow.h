@@ -10,6 +10,9 @@
 
 void follow_tell_slow(struct map *map, const struct event_draft *draft);
 
+/* Wake those who wait for events: behind the last that was put. */
+void follow_wake(struct map *map);
+
 /* Tell that something was invalidated: cause says what name is. version: of the invalidation. */
 static inline void follow_tell_invalidation(struct map *map, uint32_t cause, larder_bytes name,
                                             larder_version version)

@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "error.h"
 #include "evict.h"
+#include "follow.h"
 #include "registry.h"
 #include "removal.h"
 #include "wake.h"
@@ -305,7 +306,7 @@ int writer_commit(struct writer *writer)
     }
     leave_and_tell(writer, result == LARDER_OK);
     if (told) {
-        events_ring_bell(&writer->control->events);
+        follow_wake(writer->map);
     }
     if (result == LARDER_OK) {
         offer_fresh(writer);

@@ -4,6 +4,7 @@
 #include "events.h"
 
 #include <check.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -706,6 +707,44 @@ START_TEST(a_waiting_follower_is_woken)
 }
 END_TEST
 
+static bool readable(int descriptor, int milliseconds)
+{
+    struct pollfd wanted = {.fd = descriptor, .events = POLLIN};
+    return poll(&wanted, 1, milliseconds) == 1;
+}
+
+START_TEST(an_event_loop_is_woken)
+{
+    larder_follower *follower = follow(NULL);
+    larder_event event;
+    int descriptor = larder_notify_fd(map);
+    ck_assert_int_ge(descriptor, 0);
+    expect_none(follower);
+    ck_assert(!readable(descriptor, 0));
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        _exit(publish_soon(NULL) == LARDER_OK && maps_set(map, "k", "v") == LARDER_OK ? 0 : 1);
+    }
+    ck_assert(readable(descriptor, harness_patience(10000)));
+    larder_notify_clear(map);
+    int status = 1;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    (void)expect(follower, LARDER_EVENT_NAMED, LARDER_CAUSE_NONE, "wake");
+    (void)expect(follower, LARDER_EVENT_SET, LARDER_CAUSE_NONE, "k");
+    expect_none(follower);
+    /* a publisher that stopped half-way tells nobody: the descriptor says when to look again */
+    (void)abandon(EVENT_FREE, 0);
+    expect_none(follower);
+    ck_assert(readable(descriptor, harness_patience(5000)));
+    larder_notify_clear(map);
+    ck_assert_int_eq(larder_next_event(follower, &event), LARDER_MISSED);
+    expect_none(follower);
+    larder_unfollow(&follower);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("events");
@@ -734,6 +773,7 @@ int main(void)
     tcase_add_test(tests, what_a_dead_writer_had_prepared_is_decided_by_its_commit);
     tcase_add_test(tests, garbage_in_the_ring_harms_nobody);
     tcase_add_test(tests, a_waiting_follower_is_woken);
+    tcase_add_test(tests, an_event_loop_is_woken);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
 }
