@@ -382,3 +382,11 @@ int inspect_check(larder *handle, inspect_report *report)
     }
     return error_set(LARDER_EBUSY, "the check did not end within %d s", CHECK_SECONDS);
 }
+
+size_t inspect_hot_keys(larder *handle, struct hot_key *keys, size_t max, uint64_t *total)
+{
+    *total = 0;
+    return handle_enter(handle) != LARDER_OK
+               ? 0
+               : hot_keys_read(&map_control(handle->map)->hot_keys, keys, max, total);
+}

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "hot_keys.h"
 #include "larder.h"
 
 typedef struct inspect_reader {
@@ -31,5 +32,9 @@ typedef struct inspect_report {
  * LARDER_OK with report->damaged = false, LARDER_ECORRUPT with it true, or why it could not look.
  */
 int inspect_check(larder *handle, inspect_report *report);
+
+/* Up to max keys that are asked for most, by sampled lookups; *total: of what their counts are
+ * parts. */
+size_t inspect_hot_keys(larder *handle, struct hot_key *keys, size_t max, uint64_t *total);
 
 #endif

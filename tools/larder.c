@@ -42,6 +42,15 @@ const struct command tool_commands[] = {
      0, 0, 0, ACCESS_EXAMINE, cmd_readers},
     {"create", "[--size SIZE] [--hot-size SIZE] [--max-value SIZE]", "make the map if it is not there",
      0, 0, OPTION_SIZE | OPTION_HOT_SIZE | OPTION_MAX_VALUE, ACCESS_NONE, cmd_create},
+    {"top", "[--once] [--interval DURATION] [--limit N]",
+     "show rates, latencies and the keys asked for most",
+     0, 0, OPTION_ONCE | OPTION_INTERVAL | OPTION_LIMIT, ACCESS_EXAMINE, cmd_top},
+    {"follow", "[--kind KIND] [--prefix PREFIX] [--name NAME] [--limit N] [--wait DURATION]",
+     "print events as they come",
+     0, 0, OPTION_KIND | OPTION_PREFIX | OPTION_NAME | OPTION_LIMIT | OPTION_WAIT,
+     ACCESS_EXAMINE, cmd_follow},
+    {"publish", "NAME [DATA]", "tell all followers of this host",
+     1, 2, 0, ACCESS_ATTACH, cmd_publish},
     {"version", "", "name the versions of tool and library",
      0, 0, 0, ACCESS_NONE, cmd_version},
     {"help", "[COMMAND]", "say how a command is used",
@@ -240,6 +249,7 @@ int main(int argc, char **argv)
     larder_close(&tool.handle);
     free(tool.tags);
     free(tool.targets);
+    free(tool.names);
     if (!output_end() && (result == TOOL_OK || result == TOOL_MISS)) {
         result = TOOL_FAILED;
     }

@@ -200,6 +200,50 @@ static bool take_max_value(struct tool *tool, const char *text, parse_error *err
     return parse_size(text, &tool->max_value, error);
 }
 
+static bool take_kind(struct tool *tool, const char *text, parse_error *error)
+{
+    uint32_t kind = tool_event_kind(text);
+    if (kind == 0) {
+        (void)snprintf(error->text, sizeof error->text,
+                       "\"%.20s\" is none of set, delete, invalidate, evict, expire, event", text);
+        return false;
+    }
+    tool->kinds |= kind;
+    return true;
+}
+
+static bool take_name(struct tool *tool, const char *text, parse_error *error)
+{
+    (void)error;
+    tool->names[tool->name_count++] = (larder_bytes){text, strlen(text)};
+    return true;
+}
+
+static bool take_wait(struct tool *tool, const char *text, parse_error *error)
+{
+    tool->has_wait = true;
+    return parse_duration(text, &tool->wait_ms, error);
+}
+
+static bool take_once(struct tool *tool, const char *text, parse_error *error)
+{
+    (void)text, (void)error;
+    tool->once = true;
+    return true;
+}
+
+static bool take_interval(struct tool *tool, const char *text, parse_error *error)
+{
+    if (!parse_duration(text, &tool->interval_ms, error)) {
+        return false;
+    }
+    if (tool->interval_ms < 100 || tool->interval_ms > 3600000) {
+        (void)snprintf(error->text, sizeof error->text, "\"%.20s\" is not in 100ms to 1h", text);
+        return false;
+    }
+    return true;
+}
+
 static const option_row rows[] = {
     {"dir", 'd', "DIR", OPTION_DIR, take_dir,
      "the directory of the maps (else $LARDER_DIR, /run/larder, /dev/shm/larder-UID)"},
@@ -229,13 +273,19 @@ static const option_row rows[] = {
     {"match", 0, "GLOB", OPTION_MATCH, take_match, "keys that match *, ?, [a-z], [!a-z], \\X"},
     {"count", 0, NULL, OPTION_COUNT, take_count, "say how many live entries there were"},
     {"long", 'l', NULL, OPTION_LONG, take_long, "size, remaining time and time of writing too"},
-    {"limit", 'n', "N", OPTION_LIMIT, take_limit, "at most so many keys"},
+    {"limit", 'n', "N", OPTION_LIMIT, take_limit, "at most so many keys, or events"},
     {"size", 0, "SIZE", OPTION_SIZE, take_size,
      "bytes of the map, like 256M (else 256M, at most half of what is free)"},
     {"hot-size", 0, "SIZE", OPTION_HOT_SIZE, take_hot_size,
      "bytes of its hot set, beside it (else a quarter of the map's)"},
     {"max-value", 0, "SIZE", OPTION_MAX_VALUE, take_max_value,
      "the largest value it will take (else 8M; never above a sixteenth of SIZE)"},
+    {"kind", 0, "KIND", OPTION_KIND, take_kind,
+     "set, delete, invalidate, evict, expire or event; may be repeated"},
+    {"name", 0, "NAME", OPTION_NAME, take_name, "named events of that name; may be repeated"},
+    {"wait", 0, "DURATION", OPTION_WAIT, take_wait, "end after so long"},
+    {"once", 0, NULL, OPTION_ONCE, take_once, "print one screen and end"},
+    {"interval", 0, "DURATION", OPTION_INTERVAL, take_interval, "between two screens (else 2s)"},
 };
 enum { ROW_COUNT = sizeof rows / sizeof rows[0], FIRST_VALUE = 256 };
 
@@ -319,7 +369,8 @@ enum options_result options_read(struct tool *tool, int argc, char **argv)
     int first = optind;
     tool->tags = calloc((size_t)argc, sizeof *tool->tags);
     tool->targets = calloc((size_t)argc, sizeof *tool->targets);
-    if (tool->tags == NULL || tool->targets == NULL) {
+    tool->names = calloc((size_t)argc, sizeof *tool->names);
+    if (tool->tags == NULL || tool->targets == NULL || tool->names == NULL) {
         output_error("out of memory");
         return OPTIONS_WRONG;
     }

@@ -30,7 +30,7 @@ enum tool_access {
 
 enum tool_target_kind { TARGET_GROUP, TARGET_TAG, TARGET_PREFIX, TARGET_MATCH };
 
-struct tool_target { /* of invalidate */
+struct tool_target { /* of invalidate; the prefix of follow */
     enum tool_target_kind kind;
     larder_bytes name;
 };
@@ -50,6 +50,11 @@ struct tool {
     size_t target_count;
     uint64_t limit;                     /* 0: none */
     uint64_t size, hot_size, max_value; /* bytes; 0: the library's defaults */
+    uint32_t kinds;                     /* LARDER_EVENT_*; 0: all */
+    larder_bytes *names;                /* room for one a word of the command line */
+    size_t name_count;
+    bool once, has_wait;
+    int64_t wait_ms, interval_ms; /* interval 0: not given */
     /* what is left */
     char **arguments;
     int argument_count;
@@ -84,6 +89,11 @@ enum {
     OPTION_PREFIX = 1u << 22,
     OPTION_MATCH = 1u << 23,
     OPTION_COUNT = 1u << 24,
+    OPTION_KIND = 1u << 25,
+    OPTION_NAME = 1u << 26,
+    OPTION_WAIT = 1u << 27,
+    OPTION_ONCE = 1u << 28,
+    OPTION_INTERVAL = 1u << 29,
     OPTIONS_GENERAL = OPTION_DIR | OPTION_MAP | OPTION_JSON | OPTION_HEX | OPTION_HELP,
     OPTIONS_EXPIRY = OPTION_TTL | OPTION_AT | OPTION_EVERY | OPTION_SLIDING,
     OPTIONS_POLICY = OPTIONS_EXPIRY | OPTION_GROUP | OPTION_TAG | OPTION_STALE | OPTION_JITTER |
@@ -140,6 +150,9 @@ int tool_fail(const struct tool *tool, int code, const larder_bytes *key);
 int64_t tool_now_ms(void);
 
 /* ---- cmd_*.c */
+/* LARDER_EVENT_* of a name that follow prints; 0: there is none such. */
+uint32_t tool_event_kind(const char *name);
+
 int cmd_get(struct tool *tool);
 int cmd_set(struct tool *tool);
 int cmd_rm(struct tool *tool);
@@ -150,6 +163,9 @@ int cmd_stat(struct tool *tool);
 int cmd_check(struct tool *tool);
 int cmd_readers(struct tool *tool);
 int cmd_create(struct tool *tool);
+int cmd_follow(struct tool *tool);
+int cmd_publish(struct tool *tool);
+int cmd_top(struct tool *tool);
 int cmd_version(struct tool *tool);
 int cmd_help(struct tool *tool);
 

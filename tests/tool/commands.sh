@@ -10,7 +10,7 @@ mentions "version names the library" "liblarder 0."
 run "--version" 0 --version
 run "version as JSON" 0 --json version
 says_json "the library's version" library "$(larder version | sed 's/.*liblarder //; s/)//')"
-commands="get set rm ls stat check readers create version help"
+commands="get set rm ls stat top follow publish check readers create version help"
 run "help" 0 help
 for command in $commands; do
     mentions "help lists $command" "  $command "
@@ -42,7 +42,7 @@ run "too many arguments" 2 get a b
 report $? "nothing of that made a map"
 
 # ---- attaching to what is not there
-for words in "get k" "rm k" "ls" "stat" "check" "readers"; do
+for words in "get k" "rm k" "ls" "stat" "top --once" "follow" "publish n" "check" "readers"; do
     # shellcheck disable=SC2086
     run "$words without a map" 3 $words
     complains "$words without a map names it" 'open map "default"'
@@ -283,7 +283,7 @@ says "a directory from here" v
 # ---- stat, check, readers
 run "stat" 0 -m third stat
 mentions "stat names the map" "map third"
-for group in lookups writes upkeep contents space replication; do
+for group in lookups writes invalidations removals leases events upkeep contents space replication; do
     grep -q "^$group\$" "$out"
     report $? "stat has $group"
 done
