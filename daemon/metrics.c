@@ -224,6 +224,42 @@ static void write_sample(const metric_row *row, const void *at, struct evbuffer 
     }
 }
 
+static const char latency_family[] = "larder_call_seconds";
+static const char latency_help[] =
+    "How long sampled calls of all processes took: one lookup in 256, one write in 8.";
+
+static const char *const latency_calls[] = {
+    [LARDER_LATENCY_HIT] = "hit",     [LARDER_LATENCY_MISS] = "miss",
+    [LARDER_LATENCY_SET] = "set",     [LARDER_LATENCY_DELETE] = "delete",
+    [LARDER_LATENCY_FETCH] = "fetch",
+};
+
+enum { LATENCY_STEP = 8 }; /* buckets put together: bounds four times apart */
+
+static void write_latencies(const metrics_snapshot *snapshot, struct evbuffer *out)
+{
+    evbuffer_add_printf(out, "# TYPE %s histogram\n# HELP %s %s\n", latency_family, latency_family,
+                        latency_help);
+    for (size_t kind = 0; kind < sizeof latency_calls / sizeof *latency_calls; kind++) {
+        const larder_latency *latency = &snapshot->latencies[kind];
+        const char *call = latency_calls[kind];
+        uint64_t below = 0;
+        for (size_t i = 0; i < LARDER_LATENCY_BUCKETS; i++) {
+            below += latency->buckets[i];
+            if ((i + 1) % LATENCY_STEP == 0 && i + 1 < LARDER_LATENCY_BUCKETS) {
+                evbuffer_add_printf(out, "%s_bucket{call=\"%s\",le=\"%.9f\"} %" PRIu64 "\n",
+                                    latency_family, call,
+                                    (double)larder_latency_bound_ns(i + 1) / 1e9, below);
+            }
+        }
+        evbuffer_add_printf(out,
+                            "%s_bucket{call=\"%s\",le=\"+Inf\"} %" PRIu64 "\n"
+                            "%s_count{call=\"%s\"} %" PRIu64 "\n%s_sum{call=\"%s\"} %.9f\n",
+                            latency_family, call, below, latency_family, call, below,
+                            latency_family, call, (double)latency->sum_ns / 1e9);
+    }
+}
+
 void metrics_write(const metrics_snapshot *snapshot, struct evbuffer *out)
 {
     gather_rows();
@@ -242,6 +278,7 @@ void metrics_write(const metrics_snapshot *snapshot, struct evbuffer *out)
             write_sample(row, at, out);
         }
     }
+    write_latencies(snapshot, out);
     /* Names are limited to [A-Za-z0-9._-], so the label needs no escaping. */
     evbuffer_add_printf(out,
                         "# TYPE larder_build info\n# HELP larder_build What runs.\n"
@@ -280,5 +317,7 @@ void metrics_print_doc(FILE *out)
         }
         fputs(" |\n", out);
     }
+    fprintf(out, "| `%s{call=}` | histogram | %s (`hit`, `miss`, `set`, `delete`, `fetch`) |\n",
+            latency_family, latency_help);
     fputs("| `larder_build_info{version=,map=}` | info | What runs. |\n", out);
 }

@@ -24,6 +24,7 @@ typedef struct metrics_snapshot {
     int64_t now_ms, started_ms; /* wall clock */
     char map_name[64];
     larder_stats map;
+    larder_latency latencies[LARDER_LATENCY_FETCH + 1]; /* by kind */
     bool map_fresh;     /* map was read just now */
     int64_t map_age_ms; /* since it was read last */
     bool replicates;

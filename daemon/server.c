@@ -86,6 +86,10 @@ static void on_snapshot(void *context, metrics_snapshot *out)
     out->started_ms = self->started_ms;
     snprintf(out->map_name, sizeof out->map_name, "%s", self->conf.map.name);
     out->map = self->stats;
+    for (uint32_t kind = 0; kind <= LARDER_LATENCY_FETCH; kind++) {
+        (void)larder_latency_read(self->map, kind, &out->latencies[kind],
+                                  sizeof out->latencies[kind]); /* all 0 where it cannot */
+    }
     out->map_age_ms = server_clock_ms(CLOCK_MONOTONIC) - self->stats_ms;
     out->map_fresh = out->map_age_ms <= READABLE_MS;
     out->replicates = self->replicates;

@@ -70,7 +70,11 @@ static void check_sample(const char *line, const struct family *family)
     size_t length = strlen(family->name);
     const char *suffix = strcmp(family->type, "counter") == 0 ? "_total"
                          : strcmp(family->type, "info") == 0  ? "_info"
-                                                              : "";
+                         : strcmp(family->type, "histogram") == 0
+                             ? (strstr(line, "_bucket{") != NULL  ? "_bucket"
+                                : strstr(line, "_count{") != NULL ? "_count"
+                                                                  : "_sum")
+                             : "";
     ck_assert_msg(strncmp(line, family->name, length) == 0 &&
                       strncmp(line + length, suffix, strlen(suffix)) == 0,
                   "sample not of family %s: %s", family->name, line);
@@ -134,6 +138,8 @@ START_TEST(metrics_are_openmetrics)
     static const char *const promised[] = {"larder_lookups_total{result=\"hit\"}",
                                            "larder_evictions_total{reason=\"space\"}",
                                            "larder_map_used_bytes",
+                                           "larder_call_seconds_count{call=\"hit\"}",
+                                           "larder_call_seconds_bucket{call=\"set\",le=\"+Inf\"}",
                                            "larder_outbox_entries",
                                            "larder_outbox_oldest_age_seconds",
                                            "larder_redis_up",
