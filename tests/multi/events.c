@@ -256,8 +256,8 @@ int main(void)
     shared = test_shared(sizeof *shared);
     all_is_seen(0, test_number("LARDER_EVENTS", 1500, 20000)); /* fits the ring: all is seen */
     all_is_seen(20000, test_number("LARDER_EVENTS", 6000, 50000));
-    some_are_killed((unsigned)test_number("LARDER_KILLS", 25, 1000));
-    some_are_stopped((unsigned)test_number("LARDER_STOPS", 25, 500));
+    some_are_killed((unsigned)test_number("LARDER_KILLS", 25, 500));
+    some_are_stopped((unsigned)test_number("LARDER_STOPS", 10, 200));
     larder_close(&handle);
     test_end();
 }
