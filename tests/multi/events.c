@@ -248,7 +248,7 @@ static void some_are_stopped(unsigned stops)
 
 int main(void)
 {
-    test_begin("events", 150);
+    test_begin("events", 300);
     larder_options options = {
         .dir = test_directory(), .map_size = 64u << 20, .write_wait_ms = 5000};
     int code = larder_open("events", &options, &handle);
@@ -256,7 +256,7 @@ int main(void)
     shared = test_shared(sizeof *shared);
     all_is_seen(0, test_number("LARDER_EVENTS", 1500, 20000)); /* fits the ring: all is seen */
     all_is_seen(20000, test_number("LARDER_EVENTS", 6000, 50000));
-    some_are_killed((unsigned)test_number("LARDER_KILLS", 25, 500));
+    some_are_killed((unsigned)test_number("LARDER_KILLS", 12, 500));
     some_are_stopped((unsigned)test_number("LARDER_STOPS", 10, 200));
     larder_close(&handle);
     test_end();
