@@ -349,10 +349,10 @@ int main(int argc, char **argv)
     settings.svg = text_option(argc, argv, "--svg");
     settings.entries = measure_option(argc, argv, "--entries", 0);
     settings.size = measure_option(argc, argv, "--size", 0);
+    uint64_t window_ms = settings.full ? 100 : settings.bars || settings.huge ? 40 : 25;
     settings.rounds = measure_option(argc, argv, "--rounds", 5);
     settings.hot_size = measure_option(argc, argv, "--hot-size", 0);
-    settings.window_ns =
-        measure_option(argc, argv, "--window-ms", settings.full ? 100 : 40) * 1000000;
+    settings.window_ns = measure_option(argc, argv, "--window-ms", window_ms) * 1000000;
     test_check(settings.rounds > 0 && settings.rounds <= RESULT_ROUNDS_MAX, "--rounds: 1 to %d",
                RESULT_ROUNDS_MAX);
     test_check(settings.window_ns > 0 && settings.window_ns <= 5000000000,
