@@ -174,6 +174,94 @@ START_TEST(a_wrong_policy_of_the_fill_is_an_error)
 }
 END_TEST
 
+/* ---- Stale values -------------------------------------------------------------------------------
+ */
+
+static void store_stale(larder *map, const char *value, int64_t stale_ms)
+{
+    larder_policy policy = {.expiry = larder_expire_in(1), .stale_ms = stale_ms};
+    ck_assert_int_eq(larder_set(map, "k", 1, value, strlen(value), &policy), LARDER_OK);
+    (void)nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+    ck_assert_ptr_null(maps_get(map, "k"));
+}
+
+START_TEST(a_stale_value_is_served_while_one_renews_it)
+{
+    larder *map = maps_new();
+    struct origin origin = {.value = "new"};
+    larder_lease lease, other;
+    void *value = NULL;
+    size_t size = 0;
+    char text[64];
+    store_stale(map, "old", 60000);
+    ck_assert_int_eq(larder_lease_acquire(map, "k", 1, NULL, &lease, &value, &size, NULL),
+                     LARDER_REFRESH);
+    ck_assert_uint_eq(size, 3);
+    ck_assert_mem_eq(value, "old", 3);
+    larder_free(value);
+    ck_assert_int_eq(larder_lease_acquire(map, "k", 1, NULL, &other, &value, &size, NULL),
+                     LARDER_STALE);
+    ck_assert_mem_eq(value, "old", 3);
+    larder_free(value);
+    int64_t began = harness_now_ms();
+    ck_assert_int_eq(fetch(map, "k", &origin, text), LARDER_STALE); /* it waits for nobody */
+    ck_assert_str_eq(text, "old");
+    ck_assert_int_eq(origin.calls, 0);
+    ck_assert_int_lt(harness_now_ms() - began, harness_patience(500));
+    ck_assert_int_eq(larder_lease_abandon(map, &lease, 0), LARDER_OK);
+    ck_assert_int_eq(fetch(map, "k", &origin, text), LARDER_OK);
+    ck_assert_str_eq(text, "new");
+    ck_assert_int_eq(origin.calls, 1);
+    ck_assert_int_eq(fetch(map, "k", &origin, text), LARDER_OK);
+    ck_assert_int_eq(origin.calls, 1);
+    ck_assert_uint_eq(maps_stats(map).refreshes, 2);
+    larder_close(&map);
+}
+END_TEST
+
+START_TEST(a_stale_value_is_served_if_the_fill_fails)
+{
+    larder *map = maps_new();
+    struct origin origin = {.outcome = -5};
+    char text[64];
+    store_stale(map, "old", 60000);
+    for (int i = 1; i <= 2; i++) {
+        ck_assert_int_eq(fetch(map, "k", &origin, text), LARDER_STALE);
+        ck_assert_str_eq(text, "old");
+        ck_assert_int_eq(origin.calls, i);
+    }
+    store_stale(map, "old", 1); /* not past its stale time */
+    ck_assert_int_eq(fetch(map, "k", &origin, text), -5);
+    store_stale(map, "old", 60000); /* nor after an invalidation */
+    ck_assert_int_ge(maps_delete(map, "k"), 0);
+    ck_assert_int_eq(fetch(map, "k", &origin, text), -5);
+    larder_close(&map);
+}
+END_TEST
+
+START_TEST(a_fill_loses_to_the_invalidation_of_its_group)
+{
+    larder *map = maps_new();
+    larder_lease lease;
+    larder_policy grouped = {.group = {.data = "g", .size = 1}};
+    ck_assert_int_eq(larder_lease_acquire(map, "k", 1, NULL, &lease, NULL, NULL, NULL),
+                     LARDER_FILL);
+    ck_assert_int_eq(larder_invalidate_group(map, grouped.group, NULL), LARDER_OK);
+    ck_assert_int_eq(larder_lease_fill(map, &lease, "k", 1, "old", 3, &grouped), LARDER_CONFLICT);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_int_eq(larder_lease_acquire(map, "k", 1, NULL, &lease, NULL, NULL, NULL),
+                     LARDER_FILL);
+    ck_assert_int_eq(larder_lease_fill(map, &lease, "k", 1, "new", 3, &grouped), LARDER_OK);
+    ck_assert_str_eq(maps_get(map, "k"), "new");
+    ck_assert_int_eq(larder_lease_acquire(map, "all", 3, NULL, &lease, NULL, NULL, NULL),
+                     LARDER_FILL);
+    ck_assert_int_eq(larder_clear(map), LARDER_OK);
+    ck_assert_int_eq(larder_lease_fill(map, &lease, "all", 3, "old", 3, NULL), LARDER_CONFLICT);
+    ck_assert_ptr_null(maps_get(map, "all"));
+    larder_close(&map);
+}
+END_TEST
+
 /* ---- A cache that cannot help -------------------------------------------------------------------
  */
 
@@ -499,6 +587,11 @@ int main(void)
     tcase_add_test(answers, a_failed_fill_is_the_callers_answer_and_frees_the_lease);
     tcase_add_test(answers, a_wrong_policy_of_the_fill_is_an_error);
     suite_add_tcase(suite, answers);
+    TCase *stale = tcase_create("stale values");
+    tcase_add_test(stale, a_stale_value_is_served_while_one_renews_it);
+    tcase_add_test(stale, a_stale_value_is_served_if_the_fill_fails);
+    tcase_add_test(stale, a_fill_loses_to_the_invalidation_of_its_group);
+    suite_add_tcase(suite, stale);
     TCase *helpless = tcase_create("a cache that cannot help");
     tcase_add_test(helpless, a_busy_gate_does_not_keep_the_value);
     tcase_add_test(helpless, too_large_a_value_is_returned_all_the_same);
