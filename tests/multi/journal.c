@@ -143,7 +143,8 @@ static void judge_miss(larder *handle, const struct glance *glance, const char *
     }
     larder_stats stats;
     int result = larder_stats_read(handle, &stats, sizeof stats);
-    if (result == LARDER_EBUSY || stats.read_busy > 0 || stats.pending_overflows > 0) {
+    if (result == LARDER_EBUSY || stats.read_busy > atomic_load(&board->busy_before) ||
+        stats.pending_overflows > 0) {
         atomic_fetch_add(&board->excused, 1); /* gates and barriers take what they must */
         return;
     }

@@ -48,8 +48,10 @@ struct coherence_board {
         _Atomic uint64_t reads;
         uint64_t padding[7];
     } slots[SLOTS];
-    _Atomic uint32_t end;
-    _Atomic uint64_t excused; /* misses that a busy gate or a barrier explains */
+    _Atomic uint32_t warm; /* threads that have their reader */
+    _Atomic uint32_t go, end;
+    _Atomic uint64_t busy_before; /* stats.read_busy once all were warm */
+    _Atomic uint64_t excused;     /* misses that a busy gate or a barrier explains */
     _Atomic uint64_t writes;
     bool trouble;   /* processes are stopped and killed */
     int64_t far_ms; /* expiry of operation 0; brief ones come long before */
