@@ -20,7 +20,7 @@
 #include "journal.h"
 #include "upkeep.h"
 
-enum { MAP_SIZE = 64 << 20, OTHER_SIZE = 72 << 20 };
+enum { MAP_SIZE = 128 << 20, OTHER_SIZE = 144 << 20 };
 
 struct process {
     pid_t pid;
