@@ -241,6 +241,8 @@ START_TEST(insane_fields_are_refused)
     const size_t kind = 28, flags = 29, marks = 30, extras = 31, body = 32;
     not_decoded(make(0, 0, 0, 5), kind, "\0", 1);
     not_decoded(make(0, 0, 0, 5), kind, "\4", 1);
+    not_decoded(make(0, 0, 0, 20), kind, "\0", 1); /* large enough for the short way */
+    not_decoded(make(0, 0, 0, 20), kind, "\4", 1);
     not_decoded(make(0, 0, 0, 5), flags, "\x20", 1);
     not_decoded(make(0, 0, 0, 5), marks, "\x12", 1);
     not_decoded(make(0, 0, 0, 5), extras, "\x40", 1);
