@@ -24,13 +24,16 @@ uint64_t removal_pending_clock_slow(struct control *control, uint64_t hash)
             size_t index = word * 64 + (size_t)__builtin_ctzll(bits);
             struct pending_row *row = &control->pending_rows[index];
             /* A row that is freed and taken again under our eyes: its first owner's commit came
-             * before the snapshot that will be taken, so no mixture read here can do harm. */
+             * before what will be read next (see the fence below), so no mixture does harm. */
             if (atomic_load_explicit(&row->hash, memory_order_relaxed) == hash) {
                 uint64_t clock = atomic_load_explicit(&row->clock, memory_order_relaxed);
                 dead = clock > dead ? clock : dead;
             }
         }
     }
+    /* What is read next (a copy, a snapshot) comes after the rows; pairs with the fence in
+     * removal_pend(). */
+    atomic_thread_fence(memory_order_acquire);
     return dead;
 }
 
@@ -120,6 +123,8 @@ bool removal_pend(struct control *control, const struct key *key, larder_version
                                                      memory_order_acquire, memory_order_relaxed)) {
             continue;
         }
+        /* Whoever reads the new content has seen the commit that freed the row. */
+        atomic_thread_fence(memory_order_release);
         atomic_store_explicit(&row->hash, key->hash, memory_order_relaxed);
         atomic_store_explicit(&row->clock, version.clock, memory_order_relaxed);
         row->node = version.node;
