@@ -277,11 +277,13 @@ static ALWAYS_INLINE uint32_t ways_of(const struct hotset_page *page, uint64_t h
 static ALWAYS_INLINE uint8_t *entry_at(struct hotset_page *page, unsigned way,
                                        struct hotset_entry *entry)
 {
-    size_t line = page->ways[way] & WAY_LINE;
+    /* volatile: what was checked is what is used, the compiler may not look again */
+    size_t line = *(const volatile uint16_t *)&page->ways[way] & WAY_LINE;
     uint8_t *at = (uint8_t *)page + line * HOTSET_LINE;
     __builtin_prefetch(at + HOTSET_LINE); /* may lie past the page: a hint cannot fail */
     __builtin_prefetch(at + (size_t)2 * HOTSET_LINE);
-    memcpy(entry, at, sizeof *entry);
+    uint32_t sizes = *(const volatile uint32_t *)(const void *)at; /* it begins a line */
+    memcpy(entry, &sizes, sizeof *entry);
     size_t bytes = (size_t)entry->key_size + entry->record_size;
     if (__builtin_expect(line < HOTSET_HEAD_LINES || bytes > HOTSET_RECORD_MAX ||
                              lines_of(bytes) > HOTSET_LINES - line,
