@@ -66,7 +66,12 @@ static int find_hot(const struct larder *handle, struct found *found, unsigned f
     hotset_prefetch(&t->store->hot, l->key.hash);
     struct control *control = map_control(handle->map);
     l->dead_before = removal_pending_clock(control, l->key.hash);
-    if (__builtin_expect(t->store->control != control, 0)) {
+    /* The generation once more: a pending row that is gone by now may have been made durable in the
+     * next one, and the copies here know nothing of that. acquire: not before the rows. */
+    if (__builtin_expect(t->store->control != control ||
+                             atomic_load_explicit(&control->generation, memory_order_acquire) !=
+                                 t->store->generation,
+                         0)) {
         return LOOKUP_COLD;
     }
     return lookup_find_hot(handle, t, l, found->copy, flags);
