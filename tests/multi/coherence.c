@@ -255,8 +255,8 @@ static void run_map(const char *name, uint64_t hot_bytes, bool trouble, uint64_t
 int main(void)
 {
     test_begin("coherence", 60);
-    uint64_t reads = test_number("LARDER_READS", 3000000, 300000000) / TEST_SLOWNESS;
-    uint64_t in_trouble = test_number("LARDER_TROUBLE", 1000000, 30000000) / TEST_SLOWNESS;
+    uint64_t reads = test_number("LARDER_READS", 2000000, 300000000) / TEST_SLOWNESS;
+    uint64_t in_trouble = test_number("LARDER_TROUBLE", 400000, 30000000) / TEST_SLOWNESS;
     (void)alarm((unsigned)(60 + (reads + in_trouble) / 20000) * TEST_SLOWNESS);
     directory = test_directory();
     board = test_shared(sizeof *board);
