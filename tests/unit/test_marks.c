@@ -37,7 +37,7 @@ struct mark {
 
 static struct mark tag(const void *name, size_t size)
 {
-    struct mark mark;
+    struct mark mark = {{0}};
     marks_make(mark.bytes, MARK_TAG, name, size);
     return mark;
 }
@@ -122,7 +122,7 @@ START_TEST(names_are_bytes_compared_whole)
             ck_assert_int_eq(dead(tag(names[j].data, names[j].size), before), j <= i);
         }
     }
-    struct mark group; /* a group of the same name is another thing */
+    struct mark group = {{0}}; /* a group of the same name is another thing */
     marks_make(group.bytes, MARK_GROUP, "a", 1);
     ck_assert(!dead(group, before));
     ck_assert_uint_eq(marks_count(&control->marks), count);
@@ -164,7 +164,7 @@ END_TEST
 /* Marks made to fall into the same two buckets. */
 static struct mark colliding(uint64_t number)
 {
-    struct mark mark;
+    struct mark mark = {{0}};
     uint64_t halves[2] = {number + 1, UINT64_C(7) << 32 | 5};
     memcpy(mark.bytes, halves, sizeof halves);
     return mark;

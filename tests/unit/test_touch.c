@@ -245,10 +245,9 @@ START_TEST(the_longest_life_ends_a_sliding_one)
 {
     set_with("k", (larder_policy){.expiry = larder_expire_sliding(HOUR),
                                   .max_lifetime_ms = HOUR + HOUR / 2});
-    larder_info info = peek("k");
     age("k", HOUR * 3 / 4);
     ck_assert_str_eq(maps_get(map, "k"), "value");
-    info = peek("k");
+    larder_info info = peek("k");
     ck_assert_int_le(info.expires_ms, info.created_ms + HOUR + HOUR / 2 + 1);
     larder_expiry never = larder_expire_never();
     ck_assert_int_eq(larder_touch(map, "k", 1, &never), LARDER_OK); /* nor does a touch exceed it */
