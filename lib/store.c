@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -239,7 +240,7 @@ static int find_base(struct store *store, MDB_txn *txn, MDB_dbi entries)
     if (code != MDB_SUCCESS) {
         return code;
     }
-    uintptr_t page_size = store->control->page_size;
+    uintptr_t page_size = store->page_size;
     uintptr_t page = (uintptr_t)data.mv_data & ~(page_size - 1);
     uint64_t number;
     memcpy(&number, (const void *)page, sizeof number);
@@ -248,6 +249,74 @@ static int find_base(struct store *store, MDB_txn *txn, MDB_dbi entries)
     }
     store->base = (const uint8_t *)(page - number * page_size);
     return MDB_SUCCESS;
+}
+
+/* Whether descent.c sees in a snapshot what LMDB sees: it knows the pages of data version 1 only.
+ * Writers may be quick enough to spoil a look, not so many of them. */
+static bool check_descent(struct store *store, MDB_txn *txn, MDB_dbi entries)
+{
+    if (!descent_knows(store->base)) {
+        return false;
+    }
+    for (int tries = 0; tries < RENEW_TRIES; tries++) {
+        struct descent tree;
+        struct descent_database chunks;
+        MDB_stat main_tree, theirs;
+        if (descent_begin(&tree, store->base, store->page_size, store->max_pages,
+                          mdb_txn_id(txn)) &&
+            mdb_stat(txn, entries, &main_tree) == MDB_SUCCESS &&
+            mdb_stat(txn, store->chunks, &theirs) == MDB_SUCCESS &&
+            tree.depth == main_tree.ms_depth &&
+            descent_open(&tree, CHUNKS_NAME, sizeof CHUNKS_NAME - 1, &chunks) == LARDER_OK &&
+            chunks.tree.depth == theirs.ms_depth && chunks.entries == theirs.ms_entries &&
+            chunks.leaf_pages == theirs.ms_leaf_pages) {
+            return true;
+        }
+        mdb_txn_reset(txn);
+        if (mdb_txn_renew(txn) != MDB_SUCCESS) {
+            return false;
+        }
+    }
+    return false;
+}
+
+/* Look at the way to the named database before LMDB walks it, which trusts what it finds there.
+ * Where LMDB's mapping lies is not known yet: this one is ours, for the moment. */
+static int look_first(struct store *store, MDB_txn *txn)
+{
+    size_t size = (size_t)store->max_pages * store->page_size;
+    int file = -1, code = EBUSY;
+    (void)mdb_env_get_fd(store->env, &file);
+    void *mapping = mmap(NULL, size, PROT_READ, MAP_SHARED, file, 0);
+    if (mapping == MAP_FAILED) {
+        return errno;
+    }
+    if (!descent_knows(mapping)) { /* an LMDB that is newer than this library: it has to know */
+        (void)munmap(mapping, size);
+        return MDB_SUCCESS;
+    }
+    for (int tries = 0; tries < RENEW_TRIES; tries++) {
+        struct descent tree;
+        struct descent_database chunks;
+        bool whole =
+            descent_begin(&tree, mapping, store->page_size, store->max_pages, mdb_txn_id(txn));
+        atomic_thread_fence(memory_order_seq_cst); /* as in store_read_begin() */
+        if (atomic_load_explicit(&store->life->announced, memory_order_acquire) <
+            mdb_txn_id(txn) + 2) {
+            bool sane = whole && descent_open(&tree, CHUNKS_NAME, sizeof CHUNKS_NAME - 1,
+                                              &chunks) == LARDER_OK;
+            code = sane ? MDB_SUCCESS : MDB_CORRUPTED;
+            break;
+        }
+        mdb_txn_reset(txn);
+        code = mdb_txn_renew(txn);
+        if (code != MDB_SUCCESS) {
+            break;
+        }
+        code = EBUSY;
+    }
+    (void)munmap(mapping, size);
+    return code;
 }
 
 static int open_databases(struct store *store)
@@ -263,12 +332,18 @@ static int open_databases(struct store *store)
         mdb_txn_abort(txn);
         return MDB_VERSION_MISMATCH;
     }
-    code = mdb_dbi_open(txn, NULL, 0, &entries);
+    code = look_first(store, txn);
+    if (code == MDB_SUCCESS) {
+        code = mdb_dbi_open(txn, NULL, 0, &entries);
+    }
     if (code == MDB_SUCCESS) {
         code = mdb_dbi_open(txn, CHUNKS_NAME, MDB_INTEGERKEY, &store->chunks);
     }
     if (code == MDB_SUCCESS) {
         code = find_base(store, txn, entries);
+    }
+    if (code == MDB_SUCCESS) {
+        store->descends = check_descent(store, txn, entries);
     }
     if (code != MDB_SUCCESS) {
         mdb_txn_abort(txn);
@@ -322,6 +397,10 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
 {
     uint64_t map_size = atomic_load(&control_life_of(control, generation)->map_size);
     bool protect = (control->flags & LARDER_PROTECT) != 0;
+    uint32_t page_size = control->page_size; /* once: all bounds are reckoned with it */
+    if (page_size != (uint32_t)sysconf(_SC_PAGESIZE)) {
+        return error_set(LARDER_ECORRUPT, "pages of %" PRIu32 " bytes", page_size);
+    }
     int result = check_file(path, "data.mdb", map_size);
     if (result == LARDER_OK) {
         result = check_file(path, "lock.mdb", 1);
@@ -336,7 +415,8 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
     store->control = control;
     store->life = control_life_of(control, generation);
     store->generation = generation;
-    store->max_pages = map_size / control->page_size;
+    store->page_size = page_size;
+    store->max_pages = map_size / page_size;
     int code = open_once(store, path, map_size, protect);
     /* Whoever opens first sets up the lock file. One that was killed meanwhile keeps its file lock
      * until the kernel has closed its files, a moment after our gate has noticed: then LMDB takes
@@ -428,14 +508,19 @@ void store_reader_close(struct transaction *reader)
 
 int store_read_begin(struct transaction *reader, struct stats_slot *lookups)
 {
-    struct control_life *life = reader->store->life;
+    const struct store *store = reader->store;
+    struct control_life *life = store->life;
     reader->error = LARDER_OK;
+    reader->chunks_known = false;
     for (int tries = 0; tries < RENEW_TRIES; tries++) {
         int code = mdb_txn_renew(reader->txn);
         if (__builtin_expect(code != MDB_SUCCESS, 0)) {
             return fail(reader, code, "renewing a snapshot");
         }
         reader->number = mdb_txn_id(reader->txn);
+        /* The root stands on the meta page, like what LMDB copies: it is read before the check. */
+        bool whole = !store->descends || descent_begin(&reader->tree, store->base, store->page_size,
+                                                       store->max_pages, reader->number);
         /* LMDB publishes the slot with a plain store and copies the meta page after its last check.
          * The fence puts the slot before the load; a writer two ahead of the snapshot may have
          * reused its meta page meanwhile (three ahead: its pages), so that one is not trusted.
@@ -448,7 +533,11 @@ int store_read_begin(struct transaction *reader, struct stats_slot *lookups)
         }
         uint64_t announced = atomic_load_explicit(&life->announced, memory_order_acquire);
         if (__builtin_expect(announced < reader->number + 2, 1)) {
-            return LARDER_OK;
+            if (__builtin_expect(whole, 1)) {
+                return LARDER_OK;
+            }
+            mdb_txn_reset(reader->txn);
+            return fail(reader, MDB_CORRUPTED, "the meta page of a snapshot");
         }
         mdb_txn_reset(reader->txn);
     }
@@ -549,7 +638,7 @@ static bool in_page(const struct transaction *t, const MDB_val *data)
 {
     const struct store *store = t->store;
     const uint8_t *at = data->mv_data;
-    size_t page = store->control->page_size;
+    size_t page = store->page_size;
     size_t offset = (size_t)(at - store->base);
     if (at < store->base || offset >= store->max_pages * page) {
         /* a protected map's writer has changed pages in memory of its own */
@@ -677,8 +766,23 @@ static int get_at_cursor(struct transaction *t, MDB_val *key, MDB_val *data)
     return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, "looking for an entry");
 }
 
+/* What descent.c found, as the transaction's result. Damage poisons the generation. */
+static int found(struct transaction *t, int result, const char *what)
+{
+    return __builtin_expect(result >= 0, 1) ? result : fail(t, MDB_CORRUPTED, what);
+}
+
+/* Whether this is a reader that finds its own way. */
+static bool is_own_way(const struct transaction *t)
+{
+    return !t->write && t->store->descends && t->error == LARDER_OK;
+}
+
 int store_entry_get(struct transaction *t, const void *form, size_t size, larder_bytes *record)
 {
+    if (__builtin_expect(is_own_way(t), 1)) {
+        return found(t, descent_find(&t->tree, form, size, record), "reading an entry");
+    }
     MDB_val key = value_of(form, size), data;
     int result =
         t->write ? get_at_cursor(t, &key, &data) : get(t, ENTRIES, &key, &data, "reading an entry");
@@ -747,14 +851,20 @@ int store_entry_put(struct transaction *t, const void *form, size_t size, const 
 }
 
 int store_entry_next(struct transaction *t, const void *form, size_t size, bool after,
-                     larder_bytes *found, larder_bytes *record)
+                     larder_bytes *key, larder_bytes *record)
 {
-    MDB_val key = value_of(form, size), data;
-    int result = seek(t, ENTRIES, &key, &data, after, "walking the entries");
+    int result;
+    if (is_own_way(t)) {
+        result =
+            found(t, descent_next(&t->tree, form, size, after, key, record), "walking the entries");
+    } else {
+        MDB_val at = value_of(form, size), data;
+        result = seek(t, ENTRIES, &at, &data, after, "walking the entries");
+        *key = bytes_of(&at);
+        *record = result == LARDER_OK ? bytes_of(&data) : (larder_bytes){0};
+    }
     if (result == LARDER_OK) {
-        *found = bytes_of(&key);
-        *record = bytes_of(&data);
-        uint8_t tag = found->size == 0 ? 0 : ((const uint8_t *)found->data)[0];
+        uint8_t tag = key->size == 0 ? 0 : ((const uint8_t *)key->data)[0];
         if (tag != KEY_TAG) { /* behind the last entry the log begins */
             return tag == ROW_TAG ? LARDER_MISS : fail(t, MDB_CORRUPTED, "walking the entries");
         }
@@ -860,7 +970,16 @@ int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_b
 {
     uint8_t row_key[ROW_FORM];
     MDB_val key = row_form(row_key, from), data;
-    int result = seek(t, ENTRIES, &key, &data, false, "walking the log");
+    int result;
+    if (is_own_way(t)) {
+        larder_bytes at = {0}, bytes = {0};
+        result = found(t, descent_next(&t->tree, row_key, sizeof row_key, false, &at, &bytes),
+                       "walking the log");
+        key = value_of(at.data, at.size);
+        data = value_of(bytes.data, bytes.size);
+    } else {
+        result = seek(t, ENTRIES, &key, &data, false, "walking the log");
+    }
     if (result == LARDER_OK) {
         return take_row(t, &key, &data, row, form);
     }
@@ -899,9 +1018,36 @@ int store_log_previous(struct transaction *t, uint64_t before, uint64_t *row, la
     return take_row(t, &key, &data, row, form);
 }
 
+/* The chunks database of a reader's snapshot. */
+static int open_chunks(struct transaction *t, const char *what)
+{
+    struct descent_database chunks;
+    if (t->chunks_known) {
+        return LARDER_OK;
+    }
+    int result =
+        found(t, descent_open(&t->tree, CHUNKS_NAME, sizeof CHUNKS_NAME - 1, &chunks), what);
+    if (result != LARDER_OK) {
+        return result == LARDER_MISS ? fail(t, MDB_CORRUPTED, what) : result;
+    }
+    t->chunks = chunks.tree;
+    t->place = (struct descent_place){.page = NULL};
+    t->chunks_known = true;
+    return LARDER_OK;
+}
+
 static int next_number(struct transaction *t, MDB_dbi database, uint64_t from, uint64_t *number,
                        MDB_val *data, const char *what)
 {
+    if (is_own_way(t)) {
+        larder_bytes bytes = {0};
+        int own = open_chunks(t, what);
+        if (own == LARDER_OK) {
+            own = found(t, descent_next_number(&t->chunks, from, number, &bytes), what);
+        }
+        *data = value_of(bytes.data, bytes.size);
+        return own;
+    }
     MDB_val key = value_of(&from, sizeof from);
     int result = seek(t, database, &key, data, false, what);
     if (result == LARDER_OK) {
@@ -921,6 +1067,13 @@ int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t
 
 int store_chunk_get(struct transaction *t, uint64_t id, larder_bytes *data)
 {
+    if (is_own_way(t)) {
+        int result = open_chunks(t, "reading a chunk");
+        if (result != LARDER_OK) {
+            return result;
+        }
+        return found(t, descent_find_number(&t->chunks, id, &t->place, data), "reading a chunk");
+    }
     MDB_val key = value_of(&id, sizeof id), value;
     int result = get(t, t->store->chunks, &key, &value, "reading a chunk");
     if (result == LARDER_OK) {

@@ -22,6 +22,7 @@
 #include <sys/types.h>
 
 #include "control.h"
+#include "descent.h"
 #include "hotset.h"
 #include "inspect.h"
 #include "larder.h"
@@ -37,7 +38,9 @@ struct store {
     struct control_life *life; /* of this generation */
     uint64_t generation;
     uint64_t max_pages;
+    uint32_t page_size;       /* as it was at opening, whatever the segment says later */
     const uint8_t *base;      /* of the mapping; see in_page() */
+    bool descends;            /* readers find their own way (descent.h), not through LMDB */
     struct hotset hot;        /* copies of small records, in front of the trees */
     uint64_t popularity_mask; /* from the segment's real size, whatever it says of itself */
     _Atomic bool hosed;       /* LMDB's assertion failed here: never touch env again */
@@ -53,6 +56,12 @@ struct transaction {
     bool write;                /* of a writer; begins and ends inside the write gate */
     bool changed;              /* a write did something */
     uint64_t number;           /* a writer's own; a reader's snapshot */
+
+    /* of a reader of a store that descends */
+    struct descent tree;        /* the main tree of the snapshot */
+    struct descent chunks;      /* where chunks_known */
+    struct descent_place place; /* of the last chunk that was read */
+    bool chunks_known;
 };
 
 /* Make the files of a generation in an existing empty directory: preallocated, databases made.

@@ -523,6 +523,122 @@ static void random_flips(uint64_t rounds)
     test_figure("damage_flips_refused", refused, "count");
 }
 
+/* ---- Trees, and those who only read --------------------------------------------------------- */
+
+/* What a page of LMDB's begins with. */
+struct page_header {
+    uint64_t number;
+    uint16_t pad, flags, lower, upper;
+};
+
+/* Spoil count places of the pages of trees: headers, pointers, the heads of nodes. */
+static void spoil_trees(test_random *random, unsigned count)
+{
+    enum { PAGE = 4096, BRANCH = 1, LEAF = 2 };
+    char path[512];
+    data_path(path);
+    int file = open(path, O_RDWR | O_CLOEXEC);
+    test_check(file >= 0, "open %s: %s", path, strerror(errno));
+    for (unsigned tries = 0; count > 0 && tries < 100000; tries++) {
+        uint8_t page[PAGE];
+        struct page_header header;
+        off_t number = (off_t)test_random_below(random, 200);
+        test_check(pread(file, page, sizeof page, number * PAGE) == PAGE, "read a page");
+        memcpy(&header, page, sizeof header);
+        if (header.number != (uint64_t)number || (header.flags & (BRANCH | LEAF)) == 0 ||
+            header.lower <= sizeof header || header.lower > PAGE) {
+            continue;
+        }
+        uint64_t nodes = (header.lower - sizeof header) / 2, kind = test_random_below(random, 3);
+        size_t offset = test_random_below(random, sizeof header); /* of the header */
+        uint16_t node = 0;
+        memcpy(&node, page + sizeof header + 2 * test_random_below(random, nodes), sizeof node);
+        if (kind == 1) {
+            offset = sizeof header + test_random_below(random, 2 * nodes);
+        } else if (kind == 2 && node < PAGE - 8) {
+            offset = node + test_random_below(random, 8);
+        }
+        uint8_t byte = (uint8_t)test_random_below(random, 256);
+        test_check(pwrite(file, &byte, 1, number * PAGE + (off_t)offset) == 1, "write a page");
+        count--;
+    }
+    close(file);
+}
+
+static void read_damaged(larder *handle)
+{
+    char key[32];
+    count_keys(handle);
+    for (unsigned index = 0; index < KEYS; index++) {
+        size_t key_size = key_text(key, index);
+        larder_view view;
+        larder_has(handle, key, key_size);
+        if (larder_borrow(handle, key, key_size, &view) == LARDER_OK) {
+            for (size_t part = 0; part < view.part_count; part++) {
+                volatile uint8_t byte = *(const uint8_t *)view.parts[part].iov_base;
+                (void)byte;
+            }
+            larder_release(handle, &view);
+        }
+    }
+    larder_cursor cursor = {0};
+    size_t found = 0;
+    do {
+        larder_item items[16];
+        void *memory = NULL;
+        if (larder_scan(handle, &cursor, (larder_bytes){"", 0}, items, 16, LARDER_SCAN_VALUES,
+                        &found, &memory) < 0) {
+            break;
+        }
+        larder_free(memory);
+    } while (found > 0);
+}
+
+static int reads_before(void *context)
+{
+    (void)context;
+    larder *handle = NULL;
+    int code = open_with(LARDER_READ_ONLY, 0, &handle);
+    test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());
+    atomic_store(&board->attached, 1);
+    while (!atomic_load(&board->damaged))
+        test_pause_us(100);
+    read_damaged(handle);
+    larder_close(&handle);
+    return 0;
+}
+
+static int reads_later(void *context)
+{
+    (void)context;
+    larder *handle = NULL;
+    if (open_with(LARDER_READ_ONLY, 0, &handle) < 0) {
+        return REFUSED;
+    }
+    read_damaged(handle);
+    larder_close(&handle);
+    return 0;
+}
+
+/* Whatever has happened to the trees: those who only read, and those who come to read, go on. */
+static void readers_of_spoilt_trees(uint64_t rounds)
+{
+    test_random random = test_random_new(6);
+    for (uint64_t round = 0; round < rounds; round++) {
+        char name[64];
+        test_kill(begin_case());
+        atomic_store(&board->attached, 0);
+        pid_t child = test_spawn(reads_before, NULL);
+        test_until(atomic_load(&board->attached), 10000, "the reader does not begin");
+        spoil_trees(&random, 1 + (unsigned)test_random_below(&random, 20));
+        snprintf(name, sizeof name, "spoilt trees, round %" PRIu64, round);
+        atomic_store(&board->damaged, 1);
+        ended(child, name, "reads, attached before", false);
+        ended(test_spawn(reads_later, NULL), name, "reads, comes later", false);
+    }
+    test_figure("damage_spoilt_trees", (double)rounds, "count");
+}
+
 /* ---- Too little space ---------------------------------------------------------------------- */
 
 static unsigned count_files(const char *path)
@@ -702,6 +818,7 @@ int main(void)
     for (size_t at = 0; at < sizeof damages / sizeof damages[0]; at++)
         one_damage(&damages[at]);
     random_flips(test_number("LARDER_ROUNDS", 60, 5000) / TEST_SLOWNESS);
+    readers_of_spoilt_trees(test_number("LARDER_ROUNDS", 60, 5000) / TEST_SLOWNESS);
     test_figure("damage_bus_errors_of_attached", bus_errors, "count");
     test_figure("damage_kinds", (double)(sizeof damages / sizeof damages[0]), "count");
     test_check(crashes == 0, "%u processes did not end well", crashes);

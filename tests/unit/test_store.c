@@ -550,7 +550,7 @@ static size_t damage_branches(void)
 
 START_TEST(an_assertion_of_lmdbs_does_not_end_the_program)
 {
-    static void *given_up[2]; /* the price; whoever looks for leaks shall find them here */
+    static void *given_up[3]; /* the price; whoever looks for leaks shall find them here */
     char form[16];
     larder_bytes bytes;
     open_store();
@@ -564,16 +564,25 @@ START_TEST(an_assertion_of_lmdbs_does_not_end_the_program)
     given_up[0] = store->env;
     given_up[1] = t.txn;
     ck_assert_uint_gt(damage_branches(), 0);
+    /* a reader finds its own way, and sees the damage */
     ck_assert_int_eq(store_entry_get(&t, "\2key5", 5, &bytes), LARDER_ECORRUPT);
+    ck_assert(!atomic_load(&store->hosed));
+    ck_assert_uint_eq(atomic_load(&control->generation), 1 | GENERATION_POISONED);
+    atomic_store(&control->generation, 1);
+    /* a writer asks LMDB */
+    struct transaction w = begin_write();
+    given_up[2] = w.txn;
+    ck_assert_int_eq(store_entry_get(&w, "\2key5", 5, &bytes), LARDER_ECORRUPT);
     ck_assert_ptr_nonnull(strstr(larder_last_error(), "assertion"));
     ck_assert(atomic_load(&store->hosed));
     ck_assert_uint_eq(atomic_load(&control->generation), 1 | GENERATION_POISONED);
+    store_write_abort(&w);
     /* that environment is never touched again */
-    struct transaction w;
     ck_assert_int_eq(store_write_begin(store, &w), LARDER_ECORRUPT);
     end_read(&t);
     ck_assert_ptr_nonnull(given_up[0]);
     ck_assert_ptr_nonnull(given_up[1]);
+    ck_assert_ptr_nonnull(given_up[2]);
 }
 END_TEST
 
