@@ -969,7 +969,7 @@ static int take_row(struct transaction *t, const MDB_val *key, const MDB_val *da
 int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_bytes *form)
 {
     uint8_t row_key[ROW_FORM];
-    MDB_val key = row_form(row_key, from), data;
+    MDB_val key = row_form(row_key, from), data = {0};
     int result;
     if (is_own_way(t)) {
         larder_bytes at = {0}, bytes = {0};
