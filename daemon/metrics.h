@@ -25,8 +25,8 @@ typedef struct metrics_snapshot {
     char map_name[64];
     larder_stats map;
     larder_latency latencies[LARDER_LATENCY_FETCH + 1]; /* by kind */
-    bool map_fresh;     /* map was read just now */
-    int64_t map_age_ms; /* since it was read last */
+    bool map_fresh;                                     /* map was read just now */
+    int64_t map_age_ms;                                 /* since it was read last */
     bool replicates;
     replicator_status redis; /* all zero where the map does not replicate */
     bool degraded;           /* replicates, and Redis is not in step */

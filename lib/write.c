@@ -305,16 +305,22 @@ static int run_set(larder *handle, struct set_request *request)
     return result;
 }
 
-int larder_set(larder *handle, const void *key, size_t key_size, const void *value,
+static int set(larder *handle, const void *key, size_t key_size, const void *value,
                size_t value_size, const larder_policy *policy)
 {
-    uint64_t began = sample_begin_write();
     struct set_request request;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
         result = make_request(handle, key, key_size, value, value_size, policy, &request);
     }
-    result = result == LARDER_OK ? run_set(handle, &request) : result;
+    return result == LARDER_OK ? run_set(handle, &request) : result;
+}
+
+int larder_set(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_policy *policy)
+{
+    uint64_t began = sample_begin_write();
+    int result = set(handle, key, key_size, value, value_size, policy);
     return began == 0 ? result : sample_end_write(handle, began, LARDER_LATENCY_SET, result);
 }
 
