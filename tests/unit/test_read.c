@@ -8,6 +8,9 @@
 #include "clock.h"
 #include "evict.h"
 #include "format.h"
+#include "hotset.h"
+#include "key.h"
+#include "registry.h"
 #include "tests/harness.h"
 #include "tests/unit/maps.h"
 
@@ -154,6 +157,32 @@ START_TEST(a_peek_leaves_no_trace)
 }
 END_TEST
 
+/* Copies are input: one that says its value stands in chunks is none that was ever put there. */
+START_TEST(a_copy_that_claims_chunks_is_passed_over)
+{
+    uint8_t bytes[256];
+    char buffer[8];
+    struct key key;
+    struct transaction *t;
+    larder_version late = {.clock = UINT64_MAX};
+    struct record record = record_make(late, RECORD_VALUE, RECORD_CHUNKED, CLOCK_NEVER);
+    record.value_size = CHUNK_SIZE + 1;
+    record.first_chunk = 1;
+    record.chunk_count = record_chunks(record.value_size);
+    ck_assert_int_eq(key_make(&key, "key", 3), LARDER_OK);
+    ck_assert_uint_le(record_size(&record), sizeof bytes);
+    record_encode(bytes, &record, key.hash);
+    ck_assert_int_eq(registry_reader(map->map, &t), LARDER_OK);
+    struct hotset_key hot = {.hash = key.hash, .data = "key", .size = 3};
+    hotset_offer(&t->store->hot, &hot, bytes, record_size(&record), UINT64_MAX, HOTSET_IF_ROOM);
+    ck_assert_int_eq(larder_get(map, "key", 3, buffer, sizeof buffer, NULL), LARDER_OK);
+    ck_assert_mem_eq(buffer, "value", 5);
+    ck_assert_int_eq(maps_set(map, "key", "other"), LARDER_OK);
+    ck_assert_int_eq(larder_get(map, "key", 3, buffer, sizeof buffer, NULL), LARDER_OK);
+    ck_assert_mem_eq(buffer, "other", 5);
+}
+END_TEST
+
 START_TEST(arguments_that_are_none)
 {
     char buffer[8];
@@ -231,6 +260,7 @@ int main(void)
     tcase_add_test(tests, a_view_is_the_value_in_parts);
     tcase_add_test(tests, many_keys_in_one_snapshot);
     tcase_add_test(tests, a_peek_leaves_no_trace);
+    tcase_add_test(tests, a_copy_that_claims_chunks_is_passed_over);
     tcase_add_test(tests, arguments_that_are_none);
     tcase_add_test(tests, a_locked_reader_table_makes_a_miss_in_time);
     suite_add_tcase(suite, tests);
