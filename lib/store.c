@@ -342,14 +342,21 @@ static int open_databases(struct store *store)
     if (code == MDB_SUCCESS) {
         code = find_base(store, txn, entries);
     }
-    if (code == MDB_SUCCESS) {
-        store->descends = check_descent(store, txn, entries);
-    }
     if (code != MDB_SUCCESS) {
         mdb_txn_abort(txn);
         return code == MDB_NOTFOUND ? MDB_CORRUPTED : code;
     }
-    return mdb_txn_commit(txn); /* keeps the handles */
+    /* Keeps the handles. A transaction of its own for the comparison: to renew the one that opened
+     * the database would take its handle away from the environment. */
+    code = mdb_txn_commit(txn);
+    if (code == MDB_SUCCESS) {
+        code = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+    }
+    if (code == MDB_SUCCESS) {
+        store->descends = check_descent(store, txn, entries);
+        mdb_txn_abort(txn);
+    }
+    return code;
 }
 
 static int open_once(struct store *store, const char *path, uint64_t map_size, bool protect)
