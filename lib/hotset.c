@@ -233,10 +233,12 @@ static bool lock(const struct hotset *hot, struct hotset_page *page, uint64_t *w
 /* ---- Places -----------------------------------------------------------------------------------
  */
 
-/* The bits of a hash that a way keeps; none of those that chose the page. */
-static uint16_t tag_of(uint64_t hash)
+/* The bits of a hash that a way keeps; none of those that chose the page. Never 0, as in an empty
+ * way. */
+static ALWAYS_INLINE uint16_t tag_of(uint64_t hash)
 {
-    return (uint16_t)((uint16_t)hash & ~WAY_LINE);
+    uint16_t tag = (uint16_t)((uint16_t)hash & ~WAY_LINE);
+    return tag == 0 ? WAY_LINE + 1 : tag;
 }
 
 static size_t lines_of(size_t bytes)
@@ -268,8 +270,7 @@ static ALWAYS_INLINE uint32_t match(const uint16_t *ways, uint16_t mask, uint16_
 
 static ALWAYS_INLINE uint32_t ways_of(const struct hotset_page *page, uint64_t hash)
 {
-    return match(page->ways, (uint16_t)~WAY_LINE, tag_of(hash)) &
-           ~match(page->ways, WAY_LINE, 0); /* an empty way has no line */
+    return match(page->ways, (uint16_t)~WAY_LINE, tag_of(hash));
 }
 
 /* The copy of a way, if what stands there can be one; NULL. Contents may change under our eyes:
