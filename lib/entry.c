@@ -87,22 +87,26 @@ struct encoded {
 
 /* Before anything of this transaction can be seen: the copy in the hot set goes, and none from an
  * older snapshot comes in. To be called wherever what readers see of a key changes. */
-static void forget_copy(struct writer *writer, const struct key *key)
+static bool forget_copy(struct writer *writer, const struct key *key)
 {
     struct hotset_key hot = {.hash = key->hash, .data = key->data, .size = key->size};
-    (void)hotset_forget(&writer->transaction.store->hot, &hot, writer->transaction.number);
+    bool asked_for =
+        hotset_forget(&writer->transaction.store->hot, &hot, writer->transaction.number);
     if (writer->fresh.size != 0 && writer->fresh.hash == key->hash) {
         writer->fresh.size = 0;
     }
+    return asked_for;
 }
 
-/* Keep the record for the hot set until it is committed: one of a transaction is enough. */
-static void keep_copy(struct writer *writer, const struct key *key, const struct record *record,
-                      const void *bytes, size_t size)
+/* The key's record is another one now. Where the old one was being read, the new one is kept for
+ * the hot set until it is committed (one of a transaction is enough); one that is only written need
+ * not take room there. */
+static void renew_copy(struct writer *writer, const struct key *key, const struct record *record,
+                       const void *bytes, size_t size)
 {
     struct writer_fresh *fresh = &writer->fresh;
-    if (key->is_long || record->chunk_count > 0 || record->header.kind == RECORD_DELETED ||
-        key->size + size > sizeof fresh->bytes) {
+    if (!forget_copy(writer, key) || key->is_long || record->chunk_count > 0 ||
+        record->header.kind == RECORD_DELETED || key->size + size > sizeof fresh->bytes) {
         return;
     }
     fresh->hash = key->hash;
@@ -186,8 +190,7 @@ static int replace(struct writer *writer, const struct key *key, const struct re
     struct encoded encoded;
     if (encode(t, record, key->hash, &encoded) == LARDER_OK) {
         (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
-        forget_copy(writer, key);
-        keep_copy(writer, key, record, encoded.bytes, encoded.size);
+        renew_copy(writer, key, record, encoded.bytes, encoded.size);
         free(encoded.memory);
     }
     (void)strip(writer, &before, keep_row);
@@ -217,8 +220,7 @@ static int upsert(struct writer *writer, const struct key *key, struct record *r
     if (result == LARDER_OK) {
         record->header.row = writer->ledger.next_row++;
         record_encode(room, record, key->hash); /* straight into its page */
-        forget_copy(writer, key);
-        keep_copy(writer, key, record, room, record_size(record));
+        renew_copy(writer, key, record, room, record_size(record));
         (void)store_log_append(t, record->header.row, key->form, key->form_size);
         count(&writer->ledger, &record->header, 1);
         evict_note_expiry(&writer->ledger, evict_end_of_life(record));
@@ -275,7 +277,7 @@ static int erase(struct writer *writer, const struct key *key, const struct reco
     struct record before = *old;
     (void)strip(writer, &before, false);
     (void)store_entry_delete(t, key->form, key->form_size);
-    forget_copy(writer, key);
+    (void)forget_copy(writer, key);
     /* ahead of the commit: too early is wider, too late would let something older in */
     removal_raise_floor(writer->control, key->hash, before.header.clock);
     return t->error;
@@ -422,7 +424,7 @@ int entry_retime(struct writer *writer, const struct key *key, const struct reco
         }
         return entry_store(writer, key, old, &copy, value);
     }
-    forget_copy(writer, key);
+    (void)forget_copy(writer, key);
     bool newly_dirty = (changed->header.flags & ~old->header.flags & RECORD_DIRTY) != 0;
     return tell_stored(writer, key, &copy,
                        newly_dirty ? reseal_last(writer, key, old, &copy)

@@ -113,8 +113,8 @@ static inline bool decode_plain(const uint8_t *bytes, size_t size, struct record
     }
     memcpy(&record->header, bytes, sizeof *header);
     if ((header->extras & ~RECORD_HAS_EXPIRY) != 0 || header->mark_count != 0 ||
-        (header->flags & ~(RECORD_DIRTY | RECORD_LOCAL)) != 0 ||
-        header->kind < RECORD_VALUE || header->kind > RECORD_DELETED) {
+        (header->flags & ~(RECORD_DIRTY | RECORD_LOCAL)) != 0 || header->kind < RECORD_VALUE ||
+        header->kind > RECORD_DELETED) {
         return false;
     }
     record->expires_at_ms = INT64_MAX;

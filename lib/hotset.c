@@ -480,11 +480,14 @@ bool hotset_forget(const struct hotset *hot, const struct hotset_key *key, uint6
         return false;
     }
     int way = find_way(page, key);
+    bool asked_for = false;
     if (way >= 0) {
+        uint64_t counters = atomic_load_explicit(&page->counters, memory_order_relaxed);
+        asked_for = counter_of(counters, (unsigned)way) > 0;
         clear_way_locked(page, (unsigned)way);
     }
     unlock(hot, page, word);
-    return way >= 0;
+    return asked_for;
 }
 
 /* ---- Offer ------------------------------------------------------------------------------------

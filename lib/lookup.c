@@ -42,9 +42,8 @@ int lookup_find_hot(const struct larder *handle, struct transaction *t, struct l
     struct hotset_key key = hot_key(&l->key);
     size_t size;
     const uint8_t *bytes = hotset_find(&t->store->hot, &key, copy, &size, peek);
-    if (bytes == NULL || __builtin_expect(!record_decode(bytes, size, &l->record) ||
-                                              l->record.chunk_count > 0,
-                                          0)) {
+    if (bytes == NULL ||
+        __builtin_expect(!record_decode(bytes, size, &l->record) || l->record.chunk_count > 0, 0)) {
         return LOOKUP_COLD; /* damaged: the tree may know better. No copy has chunks, and nobody
                                who finds one holds a snapshot to look for them */
     }

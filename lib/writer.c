@@ -269,7 +269,7 @@ int writer_begin(struct writer *writer, const struct larder *handle, int64_t wai
     return begin(writer, handle, wait_ms, true, &none);
 }
 
-/* What was written is likely to be read: outside the gate, and only where nothing else has to go
+/* What is being read stays in the hot set: outside the gate, and only where nothing else has to go
  * for it. A later writer of the key has raised the page's `newest` if it was faster. */
 static void offer_fresh(const struct writer *writer)
 {
