@@ -592,6 +592,8 @@ static void read_damaged(larder *handle)
         }
         larder_free(memory);
     } while (found > 0);
+    larder_stats stats;
+    larder_stats_read(handle, &stats, sizeof stats);
 }
 
 static int reads_before(void *context)
