@@ -15,6 +15,9 @@ enum {
     LOOKS_LEAST = 256,     /* rows that one eviction looks at before it takes what is next */
     LOOKS_FORCED = 64,     /* of these only tombstones are spared */
     PAGES_PER_STEP = 2048, /* of values in chunks: a step holds the gate */
+    BATCH = 512,           /* entries of one step that has to make room */
+    GENTLE_LEAST = 2,      /* entries that a write evicts ahead of need, ... */
+    GENTLE_SHARE = 8,      /* ... and one more for so many pages too few */
     RECOUNT_EVERY = 16,    /* entries between two counts of pages */
     SHARE = 7,             /* the first queue is that part of the entries */
     PROMOTE_AT = 2,        /* hits that prove an entry */
@@ -461,24 +464,51 @@ static void keep_hands(struct writer *writer, const struct ledger *before)
     }
 }
 
-size_t evict_some(struct writer *writer, uint64_t need, size_t max)
+/* At least max entries or so many pages of values, but no more than it takes. */
+static size_t evict_until(struct writer *writer, uint64_t need, size_t max, uint64_t least_pages,
+                          size_t recount_every)
 {
     struct ledger before = writer->ledger;
     uint64_t pages = 0;
     writer->nothing_left = false;
     size_t gone = reclaim(writer, &pages);
     bool fits = gone > 0 && evict_fits(writer, need);
-    while (!fits && gone < max && pages < PAGES_PER_STEP) {
+    while (!fits && (gone < max || pages < least_pages) && pages < PAGES_PER_STEP) {
         uint64_t had = pages;
         if (!evict_one(writer, &pages)) {
             break;
         }
         gone++;
-        fits = (pages - had > 1 || gone % RECOUNT_EVERY == 0) && evict_fits(writer, need);
+        fits = (pages - had > 1 || gone % recount_every == 0) && evict_fits(writer, need);
     }
     writer->nothing_left = gone == 0 && writer->ledger.values == 0;
     keep_hands(writer, &before);
     return gone;
+}
+
+size_t evict_some(struct writer *writer, uint64_t need, size_t max)
+{
+    return evict_until(writer, need, max, 0, RECOUNT_EVERY);
+}
+
+bool evict_ahead(struct writer *writer, uint64_t need)
+{
+    if (evict_fits(writer, need)) {
+        return true;
+    }
+    const struct store *store = writer->transaction.store;
+    uint64_t taken = store_used_pages(&writer->transaction) + need + evict_reserve(store->life);
+    uint64_t over = taken > store->max_pages ? taken - store->max_pages : 0;
+    /* What was freed on pages that others share makes room for the next write, but frees no page:
+     * whoever waited for one would evict by the dozen, now and then. The reserve holds a path more
+     * than is needed at any time, so that each write may do a little instead. */
+    if (over <= WRITER_PATH_PAGES + need) {
+        uint64_t chunks = need > WRITER_PATH_PAGES / 4 ? need - WRITER_PATH_PAGES / 4 : 0;
+        (void)evict_until(writer, need, GENTLE_LEAST + (size_t)over / GENTLE_SHARE, chunks, 1);
+        return true;
+    }
+    (void)evict_until(writer, need, BATCH, 0, RECOUNT_EVERY);
+    return evict_fits(writer, need);
 }
 
 void evict_excess(struct writer *writer)

@@ -45,6 +45,10 @@ bool evict_fits(struct writer *writer, uint64_t need);
  * many entries went. */
 size_t evict_some(struct writer *writer, uint64_t need, size_t max);
 
+/* Before a write of so many pages: evict a few entries where they do not fit below the reserve, and
+ * as many as it takes where they are far from fitting. False: there is no room for them yet. */
+bool evict_ahead(struct writer *writer, uint64_t need);
+
 /* Where the map has a capacity in entries and this write went beyond it: evict what is too much. */
 void evict_excess(struct writer *writer);
 

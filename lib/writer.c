@@ -449,7 +449,8 @@ static void serve_posted(struct writer *writer, writer_serve *serve)
     uint8_t bytes[COMBINE_BYTES];
     struct combine_request request;
     struct transaction *t = &writer->transaction;
-    while (t->error == LARDER_OK && evict_fits(writer, WRITER_PATH_PAGES / 4) &&
+    while (t->error == LARDER_OK && combine_any(writer->control) &&
+           evict_ahead(writer, WRITER_PATH_PAGES / 4) &&
            combine_take(writer->control, &writer->batch, t->store->generation, t->number, &request,
                         bytes)) {
         combine_note(writer->control, &writer->batch, serve(writer, &request));
@@ -476,9 +477,7 @@ static int run_once(const struct larder *handle, struct run *run)
     if (result != LARDER_OK) {
         return result;
     }
-    if (!evict_fits(&writer, run->pages)) {
-        (void)evict_some(&writer, run->pages, EVICT_BATCH);
-    }
+    (void)evict_ahead(&writer, run->pages);
     result = run->operation(&writer, run->context);
     if (result < 0 || writer.transaction.error != LARDER_OK) {
         result = result < 0 ? result : writer.transaction.error;
