@@ -9,7 +9,7 @@
  * while it is a ghost is not put to the test again (RECORD_RETURNED). The hand goes over the main
  * queue as SIEVE's does (Zhang et al., NSDI 2024), with counters of two bits: S3-FIFO (Yang et al.,
  * SOSP 2023) without its moves. A hit moves nothing either: it raises one byte, and only up to 3.
- * doc/decisions/013 has the figures.
+ * doc/decisions/014 has the figures.
  *
  * Ahead of all that go entries that have expired or that something made dead. Both hands are in the
  * ledger: they move with the transaction that moved them or not at all.
