@@ -8,6 +8,7 @@
  *
  *   bench_churn [--map MIB] [--times N (map-fulls)] [--least BYTES] [--most BYTES]
  */
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,8 +90,8 @@ int main(int argc, char **argv)
         char key[40];
         double share = (double)test_random_below(&random, 1 << 20) / (1 << 20);
         size_t bytes = (size_t)(least * pow(most / least, share));
-        size_t key_size = (size_t)snprintf(key, sizeof key, "%016llx",
-                                           (unsigned long long)(at * UINT64_C(0x9e3779b97f4a7c15)));
+        size_t key_size =
+            (size_t)snprintf(key, sizeof key, "%016" PRIx64, at * UINT64_C(0x9e3779b97f4a7c15));
         memcpy(value, &at, bytes < sizeof at ? bytes : sizeof at);
         uint64_t began = test_now_ns();
         code = larder_set(map, key, key_size, value, bytes, NULL);
@@ -109,8 +110,7 @@ int main(int argc, char **argv)
         }
         if (at % 8 == 0) { /* an old key, if it is still there */
             uint64_t back = test_random_below(&random, at + 1) / 2 + at / 2;
-            (void)snprintf(key, sizeof key, "%016llx",
-                           (unsigned long long)(back * UINT64_C(0x9e3779b97f4a7c15)));
+            (void)snprintf(key, sizeof key, "%016" PRIx64, back * UINT64_C(0x9e3779b97f4a7c15));
             (void)larder_has(map, key, key_size);
         }
     }

@@ -18,8 +18,8 @@ static void *make(size_t capacity, size_t keys)
 {
     struct arc *arc = policy_memory(1, sizeof *arc);
     arc->links = policy_links_make(keys);
-    for (uint8_t number = RECENT; number <= FREQUENT_GHOST; number++) {
-        arc->queues[number] = policy_queue_make(number);
+    for (int number = RECENT; number <= FREQUENT_GHOST; number++) {
+        arc->queues[number] = policy_queue_make((uint8_t)number);
     }
     arc->capacity = capacity;
     return arc;

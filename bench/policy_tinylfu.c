@@ -20,8 +20,8 @@ static void *make(size_t capacity, size_t keys)
 {
     struct tinylfu *self = policy_memory(1, sizeof *self);
     self->links = policy_links_make(keys);
-    for (uint8_t number = WINDOW; number <= PROTECTED; number++) {
-        self->queues[number] = policy_queue_make(number);
+    for (int number = WINDOW; number <= PROTECTED; number++) {
+        self->queues[number] = policy_queue_make((uint8_t)number);
     }
     self->count = policy_memory(keys, 1);
     self->keys = keys;

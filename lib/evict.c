@@ -102,7 +102,7 @@ static bool proved(const struct store *store, const struct key *key)
 
 /* Whether the key was asked for; some of that is used up: one of the tree's, else half of the hot
  * set's. */
-static bool age(const struct store *store, const struct key *key)
+static bool age(const struct store *store, const struct hotset_key *key)
 {
     _Atomic uint8_t *popularity = evict_popularity(store, key->hash);
     uint8_t count = atomic_load_explicit(popularity, memory_order_relaxed);
@@ -110,8 +110,7 @@ static bool age(const struct store *store, const struct key *key)
         atomic_store_explicit(popularity, (uint8_t)(count - 1), memory_order_relaxed);
         return true;
     }
-    struct hotset_key hot = hot_key(key);
-    return hotset_age(&store->hot, &hot) > 0;
+    return hotset_age(&store->hot, key) > 0;
 }
 
 /* ---- Removing ----------------------------------------------------------------------------------
@@ -242,14 +241,18 @@ static enum step step_small(struct writer *writer, bool forced, uint64_t *pages)
  * the entry, which would be another descent. Long keys stand in their records. */
 static bool spared_at_sight(const struct store *store, const larder_bytes *form)
 {
-    struct key key;
     if (form->size < 2 || form->size >= KEY_FORM_MAX) {
         return false;
     }
-    key.data = (const uint8_t *)form->data + 1;
-    key.size = form->size - 1;
+    struct hotset_key key = {.data = (const uint8_t *)form->data + 1, .size = form->size - 1};
     key.hash = key_hash(key.data, key.size);
     return age(store, &key);
+}
+
+static bool long_is_spared(const struct store *store, const struct key *key)
+{
+    struct hotset_key hot = hot_key(key);
+    return age(store, &hot);
 }
 
 /* The main hand passes one row, or turns at the end of its queue. */
@@ -276,7 +279,7 @@ static enum step step_main(struct writer *writer, bool forced, uint64_t *pages)
     }
     if (useless(writer, &candidate, &cause)) {
         step = remove_candidate(writer, &candidate, cause, pages);
-    } else if (forced || !candidate.key.is_long || !age(store, &candidate.key)) {
+    } else if (forced || !candidate.key.is_long || !long_is_spared(store, &candidate.key)) {
         step = remove_candidate(writer, &candidate, EVICT_MAIN, pages);
     }
     free(candidate.memory);
@@ -459,7 +462,13 @@ static size_t reclaim(struct writer *writer, uint64_t *pages)
 static void keep_hands(struct writer *writer, const struct ledger *before)
 {
     /* so that they move on, even if all they saw was spared */
-    if (!writer->transaction.changed && memcmp(before, &writer->ledger, sizeof *before) != 0) {
+    const struct ledger *now = &writer->ledger;
+    bool moved = now->hand != before->hand || now->small_hand != before->small_hand ||
+                 now->walk_earliest_ms != before->walk_earliest_ms ||
+                 now->earliest_expiry_ms != before->earliest_expiry_ms ||
+                 now->swept_barrier != before->swept_barrier ||
+                 now->walk_barrier != before->walk_barrier;
+    if (!writer->transaction.changed && moved) {
         (void)store_touch(&writer->transaction);
     }
 }
