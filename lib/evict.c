@@ -94,8 +94,10 @@ static bool proved(const struct store *store, const struct key *key)
     struct hotset_key hot = hot_key(key);
     unsigned hits = atomic_load_explicit(evict_popularity(store, key->hash), memory_order_relaxed);
     hits += hits < PROMOTE_AT ? hotset_age(&store->hot, &hot) : 0;
-    if (hits >= PROMOTE_AT) {
+    if (hits >= PROMOTE_AT) { /* what was promoted for them must not be spared for them, too */
         evict_forget_hits(store, key->hash);
+        for (int i = 0; i < EVICT_POPULARITY_MOST && hotset_age(&store->hot, &hot) > 0; i++) {
+        }
     }
     return hits >= PROMOTE_AT;
 }
