@@ -90,22 +90,22 @@ struct encoded {
 static bool forget_copy(struct writer *writer, const struct key *key)
 {
     struct hotset_key hot = {.hash = key->hash, .data = key->data, .size = key->size};
-    bool asked_for =
+    bool was_there =
         hotset_forget(&writer->transaction.store->hot, &hot, writer->transaction.number);
     if (writer->fresh.size != 0 && writer->fresh.hash == key->hash) {
         writer->fresh.size = 0;
     }
-    return asked_for;
+    return was_there;
 }
 
-/* The key's record is another one now. Where the old one was being read, the new one is kept for
- * the hot set until it is committed (one of a transaction is enough); one that is only written need
- * not take room there. */
+/* The key's record is another one now. Where there was a copy, or the key is new, it is kept for
+ * the hot set until it is committed: one of a transaction is enough. */
 static void renew_copy(struct writer *writer, const struct key *key, const struct record *record,
-                       const void *bytes, size_t size)
+                       const void *bytes, size_t size, bool is_new)
 {
     struct writer_fresh *fresh = &writer->fresh;
-    if (!forget_copy(writer, key) || key->is_long || record->chunk_count > 0 ||
+    bool was_there = forget_copy(writer, key);
+    if (!(was_there || is_new) || key->is_long || record->chunk_count > 0 ||
         record->header.kind == RECORD_DELETED || key->size + size > sizeof fresh->bytes) {
         return;
     }
@@ -190,7 +190,7 @@ static int replace(struct writer *writer, const struct key *key, const struct re
     struct encoded encoded;
     if (encode(t, record, key->hash, &encoded) == LARDER_OK) {
         (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
-        renew_copy(writer, key, record, encoded.bytes, encoded.size);
+        renew_copy(writer, key, record, encoded.bytes, encoded.size, false);
         free(encoded.memory);
     }
     (void)strip(writer, &before, keep_row);
@@ -220,7 +220,7 @@ static int upsert(struct writer *writer, const struct key *key, struct record *r
     if (result == LARDER_OK) {
         record->header.row = writer->ledger.next_row++;
         record_encode(room, record, key->hash); /* straight into its page */
-        renew_copy(writer, key, record, room, record_size(record));
+        renew_copy(writer, key, record, room, record_size(record), true);
         (void)store_log_append(t, record->header.row, key->form, key->form_size);
         count(&writer->ledger, &record->header, 1);
         evict_note_expiry(&writer->ledger, evict_end_of_life(record));

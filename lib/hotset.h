@@ -105,8 +105,7 @@ const uint8_t *hotset_find(const struct hotset *hot, const struct hotset_key *ke
                            size_t *record_size, bool peek);
 
 /* Take the key's copy out, and let none from a snapshot before this transaction in: to be called by
- * each writer of the key before it commits that transaction. Returns whether there was one that had
- * been asked for: then the new record is worth being offered. */
+ * each writer of the key before it commits that transaction. Returns whether there was one. */
 bool hotset_forget(const struct hotset *hot, const struct hotset_key *key, uint64_t transaction);
 
 enum hotset_claim {
