@@ -101,6 +101,11 @@ int generation_prepare(struct map *map, uint64_t number, uint64_t map_size, char
     char unfinished[64];
     (void)snprintf(unfinished, sizeof unfinished, "g%" PRIu64 ".new", number);
     (void)snprintf(path, path_size, "%s/%s", map->path, unfinished);
+    /* The slot was the one's before the last: its numbers say nothing of this one, whose first
+     * opener would wait for a writer that is not there. */
+    struct control_life *life = control_life_of(control, number);
+    atomic_store(&life->announced, 0);
+    atomic_store(&life->committed, 0);
     remove_directory(map->directory, unfinished);
     if (mkdirat(map->directory, unfinished, 0700) != 0) {
         return error_system(errno == EACCES || errno == EPERM ? LARDER_EACCESS : LARDER_ESYSTEM,

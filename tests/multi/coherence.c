@@ -136,10 +136,13 @@ static void stop_one(test_random *random, struct process *process)
 /* A new generation, while all work on; some invalidations may pend. */
 static void switch_generation(void)
 {
+    static unsigned busy; /* in a row */
     bool changed = false;
     int result = upkeep_resize(parent_handle, switches % 2 == 0 ? OTHER_SIZE : MAP_SIZE, &changed);
     test_check(result == LARDER_OK || result == LARDER_EBUSY, "resize: %d %s", result,
                larder_last_error());
+    busy = changed ? 0 : busy + 1;
+    test_check(busy < 20, "the generation cannot be changed any more: %s", larder_last_error());
     switches += changed;
 }
 

@@ -317,6 +317,29 @@ START_TEST(a_smaller_map_keeps_the_newest_and_all_that_is_dirty)
 }
 END_TEST
 
+/* Two generations share a place for their numbers, in turn: the third finds the first's there. */
+START_TEST(a_busy_map_can_have_many_lives)
+{
+    char text[16];
+    for (unsigned life = 0; life < 6; life++) {
+        bool changed = false;
+        for (unsigned i = 0; i < 20; i++) {
+            (void)snprintf(text, sizeof text, "%u", i);
+            ck_assert_int_eq(maps_set(map, text, text), LARDER_OK);
+        }
+        if (life % 3 == 2) { /* found damaged, and made anew */
+            control_poison(maps_control(map), maps_stats(map).generation);
+            ck_assert_int_eq(maps_set(map, "0", "0"), LARDER_OK);
+        } else {
+            uint64_t size = (life + 2) * MAPS_SIZE;
+            ck_assert_int_eq(upkeep_resize(map, size, &changed), LARDER_OK);
+            ck_assert(changed);
+        }
+        ck_assert_int_eq(larder_has(map, "0", 1), LARDER_OK);
+    }
+}
+END_TEST
+
 START_TEST(a_map_too_small_for_what_redis_has_not_got_is_not_made)
 {
     bool changed = true;
@@ -352,6 +375,7 @@ int main(void)
     tcase_add_test(tests, verifying_goes_round_in_steps);
     tcase_add_test(tests, another_size_keeps_what_must_not_be_lost);
     tcase_add_test(tests, a_smaller_map_keeps_the_newest_and_all_that_is_dirty);
+    tcase_add_test(tests, a_busy_map_can_have_many_lives);
     tcase_add_test(tests, a_map_too_small_for_what_redis_has_not_got_is_not_made);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
