@@ -187,8 +187,10 @@ static int delete_operation(struct writer *writer, void *context)
 /* ---- Others' requests, in our transaction ------------------------------------------------------
  */
 
-/* Its version was drawn when it was posted. What is newer came after it: then it was there, for a
- * moment that nobody saw. */
+/* Its version was drawn when it was posted, so that one carried out late, by a holder that was
+ * stopped meanwhile, is dead on arrival. Where a newer one stands by now, the request cannot count
+ * as overwritten: what came in between may have read the older value and kept it (a touch, incr,
+ * cas). Then, as where something was removed, its poster has to draw another. */
 static int serve(struct writer *writer, const struct combine_request *posted)
 {
     struct set_request request = {.value = posted->value,
@@ -205,13 +207,9 @@ static int serve(struct writer *writer, const struct combine_request *posted)
         return found;
     }
     const struct record *before = found == LARDER_OK ? &old : NULL;
-    if (before != NULL && clock_compare(record_version(before), posted->version) >= 0) {
-        return LARDER_OK;
-    }
-    /* Something of its bucket was removed since: perhaps this key, and versions must not go back.
-     */
-    if (posted->version.clock <= removal_floor(writer->control, request.key.hash)) {
-        return LARDER_EBUSY; /* its poster draws another */
+    if ((before != NULL && clock_compare(record_version(before), posted->version) >= 0) ||
+        posted->version.clock <= removal_floor(writer->control, request.key.hash)) {
+        return LARDER_EBUSY;
     }
     if (posted->operation == COMBINE_DELETE) {
         bool there = before != NULL && lookup_alive(writer->control, before, request.key.hash);
