@@ -102,7 +102,10 @@ static larder_follower *follow(uint32_t kinds)
 {
     larder_filter filter = {.kinds = kinds};
     larder_follower *follower = NULL;
-    int code = larder_follow(handle, &filter, &follower);
+    int code = LARDER_EBUSY;
+    /* several children may be opening the map at once, on a machine that is busy otherwise */
+    test_until((code = larder_follow(handle, &filter, &follower)) != LARDER_EBUSY, 20000,
+               "follow: busy");
     test_check(code == LARDER_OK, "follow: %d %s", code, larder_last_error());
     return follower;
 }
@@ -223,13 +226,16 @@ static void some_are_stopped(unsigned stops)
                                   (larder_bytes){data, size});
         test_check(code == LARDER_OK, "publish: %d", code);
         uint64_t began = test_now_us();
-        while (ledger.last[2] < serial) {
+        bool passed_over = false;
+        while (ledger.last[2] < serial && !passed_over) {
             code = larder_wait_event(follower, 5000, &event);
             test_check(code == LARDER_OK || code == LARDER_MISSED, "next: %d", code);
-            if (code == LARDER_OK)
+            if (code == LARDER_OK) {
                 note(&ledger, &event);
-            else
+            } else { /* the other writer has gone round meanwhile: ours may be among those */
                 ledger.missed += event.missed;
+                passed_over = true;
+            }
         }
         test_check(test_now_us() - began < 10000000u * TEST_SLOWNESS, "the follower was held up");
         kill(writers[0], SIGCONT);
