@@ -600,7 +600,7 @@ static int reads_before(void *context)
 {
     (void)context;
     larder *handle = NULL;
-    int code = open_with(LARDER_READ_ONLY, 0, &handle);
+    int code = open_with(LARDER_READ_ONLY | LARDER_VERIFY, 0, &handle);
     test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());
     atomic_store(&board->attached, 1);
     while (!atomic_load(&board->damaged))
@@ -614,7 +614,7 @@ static int reads_later(void *context)
 {
     (void)context;
     larder *handle = NULL;
-    if (open_with(LARDER_READ_ONLY, 0, &handle) < 0) {
+    if (open_with(LARDER_READ_ONLY | LARDER_VERIFY, 0, &handle) < 0) {
         return REFUSED;
     }
     read_damaged(handle);
