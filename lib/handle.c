@@ -26,7 +26,7 @@ enum {
     DEFAULT_WRITE_WAIT_MS = 50,
     LONGEST_WRITE_WAIT_MS = 60000,
     VALUE_SHARE = 16, /* the largest value is that part of the map */
-    HOT_SHARE = 4     /* the hot set has that part of the map's size beside it */
+    HOT_SHARE = 3     /* the hot set has that part of the map's size beside it */
 };
 
 static const uint64_t least_map = 16 * MEBIBYTE;
