@@ -458,7 +458,8 @@ static int incr_one(struct writer *writer, struct incr_request *request)
         if (request->keep_times) {
             plan->times = policy_times(&old);
         }
-        if (request->keep_marks && old.header.mark_count <= RECORD_MARKS_MAX) {
+        if (request->keep_marks && old.header.mark_count > 0 &&
+            old.header.mark_count <= RECORD_MARKS_MAX) {
             plan->mark_count = old.header.mark_count;
             memcpy(plan->marks, old.marks, (size_t)plan->mark_count * RECORD_MARK_SIZE);
         }
