@@ -471,7 +471,9 @@ static int run_once(const struct larder *handle, struct run *run)
     struct writer writer;
     int result = begin(&writer, handle, handle->write_wait_ms, true, &run->posting);
     if (result == CARRIED_OUT && run->posting.outcome == LARDER_EBUSY) {
-        run->posting.request = NULL; /* it needs a version that is drawn inside the gate: ours */
+        /* Refused by a holder that died after its commit. It needs a version that is drawn inside
+         * the gate: ours. */
+        run->posting.request = NULL;
         return run_once(handle, run);
     }
     if (result == CARRIED_OUT) {
