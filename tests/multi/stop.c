@@ -16,11 +16,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "clock.h"
+#include "handle.h"
 #include "harness.h"
 #include "inspect.h"
 #include "larder.h"
 
-enum { KEYS = 6, BATCH = 128, BATCH_VALUE = 2000, FLOOD = 3000, STEPS = 512 };
+enum { KEYS = 6, BATCH = 128, BATCH_VALUE = 2000, BUSY_KEYS = 4, FLOOD = 3000, STEPS = 512 };
 
 struct board {
     _Atomic uint32_t park, parked, end;
@@ -29,6 +31,7 @@ struct board {
     _Atomic uint64_t flood;           /* flood keys of this round were deleted: 0 or the round */
     _Atomic uint64_t flood_count;
     _Atomic uint64_t round;
+    _Atomic uint64_t busy_keys_dead; /* clock: keys of the stopped batch were deleted before it */
 };
 
 static struct board *board;
@@ -155,6 +158,22 @@ static void flood_is_gone(larder *handle, const char *when)
     }
 }
 
+/* A key of the batch in which the writer was stopped, deleted meanwhile: gone, unless the batch came
+ * to that item after it went on, and so after the deletion. */
+static void busy_key_is_gone(larder *handle, unsigned index, const char *when)
+{
+    char key[16];
+    larder_info info;
+    snprintf(key, sizeof key, "w:%03u", index);
+    int code = larder_get(handle, key, strlen(key), NULL, 0, &info);
+    if (code != LARDER_ESIZE) {
+        key_is_gone(handle, key, when);
+        return;
+    }
+    test_check(info.version.clock > atomic_load(&board->busy_keys_dead), "%s: %s is the old value",
+               when, key);
+}
+
 static void removed_keys_are_gone(larder *handle, const char *when)
 {
     family_is_gone(handle, 'd', when);
@@ -162,11 +181,8 @@ static void removed_keys_are_gone(larder *handle, const char *when)
     family_is_gone(handle, 'r', when);
     family_is_gone(handle, 'x', when);
     flood_is_gone(handle, when);
-    for (unsigned index = 0; index < 4; index++) {
-        char key[16];
-        snprintf(key, sizeof key, "w:%03u", index);
-        key_is_gone(handle, key, when);
-    }
+    for (unsigned index = 0; index < BUSY_KEYS; index++)
+        busy_key_is_gone(handle, index, when);
 }
 
 /* ---- The processes ------------------------------------------------------------------------- */
@@ -357,11 +373,13 @@ static void refuse_the_rest(larder *handle)
         code = larder_set_many(handle, &item, 1, NULL);
         timed_busy(code == LARDER_OK ? item.outcome : code, began, "set_many");
     }
-    for (unsigned index = 0; index < 4; index++) { /* what the stopped one is writing just now */
+    for (unsigned index = 0; index < BUSY_KEYS; index++) {
         snprintf(key, sizeof key, "w:%03u", index);
         code = larder_delete(handle, key, strlen(key));
         test_check(code == LARDER_OK || code == LARDER_MISS, "delete %s: %d", key, code);
     }
+    /* nobody else draws versions while the gate is held */
+    atomic_store(&board->busy_keys_dead, clock_next(map_control(handle->map)).clock);
 }
 
 /* More deletions than the pending table holds. */
