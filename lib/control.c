@@ -20,6 +20,12 @@
 
 #define CONTROL_NAME "control"
 
+enum {
+    POPULARITY_LINE = 64,
+    POPULARITY_LEAST = 2048,
+    POPULARITY_MOST = 256 << 20 /* counters and ghosts are chosen by 32 bits of a hash */
+};
+
 /* All zeros where it cannot be read (no /proc, no descriptors left): that tells nothing. */
 static void read_boot_id(uint8_t id[16])
 {
@@ -51,11 +57,9 @@ static uint64_t pid_namespace(void)
 
 static uint64_t popularity_size(uint64_t map_size)
 {
-    uint64_t size = CONTROL_BUCKETS;
-    while (size < map_size / 128 && size < (UINT64_C(256) << 20)) {
-        size *= 2;
-    }
-    return size;
+    uint64_t size = map_size / CONTROL_MAP_PER_POPULARITY;
+    size = size < POPULARITY_MOST ? size : POPULARITY_MOST;
+    return size < POPULARITY_LEAST ? POPULARITY_LEAST : size - size % POPULARITY_LINE;
 }
 
 static uint32_t random_node(void)
@@ -178,8 +182,8 @@ static int examine(const struct control *control, size_t size, bool *replaceable
                          control->page_size);
     }
     uint64_t popularity = control->popularity_size;
-    if (control->segment_size != size || popularity < CONTROL_BUCKETS ||
-        (popularity & (popularity - 1)) != 0 || popularity > size ||
+    if (control->segment_size != size || popularity < POPULARITY_LEAST ||
+        popularity > POPULARITY_MOST || popularity % POPULARITY_LINE != 0 ||
         size - sizeof *control != control_tail(popularity)) {
         return error_set(LARDER_EFORMAT, "the control segment has %zu bytes and claims %" PRIu64,
                          size, control->segment_size);

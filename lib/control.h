@@ -30,7 +30,7 @@
 #define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
 
 enum {
-    CONTROL_FORMAT = 2,
+    CONTROL_FORMAT = 3,
     CONTROL_BYTE_ORDER = 0x01020304,
     CONTROL_BUCKETS = 4096,     /* of key hashes: floors and barriers */
     CONTROL_PENDING_ROWS = 256, /* invalidations refused by a busy gate */
@@ -38,7 +38,12 @@ enum {
     CONTROL_WALK_FORM = 512,
     CONTROL_PENDING_KEY = 992,  /* longest key of such a row; a longer one raises its barrier */
     CONTROL_STATS_SLOTS = 1024, /* processes; slot 0 collects those that ended */
-    CONTROL_MAX_READERS = 1024
+    CONTROL_MAX_READERS = 1024,
+
+    /* The tables of the eviction (evict.h, ghosts.h), for entries that take 320 bytes of the map
+     * each: two popularity counters and a ghost slot for every one of them. */
+    CONTROL_MAP_PER_POPULARITY = 640, /* bytes of the map to a byte of four counters, and ... */
+    CONTROL_GHOST_BYTES = 4           /* ... so many bytes of ghosts */
 };
 
 /* The generation word: the number, and beside it what has become of it. A worker compares the whole
@@ -76,7 +81,8 @@ struct ledger {
     int64_t walk_earliest_ms;   /* the same of what the current walk has passed */
     uint64_t swept_barrier;     /* what barriers up to it made dead is gone */
     uint64_t walk_barrier;      /* the same once the current walk is through */
-    uint8_t padding[56];
+    uint64_t ghost_bits;        /* how much of their table is in use, see ghosts.h */
+    uint8_t padding[48];
 };
 static_assert(sizeof(struct ledger) == 256, "MAP_FORMAT");
 
@@ -170,10 +176,10 @@ struct evict_walk {
 };
 static_assert(sizeof(struct evict_walk) == 516, "MAP_FORMAT");
 
-/* Behind the popularity bytes: a ghost slot for every two of them. */
+/* The popularity bytes, and the ghosts behind them. */
 static inline size_t control_tail(uint64_t popularity)
 {
-    return (size_t)popularity + (size_t)(popularity / 2) * sizeof(ghost_slot);
+    return (size_t)popularity * (1 + CONTROL_GHOST_BYTES);
 }
 
 struct control {
@@ -232,9 +238,10 @@ struct control {
     _Alignas(64) struct combine_table combine;
     _Alignas(64) struct evict_walk evict_walk;
     _Alignas(64) struct marks marks;
-    _Alignas(64) _Atomic uint8_t popularity[]; /* popularity_size, a power of two; ghosts behind */
+    _Alignas(64) _Atomic uint8_t
+        popularity[]; /* popularity_size, whole cache lines; ghosts behind */
 };
-static_assert(sizeof(ghost_slot) == 4, "MAP_FORMAT");
+static_assert(sizeof(ghost_slot) == 2, "MAP_FORMAT");
 static_assert(offsetof(struct control, evict_walk) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, popularity) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, generation) == 128, "MAP_FORMAT");
@@ -297,7 +304,7 @@ static inline size_t control_bucket(uint64_t hash)
 /* Popularity bytes of a segment of that size, whatever it says of itself. */
 static inline uint64_t control_popularity(size_t segment_size)
 {
-    return (segment_size - sizeof(struct control)) / 3;
+    return (segment_size - sizeof(struct control)) / (1 + CONTROL_GHOST_BYTES);
 }
 
 #endif

@@ -61,7 +61,7 @@ void evict_count(struct ledger *ledger, const struct record_header *header, int6
 bool evict_returns(struct writer *writer, const struct key *key)
 {
     const struct ledger *ledger = &writer->ledger;
-    return ledger->ghosts != 0 && ghosts_take(writer->transaction.store, key->hash, ledger->ghosts,
+    return ledger->ghosts != 0 && ghosts_take(writer->transaction.store, ledger, key->hash,
                                               ledger->values + ledger->values / GHOSTS_MORE);
 }
 
@@ -92,7 +92,7 @@ static struct hotset_key hot_key(const struct key *key)
 static bool proved(const struct store *store, const struct key *key)
 {
     struct hotset_key hot = hot_key(key);
-    unsigned hits = atomic_load_explicit(evict_popularity(store, key->hash), memory_order_relaxed);
+    unsigned hits = evict_hits(store, key->hash);
     hits += hits < PROMOTE_AT ? hotset_age(&store->hot, &hot) : 0;
     if (hits >= PROMOTE_AT) { /* what was promoted for them must not be spared for them, too */
         evict_forget_hits(store, key->hash);
@@ -106,10 +106,9 @@ static bool proved(const struct store *store, const struct key *key)
  * set's. */
 static bool age(const struct store *store, const struct hotset_key *key)
 {
-    _Atomic uint8_t *popularity = evict_popularity(store, key->hash);
-    uint8_t count = atomic_load_explicit(popularity, memory_order_relaxed);
+    unsigned count = evict_hits(store, key->hash);
     if (count > 0) { /* a hit that comes in between is lost: it was one of several */
-        atomic_store_explicit(popularity, (uint8_t)(count - 1), memory_order_relaxed);
+        evict_set_hits(store, key->hash, count - 1);
         return true;
     }
     return hotset_age(&store->hot, key) > 0;
@@ -232,7 +231,8 @@ static enum step step_small(struct writer *writer, bool forced, uint64_t *pages)
     } else if (forced || !proved(store, &candidate.key)) {
         step = remove_candidate(writer, &candidate, EVICT_SMALL, pages);
         if (step == STEP_GONE) {
-            ghosts_add(store, candidate.key.hash, ++ledger->ghosts);
+            ghosts_add(store, ledger, candidate.key.hash,
+                       ledger->values + ledger->values / GHOSTS_MORE);
         }
     }
     free(candidate.memory);

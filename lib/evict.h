@@ -88,22 +88,52 @@ static inline void evict_note_expiry(struct ledger *ledger, int64_t expires_at_m
 }
 
 /* ---- Popularity --------------------------------------------------------------------------------
- * A byte a key hash, shared by the keys that meet there, 0 .. EVICT_POPULARITY_MOST; anybody may
- * write it at any time, and a lost count is only a lost count. */
+ * Two bits a key hash, 0 .. EVICT_POPULARITY_MOST, four of them in a byte, shared by the keys that
+ * meet there. Anybody may write it at any time: of two who change a byte at once one is lost. */
 
-static inline _Atomic uint8_t *evict_popularity(const struct store *store, uint64_t hash)
+struct evict_counter {
+    _Atomic uint8_t *byte;
+    unsigned shift;
+};
+
+static inline struct evict_counter evict_counter(const struct store *store, uint64_t hash)
 {
-    return &store->control->popularity[hash & store->popularity_mask];
+    uint64_t at = ((hash & UINT32_MAX) * (4 * store->popularity)) >> 32;
+    return (struct evict_counter){.byte = &store->control->popularity[at / 4],
+                                  .shift = (unsigned)(at % 4) * 2};
+}
+
+static inline void evict_prefetch(const struct store *store, uint64_t hash)
+{
+    __builtin_prefetch((const void *)evict_counter(store, hash).byte);
+}
+
+/* Hits noted since they were used up. */
+static inline unsigned evict_hits(const struct store *store, uint64_t hash)
+{
+    struct evict_counter counter = evict_counter(store, hash);
+    return (unsigned)atomic_load_explicit(counter.byte, memory_order_relaxed) >> counter.shift &
+           EVICT_POPULARITY_MOST;
+}
+
+static inline void evict_set_hits(const struct store *store, uint64_t hash, unsigned hits)
+{
+    struct evict_counter counter = evict_counter(store, hash);
+    unsigned byte = atomic_load_explicit(counter.byte, memory_order_relaxed);
+    unsigned changed =
+        (byte & ~((unsigned)EVICT_POPULARITY_MOST << counter.shift)) | hits << counter.shift;
+    if (changed != byte) {
+        atomic_store_explicit(counter.byte, (uint8_t)changed, memory_order_relaxed);
+    }
 }
 
 /* Note a hit: at most one store, and none once the counter is full. Returns whether there was one
  * before. */
 static inline bool evict_touch(const struct store *store, uint64_t hash)
 {
-    _Atomic uint8_t *popularity = evict_popularity(store, hash);
-    uint8_t count = atomic_load_explicit(popularity, memory_order_relaxed);
+    unsigned count = evict_hits(store, hash);
     if (count < EVICT_POPULARITY_MOST) {
-        atomic_store_explicit(popularity, (uint8_t)(count + 1), memory_order_relaxed);
+        evict_set_hits(store, hash, count + 1);
     }
     return count > 0;
 }
@@ -111,17 +141,14 @@ static inline bool evict_touch(const struct store *store, uint64_t hash)
 /* Note several at once, that were counted elsewhere. */
 static inline void evict_note_hot(const struct store *store, uint64_t hash, unsigned hits)
 {
-    _Atomic uint8_t *popularity = evict_popularity(store, hash);
-    unsigned count = atomic_load_explicit(popularity, memory_order_relaxed) + hits;
-    atomic_store_explicit(popularity,
-                          (uint8_t)(count < EVICT_POPULARITY_MOST ? count : EVICT_POPULARITY_MOST),
-                          memory_order_relaxed);
+    unsigned count = evict_hits(store, hash) + hits;
+    evict_set_hits(store, hash, count < EVICT_POPULARITY_MOST ? count : EVICT_POPULARITY_MOST);
 }
 
-/* A new entry has to earn its place: the byte may be another key's, long gone. */
+/* A new entry has to earn its place: the counter may be another key's, long gone. */
 static inline void evict_forget_hits(const struct store *store, uint64_t hash)
 {
-    atomic_store_explicit(evict_popularity(store, hash), 0, memory_order_relaxed);
+    evict_set_hits(store, hash, 0);
 }
 
 #endif

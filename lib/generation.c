@@ -223,8 +223,10 @@ int generation_start(struct map *map, uint64_t word)
     atomic_store(&ledger.transaction, transaction);
     for (size_t i = 0; i < 2; i++) { /* what must never go back, whatever else was lost */
         uint64_t row = old->ledgers[i].next_row, chunk = old->ledgers[i].next_chunk;
-        uint64_t ghosts = old->ledgers[i].ghosts;
-        ledger.ghosts = ghosts > ledger.ghosts ? ghosts : ledger.ghosts;
+        if (old->ledgers[i].ghosts > ledger.ghosts) {
+            ledger.ghosts = old->ledgers[i].ghosts;
+            ledger.ghost_bits = old->ledgers[i].ghost_bits;
+        }
         ledger.next_row = row > ledger.next_row ? row : ledger.next_row;
         ledger.next_chunk = chunk > ledger.next_chunk ? chunk : ledger.next_chunk;
     }

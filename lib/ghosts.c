@@ -1,77 +1,105 @@
-/* ghosts.c: see ghosts.h. A bucket is eight slots of one cache line's half; the oldest makes way.
+/* ghosts.c: see ghosts.h. A bucket is eight slots of a quarter of a cache line; the oldest makes
+ * way.
  */
 #include "ghosts.h"
 
+#include "control.h"
 #include "store.h"
 
 enum {
     WAYS = 8,
-    STAMP_BITS = 16,
-    UNITS_BITS = 14 /* the table's size in units of time: a slot that is older is gone by then */
+    STAMP_BITS = 6,
+    STAMP_MOST = (1 << STAMP_BITS) - 1,
+    PRINT_MOST = (1 << (16 - STAMP_BITS)) - 1,
+    UNIT_BITS = 4, /* a turn of the table in units of time: older ones than four are gone by then */
+    BITS_LEAST = 6,
+    BITS_MOST = 40
 };
 
-static uint64_t slots_of(const struct store *store)
+/* The part of the table that is in use. */
+struct table {
+    ghost_slot *slots;
+    uint64_t buckets;
+    unsigned unit_bits; /* ghosts to a unit of the stamps, as a power of two */
+};
+
+static struct table table_of(const struct store *store, const struct ledger *ledger)
 {
-    return (store->popularity_mask + 1) / 2;
+    uint64_t bits = ledger->ghost_bits < BITS_LEAST ? BITS_LEAST : ledger->ghost_bits;
+    bits = bits < BITS_MOST ? bits : BITS_MOST;
+    uint64_t most = store->popularity * CONTROL_GHOST_BYTES / sizeof(ghost_slot) / WAYS;
+    uint64_t wanted = (UINT64_C(1) << bits) / WAYS;
+    return (struct table){
+        .slots = (ghost_slot *)(void *)(store->control->popularity + store->popularity),
+        .buckets = wanted < most ? wanted : most,
+        .unit_bits = (unsigned)bits - UNIT_BITS};
 }
 
-static ghost_slot *bucket(const struct store *store, uint64_t hash)
+static ghost_slot *bucket(const struct table *table, uint64_t hash)
 {
-    ghost_slot *slots =
-        (ghost_slot *)(void *)(store->control->popularity + store->popularity_mask + 1);
-    return slots + (hash & (slots_of(store) / WAYS - 1)) * WAYS;
+    return table->slots + ((hash & UINT32_MAX) * table->buckets >> 32) * WAYS;
 }
 
-static uint16_t fingerprint(uint64_t hash)
+static unsigned fingerprint(uint64_t hash)
 {
-    return (uint16_t)(hash >> 48 | 1);
+    unsigned print = (unsigned)(hash >> 32) & PRINT_MOST;
+    return print != 0 ? print : 1;
 }
 
-/* Ghosts to a unit of the stamps, as a power of two. */
-static unsigned unit_bits(const struct store *store)
+static unsigned age(const struct table *table, uint64_t count, unsigned slot)
 {
-    unsigned bits = 63u - (unsigned)__builtin_clzll(slots_of(store));
-    return bits > UNITS_BITS ? bits - UNITS_BITS : 0;
+    return ((unsigned)(count >> table->unit_bits) - slot) & STAMP_MOST;
 }
 
-static uint16_t stamp(const struct store *store, uint64_t ordinal)
+/* So many slots that the window's ghosts are still there: eight ways are not filled evenly. */
+static void fit(struct ledger *ledger, uint64_t window)
 {
-    return (uint16_t)(ordinal >> unit_bits(store));
+    uint64_t slots = ledger->ghost_bits < BITS_MOST ? UINT64_C(1) << ledger->ghost_bits : 0;
+    if (slots < window + window / 4 || (slots / 8 > window && ledger->ghost_bits > BITS_LEAST)) {
+        uint64_t bits = BITS_LEAST;
+        while (bits < BITS_MOST && UINT64_C(1) << bits < window + window / 2) {
+            bits++;
+        }
+        ledger->ghost_bits = bits;
+    }
 }
 
-void ghosts_add(const struct store *store, uint64_t hash, uint64_t ordinal)
+void ghosts_add(const struct store *store, struct ledger *ledger, uint64_t hash, uint64_t window)
 {
-    ghost_slot *slots = bucket(store, hash);
-    uint16_t now = stamp(store, ordinal), age = 0;
+    fit(ledger, window);
+    struct table table = table_of(store, ledger);
+    ghost_slot *slots = bucket(&table, hash);
+    uint64_t count = ++ledger->ghosts;
+    unsigned oldest = 0;
     size_t place = 0;
     for (size_t i = 0; i < WAYS; i++) {
-        uint32_t slot = atomic_load_explicit(&slots[i], memory_order_relaxed);
+        unsigned slot = atomic_load_explicit(&slots[i], memory_order_relaxed);
         if (slot == 0 || slot >> STAMP_BITS == fingerprint(hash)) {
             place = i;
             break;
         }
-        if ((uint16_t)(now - (uint16_t)slot) >= age) {
-            age = (uint16_t)(now - (uint16_t)slot);
+        if (age(&table, count, slot) >= oldest) {
+            oldest = age(&table, count, slot);
             place = i;
         }
     }
+    unsigned stamp = (unsigned)(count >> table.unit_bits) & STAMP_MOST;
     /* relaxed: only the gate's holder looks, and the gate orders holders */
-    atomic_store_explicit(&slots[place], (uint32_t)fingerprint(hash) << STAMP_BITS | now,
+    atomic_store_explicit(&slots[place], (uint16_t)(fingerprint(hash) << STAMP_BITS | stamp),
                           memory_order_relaxed);
 }
 
-bool ghosts_take(const struct store *store, uint64_t hash, uint64_t count, uint64_t window)
+bool ghosts_take(const struct store *store, const struct ledger *ledger, uint64_t hash,
+                 uint64_t window)
 {
-    ghost_slot *slots = bucket(store, hash);
-    uint64_t most = slots_of(store);
-    uint16_t now = stamp(store, count);
-    window = window < most ? window : most;
+    struct table table = table_of(store, ledger);
+    ghost_slot *slots = bucket(&table, hash);
     for (size_t i = 0; i < WAYS; i++) {
-        uint32_t slot = atomic_load_explicit(&slots[i], memory_order_relaxed);
+        unsigned slot = atomic_load_explicit(&slots[i], memory_order_relaxed);
         if (slot >> STAMP_BITS == fingerprint(hash)) {
-            uint64_t age = (uint64_t)(uint16_t)(now - (uint16_t)slot) << unit_bits(store);
+            uint64_t since = (uint64_t)age(&table, ledger->ghosts, slot) << table.unit_bits;
             atomic_store_explicit(&slots[i], 0, memory_order_relaxed);
-            return age < window;
+            return since < window;
         }
     }
     return false;

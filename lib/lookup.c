@@ -80,7 +80,7 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
 {
     struct stats_slot *stats = map_stats(handle->map);
     bool expired = false;
-    __builtin_prefetch((const void *)evict_popularity(t->store, l->key.hash));
+    evict_prefetch(t->store, l->key.hash);
     int result = store_entry_get(t, l->key.form, l->key.form_size, &l->bytes);
     if (__builtin_expect(result == LARDER_OK, 1)) {
         if (__builtin_expect(!record_decode(l->bytes.data, l->bytes.size, &l->record) ||

@@ -269,7 +269,7 @@ static int refresh(struct map *map, int64_t wait_ms)
         if (result != LARDER_OK) {
             return result;
         }
-        opened->popularity_mask = control_popularity(map->control_size) - 1;
+        opened->popularity = control_popularity(map->control_size);
         registry_store_add_locked(opened);
         store = atomic_exchange(&map->store, opened);
         if (store != NULL) {

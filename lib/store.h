@@ -42,7 +42,7 @@ struct store {
     const uint8_t *base;      /* of the mapping; see in_page() */
     bool descends;            /* readers find their own way (descent.h), not through LMDB */
     struct hotset hot;        /* copies of small records, in front of the trees */
-    uint64_t popularity_mask; /* from the segment's real size, whatever it says of itself */
+    uint64_t popularity;      /* bytes, from the segment's real size, whatever it says of itself */
     _Atomic bool hosed;       /* LMDB's assertion failed here: never touch env again */
     unsigned users;           /* the registry's count of what refers to this store */
     struct store *next;       /* the registry's list */

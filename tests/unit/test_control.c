@@ -201,11 +201,11 @@ START_TEST(other_pages_and_impossible_sizes)
     PATCH(segment_size, 17);
     refused(LARDER_EFORMAT, "17", true);
     ck_assert_int_eq(control_retire(directory), LARDER_OK);
-    PATCH(popularity_size, CONTROL_BUCKETS / 2); /* an index would go outside */
+    PATCH(popularity_size, 0); /* an index would go outside */
     refused(LARDER_EFORMAT, "claims", true);
     PATCH(popularity_size, UINT64_C(1) << 40);
     refused(LARDER_EFORMAT, "claims", true);
-    PATCH(popularity_size, 12345);
+    PATCH(popularity_size, 4096 + 1);
     refused(LARDER_EFORMAT, "claims", true);
 }
 END_TEST

@@ -63,18 +63,24 @@ static uint64_t evict_room(void)
 enum { KEYS = 14 }; /* the first queue's share of them is two */
 static char keys[KEYS][16];
 
-/* Entries in order, of keys that share no popularity byte. */
+/* The popularity of a key. */
+static unsigned hits(const char *key)
+{
+    return evict_hits(atomic_load(&map->map->store), key_hash(key, strlen(key)));
+}
+
+/* Entries in order, of keys that share no popularity counter. */
 static void fill(void)
 {
-    _Atomic uint8_t *seen[KEYS];
+    struct evict_counter seen[KEYS];
     size_t count = 0;
     for (unsigned number = 0; count < KEYS; number++) {
         int size = snprintf(keys[count], sizeof keys[count], "k%u", number);
         seen[count] =
-            evict_popularity(atomic_load(&map->map->store), key_hash(keys[count], (size_t)size));
+            evict_counter(atomic_load(&map->map->store), key_hash(keys[count], (size_t)size));
         bool shared = false;
         for (size_t i = 0; i < count; i++) {
-            shared |= seen[i] == seen[count];
+            shared |= seen[i].byte == seen[count].byte && seen[i].shift == seen[count].shift;
         }
         if (!shared) {
             ck_assert_int_eq(maps_set(map, keys[count], "value"), LARDER_OK);
@@ -187,48 +193,113 @@ START_TEST(what_comes_back_soon_is_not_put_to_the_test_again)
 }
 END_TEST
 
-START_TEST(ghosts_fade)
+/* Remember many, ask for all and for as many strangers: how many of the window are still known, of
+ * the older ones, of the strangers. */
+static void fade(uint64_t ghosts, uint64_t window, unsigned found[3])
 {
     struct store *store = atomic_load(&map->map->store);
-    enum { GHOSTS = 1000, WINDOW = 100 };
-    unsigned known = 0, old = 0, strange = 0;
-    for (uint64_t i = 1; i <= GHOSTS; i++) {
-        ghosts_add(store, key_hash(&i, sizeof i), i);
+    struct ledger ledger = {.ghosts = 0};
+    found[0] = found[1] = found[2] = 0;
+    for (uint64_t i = 1; i <= ghosts; i++) {
+        ghosts_add(store, &ledger, key_hash(&i, sizeof i), window);
     }
-    for (uint64_t i = 1; i <= 2 * GHOSTS; i++) {
-        bool there = ghosts_take(store, key_hash(&i, sizeof i), GHOSTS, WINDOW);
-        *(i > GHOSTS ? &strange : i > GHOSTS - WINDOW + 8 ? &known : &old) += there;
+    ck_assert_uint_eq(ledger.ghosts, ghosts);
+    ck_assert(ghosts_take(store, &ledger, key_hash(&ghosts, sizeof ghosts), window));
+    ck_assert(!ghosts_take(store, &ledger, key_hash(&ghosts, sizeof ghosts), window)); /* once */
+    for (uint64_t i = 1; i <= 2 * ghosts; i++) {
+        found[i > ghosts            ? 2
+              : i > ghosts - window ? 0
+                                    : 1] +=
+            ghosts_take(store, &ledger, key_hash(&i, sizeof i), window);
     }
-    ck_assert_uint_ge(known, WINDOW - 12); /* the stamps are counted in fours */
-    ck_assert_uint_le(old, 8);
-    ck_assert_uint_le(strange, 2);
-    uint64_t last = GHOSTS;
-    ck_assert(!ghosts_take(store, key_hash(&last, sizeof last), GHOSTS, WINDOW)); /* once only */
+}
+
+START_TEST(ghosts_fade)
+{
+    unsigned found[3];
+    fade(1000, 100, found);
+    ck_assert_uint_ge(found[0], 85); /* time is counted in sixteenths of 256 */
+    ck_assert_uint_le(found[1], 40);
+    ck_assert_uint_le(found[2], 20); /* ten bits of the hash are compared, in eight ways */
+    fade(20000, 3000, found);
+    ck_assert_uint_ge(found[0], 2400);
+    ck_assert_uint_le(found[1], 1200);
+    ck_assert_uint_le(found[2], 300);
+}
+END_TEST
+
+START_TEST(ghosts_forget_when_there_are_more_than_slots)
+{
+    const struct store *store = atomic_load(&map->map->store);
+    uint64_t slots = store->popularity * CONTROL_GHOST_BYTES / sizeof(ghost_slot);
+    unsigned found[3];
+    fade(8 * slots, 2 * slots, found);
+    ck_assert_uint_ge(found[0], slots * 7 / 8);
+    ck_assert_uint_le(found[1], slots / 4);
+}
+END_TEST
+
+START_TEST(the_ghosts_table_grows_and_shrinks_with_the_entries)
+{
+    struct store *store = atomic_load(&map->map->store);
+    struct ledger ledger = {.ghosts = 0};
+    static const struct {
+        uint64_t window, bits;
+    } steps[] = {{40, 6},     {51, 6},    {52, 7},    {100, 7},
+                 {104, 8},    {33, 8},    {31, 6},    {30000, 16},
+                 {50000, 16}, {8193, 16}, {8100, 14}, {UINT64_C(1) << 50, 40}};
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        ghosts_add(store, &ledger, i, steps[i].window);
+        ck_assert_msg(ledger.ghost_bits == steps[i].bits, "%zu: %llu bits", i,
+                      (unsigned long long)ledger.ghost_bits);
+    }
+    ledger.ghost_bits = UINT64_MAX; /* read from shared memory: no more than a wrong guess */
+    (void)ghosts_take(store, &ledger, 1, 100);
+    ghosts_add(store, &ledger, 1, 100);
+    ck_assert(ghosts_take(store, &ledger, 1, 100));
 }
 END_TEST
 
 START_TEST(a_hit_raises_its_mark_to_three_and_a_peek_never)
 {
     fill();
-    _Atomic uint8_t *mark =
-        evict_popularity(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0])));
-    ck_assert_uint_eq(atomic_load(mark), 0);
+    ck_assert_uint_eq(hits(keys[0]), 0);
     ck_assert(there(keys[0]));
-    ck_assert_uint_eq(atomic_load(mark), 0);
+    ck_assert_uint_eq(hits(keys[0]), 0);
     hit(0, 2);
-    ck_assert_uint_eq(atomic_load(mark), 2);
+    ck_assert_uint_eq(hits(keys[0]), 2);
     hit(0, 20);
-    ck_assert_uint_eq(atomic_load(mark), EVICT_POPULARITY_MOST);
+    ck_assert_uint_eq(hits(keys[0]), EVICT_POPULARITY_MOST);
     /* an overwrite keeps what was earned, a new life has to earn it again */
     ck_assert_int_eq(maps_set(map, keys[0], "again"), LARDER_OK);
-    ck_assert_uint_eq(atomic_load(mark), EVICT_POPULARITY_MOST);
+    ck_assert_uint_eq(hits(keys[0]), EVICT_POPULARITY_MOST);
     ck_assert_int_eq(maps_delete(map, keys[0]), LARDER_OK);
     ck_assert_int_eq(maps_set(map, keys[0], "reborn"), LARDER_OK);
-    ck_assert_uint_eq(atomic_load(mark), 0);
+    ck_assert_uint_eq(hits(keys[0]), 0);
     evict_note_hot(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0])), 2);
-    ck_assert_uint_eq(atomic_load(mark), 2);
+    ck_assert_uint_eq(hits(keys[0]), 2);
     evict_note_hot(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0])), 1000);
-    ck_assert_uint_eq(atomic_load(mark), EVICT_POPULARITY_MOST);
+    ck_assert_uint_eq(hits(keys[0]), EVICT_POPULARITY_MOST);
+}
+END_TEST
+
+START_TEST(keys_that_share_a_byte_share_no_hits)
+{
+    struct store *store = atomic_load(&map->map->store);
+    const uint64_t counter = UINT64_C(0xffffffff) / (4 * store->popularity); /* of the hash */
+    for (unsigned i = 0; i < 4; i++) {
+        ck_assert_ptr_eq(evict_counter(store, i * counter + i + 1).byte,
+                         store->control->popularity);
+        evict_set_hits(store, i * counter + i + 1, i);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        ck_assert_uint_eq(evict_hits(store, i * counter + i + 1), i);
+    }
+    ck_assert(!evict_touch(store, 0));
+    evict_forget_hits(store, 3 * counter + 4);
+    ck_assert_uint_eq(atomic_load(&store->control->popularity[0]), 1 | 1 << 2 | 2 << 4);
+    ck_assert_ptr_eq(evict_counter(store, UINT64_MAX).byte,
+                     &store->control->popularity[store->popularity - 1]);
 }
 END_TEST
 
@@ -280,8 +351,7 @@ START_TEST(the_expired_go_even_when_they_were_asked_for)
     larder_policy policy = {.expiry = larder_expire_at(until)};
     ck_assert_int_eq(larder_set(map, keys[0], strlen(keys[0]), "x", 1, &policy), LARDER_OK);
     (void)maps_has(map, keys[0]);
-    atomic_store(
-        evict_popularity(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0]))), 1);
+    evict_set_hits(atomic_load(&map->map->store), key_hash(keys[0], strlen(keys[0])), 1);
     while (!clock_expired(until)) {
     }
     ck_assert_uint_eq(evict(1), 1);
@@ -541,6 +611,9 @@ int main(void)
     tcase_add_test(tests, two_hits_prove_an_entry_and_one_does_not);
     tcase_add_test(tests, what_comes_back_soon_is_not_put_to_the_test_again);
     tcase_add_test(tests, ghosts_fade);
+    tcase_add_test(tests, ghosts_forget_when_there_are_more_than_slots);
+    tcase_add_test(tests, the_ghosts_table_grows_and_shrinks_with_the_entries);
+    tcase_add_test(tests, keys_that_share_a_byte_share_no_hits);
     tcase_add_test(tests, a_hit_raises_its_mark_to_three_and_a_peek_never);
     tcase_add_test(tests, an_aborted_write_moves_no_hand);
     tcase_add_test(tests, a_process_killed_while_it_evicts_moves_no_hand);
