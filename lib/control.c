@@ -84,7 +84,8 @@ static int fill(struct control *control, const struct control_settings *settings
     control->pid_namespace = pid_namespace();
     control->popularity_size = popularity;
     control->mode = settings->mode;
-    atomic_store(&control->node, random_node());
+    control->home = random_node();
+    atomic_store(&control->node, control->home);
     atomic_store(&control->clock, (uint64_t)clock_wall_ms() << 16);
     int error = gate_init(&control->write_gate);
     if (error == 0) {

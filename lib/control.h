@@ -191,7 +191,8 @@ struct control {
     uint8_t boot_id[16];
     uint64_t pid_namespace; /* inode of /proc/self/ns/pid; 0 where it cannot be known */
     uint64_t popularity_size;
-    uint64_t reserved;
+    uint32_t home; /* node as it was at first: records without one are of it */
+    uint32_t reserved;
     _Atomic uint32_t node; /* of this life of the map; never 0 */
     uint32_t mode;         /* of the files */
 

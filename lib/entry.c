@@ -153,6 +153,7 @@ static void furnish(struct writer *writer, const struct key *key, struct record 
                     const void *value)
 {
     struct record_header *header = &record->header;
+    record_leave_out(record, writer->control->home);
     header->flags &= (uint8_t) ~(RECORD_CHUNKED | RECORD_LONG_KEY);
     if (key->is_long) {
         header->flags |= RECORD_LONG_KEY;
@@ -254,7 +255,7 @@ static int tell_stored(struct writer *writer, const struct key *key, const struc
     if (result == LARDER_OK) {
         bool deleted = record->header.kind == RECORD_DELETED;
         writer_tell(writer, deleted ? LARDER_EVENT_DELETE : LARDER_EVENT_SET, key,
-                    record_version(record), record->expires_at_ms);
+                    record_version(record, writer->control->home), record->expires_at_ms);
     }
     return result;
 }
@@ -327,7 +328,7 @@ static int drop(struct writer *writer, const struct key *key, const struct recor
         writer->replicates && (header->flags & RECORD_LOCAL) == 0 && header->kind != RECORD_DELETED;
     bool recent = old->acked_ms != 0 && clock_wall_ms() - old->acked_ms < WRITER_ACKED_RECENTLY_MS;
     if (travels && ((header->flags & RECORD_DIRTY) != 0 || recent)) {
-        return entomb(writer, key, old, record_version(old));
+        return entomb(writer, key, old, record_version(old, writer->control->home));
     }
     return erase(writer, key, old);
 }
@@ -357,7 +358,7 @@ int entry_drop(struct writer *writer, const struct key *key, const struct record
     }
     bool expired = clock_expired(old->expires_at_ms);
     int64_t expires_ms = old->expires_at_ms;
-    larder_version version = record_version(old);
+    larder_version version = record_version(old, writer->control->home);
     int result = drop(writer, key, old);
     if (result == LARDER_OK && value) {
         uint32_t kind = writer->cause == LARDER_CAUSE_REPLICA ? LARDER_EVENT_DELETE
@@ -374,7 +375,9 @@ int entry_reseal(struct writer *writer, const struct key *key, const struct reco
     struct transaction *t = &writer->transaction;
     struct encoded encoded;
     struct record_header before = old->header;
-    if (encode(t, changed, key->hash, &encoded) == LARDER_OK) {
+    struct record sealed = *changed;
+    record_leave_out(&sealed, writer->control->home);
+    if (encode(t, &sealed, key->hash, &encoded) == LARDER_OK) {
         (void)store_entry_put(t, key->form, key->form_size, encoded.bytes, encoded.size);
         free(encoded.memory);
         count(&writer->ledger, &before, -1);

@@ -86,7 +86,7 @@ int fill_ask_make(struct fill_ask *ask, const void *key, size_t key_size,
 static int take_value(struct transaction *t, const struct lookup *l, bool with_value,
                       struct fill_value *value)
 {
-    lookup_info(&l->record, &value->info);
+    lookup_info(&l->record, t->store->control->home, &value->info);
     if (!with_value || l->record.header.kind != RECORD_VALUE) {
         return LARDER_OK;
     }

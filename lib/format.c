@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+enum { KIND_SHIFT = 48, FLAGS_SHIFT = 50, EXTRAS_SHIFT = 56 }; /* of record_head.packed */
+
 struct reader {
     const uint8_t *at;
     size_t left;
@@ -81,9 +83,39 @@ static void take_value(struct reader *reader, struct record *record)
 
 static bool header_is_sane(const struct record_header *header)
 {
-    return header->kind >= RECORD_VALUE && header->kind <= RECORD_DELETED &&
-           (header->flags & ~RECORD_FLAGS) == 0 && header->extras >> RECORD_EXTRAS == 0 &&
-           header->mark_count <= RECORD_MARKS_MAX;
+    return header->kind >= RECORD_VALUE && (header->flags & ~RECORD_FLAGS) == 0;
+}
+
+/* The head taken apart. */
+static inline void unpack(const uint8_t *bytes, struct record_header *header)
+{
+    struct record_head head;
+    memcpy(&head, bytes, sizeof head);
+    header->checksum = head.checksum;
+    header->clock = head.clock;
+    header->row = head.packed & RECORD_ROW_MAX;
+    header->kind = (uint8_t)(head.packed >> KIND_SHIFT & 3);
+    header->flags = (uint8_t)(head.packed >> FLAGS_SHIFT & 0x3f);
+    header->extras = (uint8_t)(head.packed >> EXTRAS_SHIFT);
+}
+
+/* 0 is not a node's number, nor is anything beyond 32 bits. */
+static uint32_t take_node(struct reader *reader, bool there)
+{
+    int64_t node = take_extra(reader, there, 0);
+    reader->failed |= there && (node <= 0 || node > UINT32_MAX);
+    return (uint32_t)node;
+}
+
+static void take_marks(struct reader *reader, struct record *record)
+{
+    const uint8_t *count = take(reader, 1);
+    if (count == NULL || *count == 0 || *count > RECORD_MARKS_MAX) {
+        reader->failed = true;
+        return;
+    }
+    record->header.mark_count = *count;
+    record->marks = take(reader, (size_t)*count * RECORD_MARK_SIZE);
 }
 
 /* What few records have: extras beyond the expiry, marks, a long key, chunks. */
@@ -95,7 +127,10 @@ static bool take_uncommon(struct reader *reader, struct record *record)
     record->stale_until_ms = take_extra(reader, (extras & RECORD_HAS_STALE) != 0, 0);
     record->sliding_ms = take_extra(reader, (extras & RECORD_HAS_SLIDING) != 0, 0);
     record->limit_ms = take_extra(reader, (extras & RECORD_HAS_LIMIT) != 0, 0);
-    record->marks = take(reader, (size_t)record->header.mark_count * RECORD_MARK_SIZE);
+    record->header.node = take_node(reader, (extras & RECORD_HAS_NODE) != 0);
+    if ((extras & RECORD_HAS_MARKS) != 0) {
+        take_marks(reader, record);
+    }
     if ((record->header.flags & RECORD_LONG_KEY) != 0) {
         take_long_key(reader, record);
     }
@@ -103,18 +138,17 @@ static bool take_uncommon(struct reader *reader, struct record *record)
     return !reader->failed && reader->left == 0;
 }
 
-/* The common record: a header, perhaps an expiry, a value. */
+/* The common record: a head, perhaps an expiry, a value. */
 static inline bool decode_plain(const uint8_t *bytes, size_t size, struct record *record)
 {
     const struct record_header *header = &record->header;
-    size_t head = sizeof *header;
+    size_t head = sizeof(struct record_head);
     if (size < head + sizeof(int64_t)) {
         return false;
     }
-    memcpy(&record->header, bytes, sizeof *header);
-    if ((header->extras & ~RECORD_HAS_EXPIRY) != 0 || header->mark_count != 0 ||
-        (header->flags & ~(RECORD_DIRTY | RECORD_LOCAL)) != 0 || header->kind < RECORD_VALUE ||
-        header->kind > RECORD_DELETED) {
+    unpack(bytes, &record->header);
+    if ((header->extras & ~RECORD_HAS_EXPIRY) != 0 ||
+        (header->flags & ~(RECORD_DIRTY | RECORD_LOCAL)) != 0 || header->kind < RECORD_VALUE) {
         return false;
     }
     record->expires_at_ms = INT64_MAX;
@@ -134,12 +168,12 @@ bool record_decode(const void *bytes, size_t size, struct record *record)
         return true;
     }
     struct reader reader = {.at = bytes, .left = size};
-    const uint8_t *head = take(&reader, sizeof record->header);
+    const uint8_t *head = take(&reader, sizeof(struct record_head));
     if (__builtin_expect(head == NULL, 0)) {
         return false;
     }
     *record = (struct record){.value = NULL};
-    memcpy(&record->header, head, sizeof record->header);
+    unpack(head, &record->header);
     const struct record_header *header = &record->header;
     if (__builtin_expect(!header_is_sane(header), 0)) {
         return false;
@@ -158,14 +192,19 @@ static uint8_t extras_of(const struct record *record)
     extras |= record->stale_until_ms != 0 ? RECORD_HAS_STALE : 0u;
     extras |= record->sliding_ms != 0 ? RECORD_HAS_SLIDING : 0u;
     extras |= record->limit_ms != 0 ? RECORD_HAS_LIMIT : 0u;
+    extras |= record->header.node != 0 ? RECORD_HAS_NODE : 0u;
+    extras |= record->header.mark_count != 0 ? RECORD_HAS_MARKS : 0u;
     return (uint8_t)extras;
 }
 
 static size_t size_without_value(const struct record *record)
 {
-    size_t size = sizeof record->header;
-    size += (size_t)__builtin_popcount(extras_of(record)) * sizeof(int64_t);
-    size += (size_t)record->header.mark_count * RECORD_MARK_SIZE;
+    size_t size = sizeof(struct record_head);
+    unsigned extras = extras_of(record);
+    size += (size_t)__builtin_popcount(extras & (RECORD_HAS_MARKS - 1u)) * sizeof(int64_t);
+    if ((extras & RECORD_HAS_MARKS) != 0) {
+        size += 1 + (size_t)record->header.mark_count * RECORD_MARK_SIZE;
+    }
     if ((record->header.flags & RECORD_LONG_KEY) != 0) {
         size += sizeof(uint32_t) + record->long_key_size;
     }
@@ -201,15 +240,23 @@ void record_encode(void *bytes, const struct record *record, uint64_t key_hash)
 {
     struct record_header header = record->header;
     header.extras = extras_of(record);
+    struct record_head head = {
+        .clock = header.clock,
+        .packed = (header.row & RECORD_ROW_MAX) | (uint64_t)header.kind << KIND_SHIFT |
+                  (uint64_t)header.flags << FLAGS_SHIFT | (uint64_t)header.extras << EXTRAS_SHIFT};
     uint8_t *start = bytes;
-    uint8_t *at = put(start, &header, sizeof header);
+    uint8_t *at = put(start, &head, sizeof head);
     at = put_extra(at, (header.extras & RECORD_HAS_EXPIRY) != 0, record->expires_at_ms);
     at = put_extra(at, (header.extras & RECORD_HAS_CREATED) != 0, record->created_ms);
     at = put_extra(at, (header.extras & RECORD_HAS_ACKED) != 0, record->acked_ms);
     at = put_extra(at, (header.extras & RECORD_HAS_STALE) != 0, record->stale_until_ms);
     at = put_extra(at, (header.extras & RECORD_HAS_SLIDING) != 0, record->sliding_ms);
     at = put_extra(at, (header.extras & RECORD_HAS_LIMIT) != 0, record->limit_ms);
-    at = put(at, record->marks, (size_t)record->header.mark_count * RECORD_MARK_SIZE);
+    at = put_extra(at, (header.extras & RECORD_HAS_NODE) != 0, (int64_t)header.node);
+    if ((header.extras & RECORD_HAS_MARKS) != 0) {
+        at = put(at, &header.mark_count, 1);
+        at = put(at, record->marks, (size_t)header.mark_count * RECORD_MARK_SIZE);
+    }
     if ((record->header.flags & RECORD_LONG_KEY) != 0) {
         uint32_t size = (uint32_t)record->long_key_size;
         at = put(at, &size, sizeof size);
@@ -231,7 +278,7 @@ void record_encode(void *bytes, const struct record *record, uint64_t key_hash)
 bool record_intact(const void *bytes, size_t size, uint64_t key_hash)
 {
     uint64_t checksum;
-    if (size < sizeof(struct record_header)) {
+    if (size < sizeof(struct record_head)) {
         return false;
     }
     memcpy(&checksum, bytes, sizeof checksum);

@@ -1,9 +1,10 @@
 /* format.h: what stands behind a key in the tree: a record. MAP_FORMAT
  *
- *   header (32 bytes) | extras, 8 bytes each, in the order of their bits | marks, 16 bytes each |
+ *   head (24 bytes) | extras, 8 bytes each, in the order of their bits | marks: how many (a byte),
+ *   16 bytes each |
  *   long key (4 bytes of size, the key) | the value, or where its chunks are (24 bytes)
  *
- * A value's size is what is left of the record, so that the common entry carries 32 or 40 bytes
+ * A value's size is what is left of the record, so that the common entry carries 24 or 32 bytes
  * beside its value: leaves are most of what a hit waits for. All integers in the machine's byte
  * order (the control segment refuses another one). Records are read by memcpy and never trusted:
  * record_decode() checks every length against the bytes that are there. Whoever changes a field
@@ -28,7 +29,7 @@ enum {
     RECORD_CHUNKED = 1 << 2, /* the value stands in the chunks database */
     RECORD_LONG_KEY = 1 << 3,
     RECORD_RETURNED = 1 << 4, /* came back soon after its eviction: not on trial (evict.h) */
-    RECORD_FLAGS = 0x1f,
+    RECORD_FLAGS = 0x1f,      /* there is room for one more */
 
     RECORD_HAS_EXPIRY = 1 << 0,
     RECORD_HAS_CREATED = 1 << 1, /* creation time, where it is not the version's */
@@ -36,7 +37,9 @@ enum {
     RECORD_HAS_STALE = 1 << 3,   /* stale-until */
     RECORD_HAS_SLIDING = 1 << 4, /* sliding period */
     RECORD_HAS_LIMIT = 1 << 5,   /* longest life */
-    RECORD_EXTRAS = 6,           /* how many there are */
+    RECORD_EXTRAS = 6,           /* how many times there are */
+    RECORD_HAS_NODE = 1 << 6,    /* written elsewhere */
+    RECORD_HAS_MARKS = 1 << 7,   /* no extra of 8 bytes */
 
     RECORD_MARKS_MAX = 17, /* a group and 16 tags */
     RECORD_MARK_SIZE = 16,
@@ -49,15 +52,22 @@ enum {
     CHUNK_SIZE = 4080 /* one page less LMDB's page header */
 };
 
-struct record_header {
+/* As it stands in the tree. Packed: row | kind << 48 | flags << 50 | extras << 56. */
+struct record_head {
     uint64_t checksum; /* XXH3 of all that follows, seeded with the key's hash */
     uint64_t clock;    /* version */
-    uint64_t row;      /* of the log */
-    uint32_t node;
+    uint64_t packed;
+};
+static_assert(sizeof(struct record_head) == 24, "MAP_FORMAT");
+
+/* Rows of the log that there can be: nine years of a million new keys a second. */
+#define RECORD_ROW_MAX ((UINT64_C(1) << 48) - 1)
+
+struct record_header {
+    uint64_t checksum, clock, row;
+    uint32_t node; /* 0: the one that this map was made with, see record_version() */
     uint8_t kind, flags, mark_count, extras;
 };
-static_assert(sizeof(struct record_header) == 32, "MAP_FORMAT");
-static_assert(offsetof(struct record_header, kind) == 28, "MAP_FORMAT");
 
 /* A record taken apart, or about to be put together. Pointers go into the encoded bytes. */
 struct record {
@@ -111,9 +121,19 @@ static inline size_t record_chunks(size_t value_size)
     return (value_size + CHUNK_SIZE - 1) / CHUNK_SIZE;
 }
 
-static inline larder_version record_version(const struct record *record)
+/* home: control->home. Most entries are of that node, and leave it out. */
+static inline larder_version record_version(const struct record *record, uint32_t home)
 {
-    return (larder_version){.clock = record->header.clock, .node = record->header.node};
+    return (larder_version){.clock = record->header.clock,
+                            .node = record->header.node != 0 ? record->header.node : home};
+}
+
+/* Before record_size(): a node that need not be written is not. */
+static inline void record_leave_out(struct record *record, uint32_t home)
+{
+    if (record->header.node == home) {
+        record->header.node = 0;
+    }
 }
 
 static inline int64_t record_created_ms(const struct record *record)

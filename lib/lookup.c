@@ -110,10 +110,10 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
     return result;
 }
 
-void lookup_info(const struct record *record, larder_info *info)
+void lookup_info(const struct record *record, uint32_t home, larder_info *info)
 {
     *info = (larder_info){.size = record->value_size,
-                          .version = record_version(record),
+                          .version = record_version(record, home),
                           .created_ms = record_created_ms(record),
                           .expires_ms = record->expires_at_ms,
                           .stale_until_ms = record->stale_until_ms,

@@ -101,7 +101,7 @@ int lookup_find_hot(const struct larder *handle, struct transaction *t, struct l
 int lookup_find(const struct larder *handle, struct transaction *t, struct lookup *l,
                 unsigned flags);
 
-void lookup_info(const struct record *record, larder_info *info);
+void lookup_info(const struct record *record, uint32_t home, larder_info *info);
 
 /* Copy the value of a found record. */
 int lookup_copy(struct transaction *t, const struct record *record, void *buffer);

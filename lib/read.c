@@ -169,7 +169,7 @@ static int get_with(larder *handle, const void *key, size_t key_size, void *buff
     }
     const struct record *record = &found.lookup.record;
     if (info != NULL) {
-        lookup_info(record, info);
+        lookup_info(record, map_control(handle->map)->home, info);
     }
     if (__builtin_expect(record->value_size > buffer_size, 0)) {
         result = error_set(LARDER_ESIZE, "the value has %zu bytes, the buffer %zu",
@@ -234,7 +234,7 @@ static int get_alloc(larder *handle, const void *key, size_t key_size, void **va
     }
     touch_after_read(handle, &found.lookup, 0);
     if (info != NULL) {
-        lookup_info(&found.lookup.record, info);
+        lookup_info(&found.lookup.record, map_control(handle->map)->home, info);
     }
     if (result == LARDER_ABSENT) { /* nothing is known to be there: nothing to release either */
         free(memory);
@@ -351,7 +351,7 @@ int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view 
             out->parts = view->parts;
             out->part_count = l.record.value_size == 0 ? 0 : count;
             out->internal[0] = view;
-            lookup_info(&l.record, &out->info);
+            lookup_info(&l.record, control->home, &out->info);
             touch_after_read(handle, &l, 0);
             return result;
         }
@@ -387,7 +387,7 @@ static int find_many(const struct larder *handle, struct transaction *t, struct 
     for (size_t i = 0; i < count; i++) {
         items[i].outcome = lookup_find(handle, t, &lookups[i], 0);
         if (items[i].outcome == LARDER_OK || items[i].outcome == LARDER_ABSENT) {
-            lookup_info(&lookups[i].record, &items[i].info);
+            lookup_info(&lookups[i].record, t->store->control->home, &items[i].info);
             *bytes += lookups[i].record.value_size;
         }
     }

@@ -214,7 +214,7 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
         }
     }
     batch->records[batch->count++] = (replica_record){
-        .version = record_version(&record),
+        .version = record_version(&record, t->store->control->home),
         .kind = (enum replica_kind)record.header.kind,
         .row = row,
         .value_hash = replica_value_hash(at + key_size, value_size),
@@ -318,7 +318,7 @@ static int acknowledge_one(struct writer *writer, const replica_ack *ack, int64_
     if (result != LARDER_OK || (record.header.flags & RECORD_DIRTY) == 0) {
         return result < 0 ? result : LARDER_OK;
     }
-    if (clock_compare(record_version(&record), ack->version) != 0 ||
+    if (clock_compare(record_version(&record, writer->control->home), ack->version) != 0 ||
         record.header.kind != (uint8_t)ack->kind) {
         /* Written again on its way out, under a row that the cursor may have passed. */
         return entry_requeue(writer, &key, &record);
@@ -361,9 +361,9 @@ int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks,
 /* ---- Applying ---------------------------------------------------------------------------------
  */
 
-static replica_record as_replica(const struct record *record)
+static replica_record as_replica(const struct record *record, uint32_t home)
 {
-    replica_record r = {.version = record_version(record),
+    replica_record r = {.version = record_version(record, home),
                         .kind = (enum replica_kind)record->header.kind};
     if (record->value_size > 0) {
         /* a chunked value's checksum is the hash of the value */
@@ -421,7 +421,7 @@ static int apply_one(struct writer *writer, replica_event *event)
         return found;
     }
     if (found == LARDER_OK && (old.header.flags & RECORD_LOCAL) == 0) {
-        replica_record ours = as_replica(&old);
+        replica_record ours = as_replica(&old, writer->control->home);
         int order = replica_compare(&ours, in);
         if (event->value_missing && clock_compare(ours.version, in->version) == 0 &&
             ours.kind == in->kind) {

@@ -119,7 +119,7 @@ static int take(struct scan *scan, const larder_bytes *form, const larder_bytes 
         return LARDER_MISS;
     }
     *item = (larder_item){.key_size = key_size, .value_size = value_size, .outcome = outcome};
-    lookup_info(&record, &item->info);
+    lookup_info(&record, scan->t->store->control->home, &item->info);
     scan->arena.used += key_size + value_size;
     return LARDER_OK;
 }

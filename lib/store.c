@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "format.h"
 #include "key.h"
 #include "stats.h"
 
@@ -34,7 +35,8 @@ enum {
     FREE_LIST = 0,
     DATABASES = 4,
     ROW_TAG = 0x03, /* first byte of a log row's key: past all entries, so that rows are appended */
-    ROW_FORM = 9,   /* the tag and the number, most significant byte first. MAP_FORMAT */
+    ROW_FORM = 7,   /* the tag and the number, most significant byte first. MAP_FORMAT */
+    ROW_SHIFT = 16, /* of a 64-bit number: its first two bytes are always zero */
     RENEW_TRIES = 100,
     OPEN_TRIES = 2,
     READER_GATE_WAIT_MS = 100,
@@ -939,9 +941,9 @@ int store_touch(struct transaction *t)
 
 static MDB_val row_form(uint8_t form[ROW_FORM], uint64_t row)
 {
-    uint64_t big_endian = htobe64(row);
+    uint64_t big_endian = htobe64((row < RECORD_ROW_MAX ? row : RECORD_ROW_MAX) << ROW_SHIFT);
     form[0] = ROW_TAG;
-    memcpy(form + 1, &big_endian, sizeof big_endian);
+    memcpy(form + 1, &big_endian, ROW_FORM - 1);
     return value_of(form, ROW_FORM);
 }
 
@@ -962,13 +964,13 @@ int store_log_delete(struct transaction *t, uint64_t row)
 static int take_row(struct transaction *t, const MDB_val *key, const MDB_val *data, uint64_t *row,
                     larder_bytes *form)
 {
-    uint64_t big_endian;
+    uint64_t big_endian = 0;
     if (key->mv_size != ROW_FORM || *(const uint8_t *)key->mv_data != ROW_TAG ||
         data->mv_size == 0 || data->mv_size > KEY_FORM_MAX) {
         return fail(t, MDB_CORRUPTED, "walking the log");
     }
-    memcpy(&big_endian, (const uint8_t *)key->mv_data + 1, sizeof big_endian);
-    *row = be64toh(big_endian);
+    memcpy(&big_endian, (const uint8_t *)key->mv_data + 1, ROW_FORM - 1);
+    *row = be64toh(big_endian) >> ROW_SHIFT;
     *form = bytes_of(data);
     return LARDER_OK;
 }

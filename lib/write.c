@@ -90,7 +90,8 @@ static int judge_fill(const struct writer *writer, const struct set_request *req
     uint64_t hash = request->key.hash, clock = request->expected.clock;
     struct record fill = record_make(request->expected, request->plan.kind, 0, INT64_MAX);
     policy_furnish(&request->plan, &fill);
-    if ((old != NULL && clock_compare(record_version(old), request->expected) >= 0) ||
+    if ((old != NULL &&
+         clock_compare(record_version(old, writer->control->home), request->expected) >= 0) ||
         removal_fill_floor(writer->control, hash) >= clock ||
         removal_pending_clock(writer->control, hash) >= clock ||
         lookup_death(writer->control, &fill, hash) != 0) {
@@ -112,8 +113,9 @@ static int judge_condition(const struct writer *writer, const struct set_request
         if (!there) {
             return LARDER_MISS;
         }
-        return clock_compare(record_version(old), request->expected) == 0 ? LARDER_OK
-                                                                          : LARDER_CONFLICT;
+        return clock_compare(record_version(old, writer->control->home), request->expected) == 0
+                   ? LARDER_OK
+                   : LARDER_CONFLICT;
     case SET_IF_NEWER:
         return judge_fill(writer, request, old);
     default:
@@ -207,7 +209,8 @@ static int serve(struct writer *writer, const struct combine_request *posted)
         return found;
     }
     const struct record *before = found == LARDER_OK ? &old : NULL;
-    if ((before != NULL && clock_compare(record_version(before), posted->version) >= 0) ||
+    if ((before != NULL &&
+         clock_compare(record_version(before, writer->control->home), posted->version) >= 0) ||
         posted->version.clock <= removal_floor(writer->control, request.key.hash)) {
         return LARDER_EBUSY;
     }
@@ -464,7 +467,7 @@ static int incr_one(struct writer *writer, struct incr_request *request)
             memcpy(plan->marks, old.marks, (size_t)plan->mark_count * RECORD_MARK_SIZE);
         }
         set.condition = SET_IF_VERSION; /* looks once more, after its version was drawn */
-        set.expected = record_version(&old);
+        set.expected = record_version(&old, writer->control->home);
     }
     if (__builtin_add_overflow(before, request->delta, &request->result)) {
         return error_set(LARDER_EOVERFLOW, "%" PRId64 " and %" PRId64 " do not fit 64 bits", before,

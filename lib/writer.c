@@ -139,7 +139,8 @@ static int apply_pending(struct writer *writer)
         if (result == LARDER_MISS) {
             result = entry_delete(writer, &key, NULL, pending.version);
         } else if (result == LARDER_OK &&
-                   clock_compare(record_version(&record), pending.version) < 0) {
+                   clock_compare(record_version(&record, writer->control->home), pending.version) <
+                       0) {
             result = entry_delete(writer, &key, &record, pending.version);
         }
         if (result < 0) {

@@ -149,10 +149,29 @@ START_TEST(a_clean_entry_that_becomes_dirty_goes_to_the_logs_end)
 }
 END_TEST
 
+START_TEST(versions_survive_that_the_map_becomes_another_node)
+{
+    larder_info before, after, later;
+    store("key", "1", 1, RECORD_DIRTY);
+    ck_assert_int_eq(larder_get(map, "key", 3, NULL, 0, &before), LARDER_ESIZE);
+    uint32_t home = maps_control(map)->home;
+    ck_assert_uint_eq(before.version.node, home);
+    atomic_store(&maps_control(map)->node, home + 1);
+    ck_assert_int_eq(larder_get(map, "key", 3, NULL, 0, &after), LARDER_ESIZE);
+    ck_assert_uint_eq(after.version.node, home);
+    store("new", "1", 1, RECORD_DIRTY);
+    ck_assert_int_eq(larder_get(map, "new", 3, NULL, 0, &later), LARDER_ESIZE);
+    ck_assert_uint_eq(later.version.node, home + 1);
+    ck_assert_int_eq(larder_cas(map, "key", 3, "2", 1, &after.version, NULL), LARDER_OK);
+    ck_assert_int_eq(larder_cas(map, "new", 3, "2", 1, &later.version, NULL), LARDER_OK);
+    maps_whole(map);
+}
+END_TEST
+
 START_TEST(values_of_every_size_come_back_and_leave_no_chunks)
 {
     static uint8_t value[3 * CHUNK_SIZE + 2], got[sizeof value];
-    const size_t inline_max = RECORD_NODE_MAX - sizeof(struct record_header) - 4;
+    const size_t inline_max = RECORD_NODE_MAX - sizeof(struct record_head) - 4;
     const size_t sizes[] = {0,
                             1,
                             inline_max - 1,
@@ -403,6 +422,7 @@ int main(void)
     tcase_add_checked_fixture(tests, open_map, close_map);
     tcase_add_test(tests, a_dirty_entry_keeps_its_row_when_it_is_written_again);
     tcase_add_test(tests, a_clean_entry_that_becomes_dirty_goes_to_the_logs_end);
+    tcase_add_test(tests, versions_survive_that_the_map_becomes_another_node);
     tcase_add_test(tests, values_of_every_size_come_back_and_leave_no_chunks);
     tcase_add_test(tests, an_upsert_finds_out_what_is_there);
     tcase_add_test(tests, long_keys_stand_in_their_records);

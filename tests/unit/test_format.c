@@ -23,7 +23,6 @@ static struct record make(unsigned extras, unsigned flags, uint8_t marks, size_t
     struct record record = {
         .header = {.clock = UINT64_C(0x1122334455667788),
                    .row = 99,
-                   .node = 0xdeadbeef,
                    .kind = RECORD_VALUE,
                    .flags = (uint8_t)flags,
                    .mark_count = marks},
@@ -104,6 +103,8 @@ static void each_combination(visitor *visit)
             for (size_t m = 0; m < 3; m++) {
                 for (size_t s = 0; s < ((flags & RECORD_CHUNKED) != 0 ? 1u : 3u); s++) {
                     struct record record = make(extras, flags, marks[m], sizes[s]);
+                    visit(&record);
+                    record.header.node = 0xdeadbeef;
                     visit(&record);
                 }
             }
@@ -205,11 +206,11 @@ START_TEST(random_bytes_are_safe_to_decode)
         for (size_t at = 0; at < size; at++) {
             bytes[at] = (uint8_t)harness_random(&stream);
         }
-        if (size >= sizeof(struct record_header)) { /* so that some get past the header */
-            bytes[28] = (uint8_t)(1 + harness_random(&stream) % 3);
-            bytes[29] &= RECORD_FLAGS;
-            bytes[30] %= 6;
-            bytes[31] &= 0x1f;
+        if (size > sizeof(struct record_head)) { /* so that some get past the head */
+            bytes[22] = (uint8_t)(1 + harness_random(&stream) % 3) |
+                        (uint8_t)((bytes[22] & RECORD_FLAGS) << 2);
+            bytes[23] &= 0x9f;
+            bytes[24] %= 6;
         }
         if (record_decode(bytes, size, &out) && out.value != NULL) {
             uint8_t sum = 0;
@@ -238,14 +239,21 @@ static void not_decoded(struct record record, size_t offset, const void *with, s
 
 START_TEST(insane_fields_are_refused)
 {
-    const size_t kind = 28, flags = 29, marks = 30, extras = 31, body = 32;
+    const size_t kind = 22, body = sizeof(struct record_head); /* kind and flags share a byte */
     not_decoded(make(0, 0, 0, 5), kind, "\0", 1);
-    not_decoded(make(0, 0, 0, 5), kind, "\4", 1);
-    not_decoded(make(0, 0, 0, 20), kind, "\0", 1); /* large enough for the short way */
-    not_decoded(make(0, 0, 0, 20), kind, "\4", 1);
-    not_decoded(make(0, 0, 0, 5), flags, "\x20", 1);
-    not_decoded(make(0, 0, 0, 5), marks, "\x12", 1);
-    not_decoded(make(0, 0, 0, 5), extras, "\x40", 1);
+    not_decoded(make(0, 0, 0, 20), kind, "\0", 1);  /* large enough for the short way */
+    not_decoded(make(0, 0, 0, 5), kind, "\x81", 1); /* a flag that there is not */
+    not_decoded(make(0, 0, 0, 20), kind, "\x81", 1);
+    not_decoded(make(0, 0, 1, 5), body, "\0", 1); /* marks */
+    not_decoded(make(0, 0, 1, 5), body, "\x12", 1);
+    struct record foreign = make(0, 0, 0, 5);
+    foreign.header.node = UINT32_MAX;
+    int64_t node = 0;
+    not_decoded(foreign, body, &node, sizeof node);
+    node = INT64_C(1) << 32;
+    not_decoded(foreign, body, &node, sizeof node);
+    node = -1;
+    not_decoded(foreign, body, &node, sizeof node);
     uint32_t size = KEY_PLAIN_MAX; /* a long key that is not long */
     not_decoded(make(0, RECORD_LONG_KEY, 0, 5), body, &size, sizeof size);
     size = LARDER_KEY_MAX + 1;
@@ -280,7 +288,7 @@ START_TEST(values_go_to_chunks_only_when_two_would_not_share_a_page)
     struct key key;
     ck_assert_int_eq(key_make(&key, "key", 3), LARDER_OK);
     struct record record = make(0, 0, 0, 0);
-    size_t edge = RECORD_NODE_MAX - key.form_size - sizeof(struct record_header);
+    size_t edge = RECORD_NODE_MAX - key.form_size - sizeof(struct record_head);
     record.value_size = edge;
     ck_assert(!record_needs_chunks(&key, &record));
     record.value_size = edge + 1;
@@ -317,6 +325,27 @@ START_TEST(a_record_knows_its_long_key)
 }
 END_TEST
 
+START_TEST(a_node_is_written_only_where_it_is_anothers)
+{
+    const larder_version own = {.clock = 5, .node = 7}, others = {.clock = 5, .node = 8};
+    struct record record = record_make(own, RECORD_VALUE, 0, INT64_MAX), out;
+    size_t size;
+    record_leave_out(&record, 7);
+    uint8_t *bytes = encode(&record, &size);
+    ck_assert_uint_eq(size, sizeof(struct record_head));
+    ck_assert(record_decode(bytes, size, &out));
+    ck_assert_uint_eq(record_version(&out, 7).node, 7);
+    free(bytes);
+    record = record_make(others, RECORD_VALUE, 0, INT64_MAX);
+    record_leave_out(&record, 7);
+    bytes = encode(&record, &size);
+    ck_assert_uint_eq(size, sizeof(struct record_head) + 8);
+    ck_assert(record_decode(bytes, size, &out));
+    ck_assert_uint_eq(record_version(&out, 7).node, 8);
+    free(bytes);
+}
+END_TEST
+
 START_TEST(creation_time_is_the_versions_unless_it_is_said)
 {
     struct record record = record_make((larder_version){.clock = UINT64_C(1234) << 16, .node = 3},
@@ -324,7 +353,7 @@ START_TEST(creation_time_is_the_versions_unless_it_is_said)
     ck_assert_int_eq(record_created_ms(&record), 1234);
     record.created_ms = 55;
     ck_assert_int_eq(record_created_ms(&record), 55);
-    ck_assert_uint_eq(record_version(&record).node, 3);
+    ck_assert_uint_eq(record_version(&record, 9).node, 3);
     ck_assert_int_eq(record.expires_at_ms, 77);
     ck_assert_uint_eq(record.header.kind, RECORD_NEGATIVE);
 }
@@ -343,6 +372,7 @@ int main(void)
     tcase_add_test(tests, bytes_behind_a_chunk_list_are_damage);
     tcase_add_test(tests, values_go_to_chunks_only_when_two_would_not_share_a_page);
     tcase_add_test(tests, a_record_knows_its_long_key);
+    tcase_add_test(tests, a_node_is_written_only_where_it_is_anothers);
     tcase_add_test(tests, creation_time_is_the_versions_unless_it_is_said);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
