@@ -26,6 +26,7 @@
 #include "lease.h"
 #include "marks.h"
 #include "notify.h"
+#include "overwrite.h"
 
 #define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
 
@@ -98,7 +99,8 @@ struct control_life {
     /* written by every transaction */
     _Atomic uint64_t announced; /* the number of the transaction that is about to begin, or is on */
     _Atomic uint64_t committed; /* the last one that ended well */
-    uint8_t padding1[48];
+    _Atomic uint64_t changes;   /* writes that have ended, in a transaction or in place */
+    uint8_t padding1[40];
 
     struct ledger ledgers[2];
 };
@@ -238,6 +240,7 @@ struct control {
     struct notify_table notify;
     _Alignas(64) struct combine_table combine;
     _Alignas(64) struct evict_walk evict_walk;
+    _Alignas(64) struct overwrite_area overwrites[2]; /* of generation N: [N & 1] */
     _Alignas(64) struct marks marks;
     _Alignas(64) _Atomic uint8_t
         popularity[]; /* popularity_size, whole cache lines; ghosts behind */

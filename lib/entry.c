@@ -91,7 +91,7 @@ static bool forget_copy(struct writer *writer, const struct key *key)
 {
     struct hotset_key hot = {.hash = key->hash, .data = key->data, .size = key->size};
     bool was_there =
-        hotset_forget(&writer->transaction.store->hot, &hot, writer->transaction.number);
+        hotset_forget(&writer->transaction.store->hot, &hot, writer->change);
     if (writer->fresh.size != 0 && writer->fresh.hash == key->hash) {
         writer->fresh.size = 0;
     }
@@ -270,6 +270,49 @@ int entry_upsert(struct writer *writer, const struct key *key, struct record *re
                  const void *value, bool *inserted)
 {
     return tell_stored(writer, key, record, upsert(writer, key, record, value, inserted));
+}
+
+/* Whether one may stand in the other's place: what the ledger counts stays the same, and so do the
+ * log row and the bytes that the node has. */
+static bool may_overwrite(const struct writer *writer, const struct store_place *place,
+                          const struct record *old, const struct record *record, size_t size)
+{
+    const struct store *store = writer->transaction.store;
+    const struct ledger *ledger = &store->life->ledgers[place->transaction & 1];
+    int64_t end_ms = evict_end_of_life(record);
+    return record->header.kind != RECORD_DELETED && old->header.kind != RECORD_DELETED &&
+           (old->header.flags & RECORD_DIRTY) != 0 && (record->header.flags & RECORD_DIRTY) != 0 &&
+           ((old->header.flags ^ record->header.flags) & RECORD_LOCAL) == 0 &&
+           old->chunk_count == 0 && old->long_key == NULL && size <= place->record.size &&
+           place->record.size - size <= RECORD_PADDING_MAX &&
+           end_ms >= ledger->earliest_expiry_ms && end_ms >= ledger->walk_earliest_ms;
+}
+
+int entry_overwrite(struct writer *writer, const struct key *key, struct record *record,
+                    const void *value)
+{
+    struct store *store = writer->transaction.store;
+    struct store_place place;
+    struct record old;
+    hotset_prefetch(&store->hot, key->hash);
+    if (key->is_long ||
+        store_entry_place(store, key->form, key->form_size, &place) != LARDER_OK ||
+        !record_decode(place.record.data, place.record.size, &old)) {
+        return WRITER_NEEDS_TRANSACTION;
+    }
+    size_t size = record_size(record);
+    if (!may_overwrite(writer, &place, &old, record, size)) {
+        return WRITER_NEEDS_TRANSACTION;
+    }
+    record->header.row = old.header.row;
+    record->header.flags |= old.header.flags & RECORD_RETURNED;
+    record->padding = place.record.size - size;
+    record->value = value;
+    uint8_t *bytes = store->overwrites->redo.bytes;
+    record_encode(bytes, record, key->hash);
+    renew_copy(writer, key, record, bytes, place.record.size, false);
+    store_overwrite(store, &place, key->hash);
+    return LARDER_OK;
 }
 
 static int erase(struct writer *writer, const struct key *key, const struct record *old)

@@ -118,6 +118,17 @@ static void take_marks(struct reader *reader, struct record *record)
     record->marks = take(reader, (size_t)*count * RECORD_MARK_SIZE);
 }
 
+/* Leave the padding out. */
+static void drop_padding(struct reader *reader, struct record *record)
+{
+    if ((record->header.flags & RECORD_PADDED) != 0 && !reader->failed) {
+        size_t padding = reader->left > 0 ? reader->at[reader->left - 1] : 0;
+        reader->failed = padding == 0 || padding > reader->left;
+        reader->left -= reader->failed ? 0 : padding;
+        record->header.flags &= (uint8_t)~RECORD_PADDED;
+    }
+}
+
 /* What few records have: extras beyond the expiry, marks, a long key, chunks. */
 static bool take_uncommon(struct reader *reader, struct record *record)
 {
@@ -134,6 +145,7 @@ static bool take_uncommon(struct reader *reader, struct record *record)
     if ((record->header.flags & RECORD_LONG_KEY) != 0) {
         take_long_key(reader, record);
     }
+    drop_padding(reader, record);
     take_value(reader, record);
     return !reader->failed && reader->left == 0;
 }
@@ -148,13 +160,22 @@ static inline bool decode_plain(const uint8_t *bytes, size_t size, struct record
     }
     unpack(bytes, &record->header);
     if ((header->extras & ~RECORD_HAS_EXPIRY) != 0 ||
-        (header->flags & ~(RECORD_DIRTY | RECORD_LOCAL)) != 0 || header->kind < RECORD_VALUE) {
+        (header->flags & ~(RECORD_DIRTY | RECORD_LOCAL | RECORD_PADDED)) != 0 ||
+        header->kind < RECORD_VALUE) {
         return false;
     }
     record->expires_at_ms = INT64_MAX;
     if ((header->extras & RECORD_HAS_EXPIRY) != 0) {
         memcpy(&record->expires_at_ms, bytes + head, sizeof record->expires_at_ms);
         head += sizeof record->expires_at_ms;
+    }
+    if (__builtin_expect((header->flags & RECORD_PADDED) != 0, 0)) {
+        size_t padding = bytes[size - 1];
+        if (padding == 0 || padding > size - head) {
+            return false;
+        }
+        size -= padding;
+        record->header.flags &= (uint8_t)~RECORD_PADDED;
     }
     record->value = bytes + head;
     record->value_size = size - head;
@@ -214,7 +235,8 @@ static size_t size_without_value(const struct record *record)
 size_t record_size(const struct record *record)
 {
     bool chunked = (record->header.flags & RECORD_CHUNKED) != 0;
-    return size_without_value(record) + (chunked ? sizeof(struct chunk_list) : record->value_size);
+    return size_without_value(record) + record->padding +
+           (chunked ? sizeof(struct chunk_list) : record->value_size);
 }
 
 bool record_needs_chunks(const struct key *key, const struct record *record)
@@ -240,6 +262,8 @@ void record_encode(void *bytes, const struct record *record, uint64_t key_hash)
 {
     struct record_header header = record->header;
     header.extras = extras_of(record);
+    header.flags = (uint8_t)((header.flags & ~RECORD_PADDED) |
+                             (record->padding > 0 ? RECORD_PADDED : 0));
     struct record_head head = {
         .clock = header.clock,
         .packed = (header.row & RECORD_ROW_MAX) | (uint64_t)header.kind << KIND_SHIFT |
@@ -269,6 +293,11 @@ void record_encode(void *bytes, const struct record *record, uint64_t key_hash)
         at = put(at, &list, sizeof list);
     } else {
         at = put(at, record->value, record->value_size);
+    }
+    if (record->padding > 0) {
+        memset(at, 0, record->padding);
+        at += record->padding;
+        at[-1] = (uint8_t)record->padding;
     }
     uint64_t checksum = XXH3_64bits_withSeed(start + sizeof checksum,
                                              (size_t)(at - start) - sizeof checksum, key_hash);

@@ -2,7 +2,8 @@
  *
  *   head (24 bytes) | extras, 8 bytes each, in the order of their bits | marks: how many (a byte),
  *   16 bytes each |
- *   long key (4 bytes of size, the key) | the value, or where its chunks are (24 bytes)
+ *   long key (4 bytes of size, the key) | the value, or where its chunks are (24 bytes) | padding,
+ *   whose last byte says how much of it there is
  *
  * A value's size is what is left of the record, so that the common entry carries 24 or 32 bytes
  * beside its value: leaves are most of what a hit waits for. All integers in the machine's byte
@@ -29,7 +30,9 @@ enum {
     RECORD_CHUNKED = 1 << 2, /* the value stands in the chunks database */
     RECORD_LONG_KEY = 1 << 3,
     RECORD_RETURNED = 1 << 4, /* came back soon after its eviction: not on trial (evict.h) */
-    RECORD_FLAGS = 0x1f,      /* there is room for one more */
+    RECORD_PADDED = 1 << 5,   /* stands where a longer one stood (overwrite.h) */
+    RECORD_FLAGS = 0x3f,
+    RECORD_PADDING_MAX = 255,
 
     RECORD_HAS_EXPIRY = 1 << 0,
     RECORD_HAS_CREATED = 1 << 1, /* creation time, where it is not the version's */
@@ -86,6 +89,8 @@ struct record {
     uint64_t first_chunk;    /* ids first_chunk .. first_chunk + chunk_count - 1 */
     uint64_t value_checksum; /* of a chunked value: record_value_hash() */
     size_t chunk_count;
+    size_t padding; /* for record_encode(): bytes to add, at most RECORD_PADDING_MAX; a decoded record
+                       has lost its own, and the flag */
 };
 
 /* A record with nothing in it but these. */

@@ -70,7 +70,7 @@ static void offer(const struct transaction *t, const struct lookup *l, bool know
 {
     if (!l->key.is_long && l->record.chunk_count == 0) {
         struct hotset_key key = hot_key(&l->key);
-        hotset_offer(&t->store->hot, &key, l->bytes.data, l->bytes.size, t->number,
+        hotset_offer(&t->store->hot, &key, l->bytes.data, l->bytes.size, t->changes,
                      known ? HOTSET_SOMETIMES : HOTSET_IF_ROOM);
     }
 }
@@ -108,6 +108,15 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
         count_other(stats, result, expired);
     }
     return result;
+}
+
+void lookup_keep(struct lookup *l, uint8_t *room)
+{
+    if (l->bytes.size <= OVERWRITE_MAX) {
+        memcpy(room, l->bytes.data, l->bytes.size);
+        l->bytes.data = room;
+        (void)record_decode(room, l->bytes.size, &l->record); /* as it was decoded before */
+    }
 }
 
 void lookup_info(const struct record *record, uint32_t home, larder_info *info)

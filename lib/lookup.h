@@ -101,6 +101,10 @@ int lookup_find_hot(const struct larder *handle, struct transaction *t, struct l
 int lookup_find(const struct larder *handle, struct transaction *t, struct lookup *l,
                 unsigned flags);
 
+/* A small record that was found is the transaction's until its next look-up: keep it in room, which
+ * has OVERWRITE_MAX bytes. */
+void lookup_keep(struct lookup *l, uint8_t *room);
+
 void lookup_info(const struct record *record, uint32_t home, larder_info *info);
 
 /* Copy the value of a found record. */

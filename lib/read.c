@@ -380,25 +380,26 @@ void larder_release(larder *handle, larder_view *out)
 /* ---- Many keys --------------------------------------------------------------------------------
  */
 
-static int find_many(const struct larder *handle, struct transaction *t, struct lookup *lookups,
-                     larder_item *items, size_t count, size_t *bytes)
+/* small: OVERWRITE_MAX bytes for each. Returns what the values found take. */
+static size_t find_many(const struct larder *handle, struct transaction *t, struct lookup *lookups,
+                        larder_item *items, size_t count, uint8_t *small)
 {
-    *bytes = 0;
+    size_t bytes = 0;
     for (size_t i = 0; i < count; i++) {
         items[i].outcome = lookup_find(handle, t, &lookups[i], 0);
         if (items[i].outcome == LARDER_OK || items[i].outcome == LARDER_ABSENT) {
+            lookup_keep(&lookups[i], small + i * OVERWRITE_MAX);
             lookup_info(&lookups[i].record, t->store->control->home, &items[i].info);
-            *bytes += lookups[i].record.value_size;
+            bytes += lookups[i].record.value_size;
         }
     }
-    return LARDER_OK;
+    return bytes;
 }
 
 int larder_get_many(larder *handle, larder_item *items, size_t count, void **memory)
 {
     struct lookup *lookups = NULL;
     struct transaction *t = NULL;
-    size_t bytes = 0;
     int result = handle_enter(handle);
     if (result != LARDER_OK) {
         return result;
@@ -411,7 +412,7 @@ int larder_get_many(larder *handle, larder_item *items, size_t count, void **mem
     if (count == 0) {
         return LARDER_OK;
     }
-    lookups = malloc(count * sizeof *lookups);
+    lookups = malloc(count * (sizeof *lookups + OVERWRITE_MAX));
     if (lookups == NULL) {
         return error_set(LARDER_ENOMEM, "out of memory");
     }
@@ -432,7 +433,7 @@ int larder_get_many(larder *handle, larder_item *items, size_t count, void **mem
         free(lookups);
         return LARDER_OK; /* all of them are misses */
     }
-    (void)find_many(handle, t, lookups, items, count, &bytes);
+    size_t bytes = find_many(handle, t, lookups, items, count, (uint8_t *)&lookups[count]);
     uint8_t *at = malloc(bytes == 0 ? 1 : bytes);
     *memory = at;
     if (at == NULL) {

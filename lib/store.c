@@ -423,6 +423,7 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
     }
     store->control = control;
     store->life = control_life_of(control, generation);
+    store->overwrites = &control->overwrites[generation & 1];
     store->generation = generation;
     store->page_size = page_size;
     store->max_pages = map_size / page_size;
@@ -522,6 +523,8 @@ int store_read_begin(struct transaction *reader, struct stats_slot *lookups)
     reader->error = LARDER_OK;
     reader->chunks_known = false;
     for (int tries = 0; tries < RENEW_TRIES; tries++) {
+        /* acquire: what these changes did is in the snapshot */
+        reader->changes = atomic_load_explicit(&life->changes, memory_order_acquire);
         int code = mdb_txn_renew(reader->txn);
         if (__builtin_expect(code != MDB_SUCCESS, 0)) {
             return fail(reader, code, "renewing a snapshot");
@@ -787,7 +790,26 @@ static bool is_own_way(const struct transaction *t)
     return !t->write && t->store->descends && t->error == LARDER_OK;
 }
 
-int store_entry_get(struct transaction *t, const void *form, size_t size, larder_bytes *record)
+/* A small record may be written over while a reader looks: give it a copy. MISS where none is to be
+ * had: so it is too where the reader slept through two generations, as the sequences are the next
+ * one's by now. */
+static int hold_still(struct transaction *t, larder_bytes *record)
+{
+    const struct store *store = t->store;
+    if (t->write || record->size > OVERWRITE_MAX) {
+        return LARDER_OK;
+    }
+    uint64_t offset = (uint64_t)((const uint8_t *)record->data - store->base);
+    bool whole = overwrite_read(store->overwrites, store->base, offset, record->size, t->record);
+    uint64_t now = atomic_load_explicit(&store->control->generation, memory_order_acquire);
+    if (__builtin_expect(!whole || GENERATION_NUMBER(now) > store->generation + 1, 0)) {
+        return LARDER_MISS;
+    }
+    record->data = t->record;
+    return LARDER_OK;
+}
+
+static int entry_get(struct transaction *t, const void *form, size_t size, larder_bytes *record)
 {
     if (__builtin_expect(is_own_way(t), 1)) {
         return found(t, descent_find(&t->tree, form, size, record), "reading an entry");
@@ -799,6 +821,48 @@ int store_entry_get(struct transaction *t, const void *form, size_t size, larder
         *record = bytes_of(&data);
     }
     return result;
+}
+
+int store_entry_get(struct transaction *t, const void *form, size_t size, larder_bytes *record)
+{
+    int result = entry_get(t, form, size, record);
+    return __builtin_expect(result == LARDER_OK, 1) ? hold_still(t, record) : result;
+}
+
+int store_entry_place(struct store *store, const void *form, size_t size, struct store_place *place)
+{
+    struct descent tree;
+    bool writable = store->descends && (store->control->flags & LARDER_PROTECT) == 0;
+    if (!writable || atomic_load(&store->hosed)) {
+        return LARDER_MISS;
+    }
+    place->transaction = store_last_transaction(store);
+    if (!descent_begin(&tree, store->base, store->page_size, store->max_pages,
+                       place->transaction) ||
+        descent_find(&tree, form, size, &place->record) != LARDER_OK ||
+        place->record.size > OVERWRITE_MAX) {
+        return LARDER_MISS; /* damage, too: a transaction will come across it */
+    }
+    place->offset = (uint64_t)((const uint8_t *)place->record.data - store->base);
+    return LARDER_OK;
+}
+
+void store_overwrite(struct store *store, const struct store_place *place, uint64_t key_hash)
+{
+    overwrite_carry_out(store->overwrites, (uint8_t *)(uintptr_t)store->base, place->offset,
+                        (uint32_t)place->record.size, place->transaction, key_hash);
+}
+
+int store_finish_overwrite(struct store *store)
+{
+    bool finished = overwrite_finish(store->overwrites, (uint8_t *)(uintptr_t)store->base,
+                                     store->max_pages * store->page_size,
+                                     store_last_transaction(store));
+    if (!finished) {
+        control_poison(store->control, store->generation);
+        return error_set(LARDER_ECORRUPT, "the slot of a record being overwritten is damaged");
+    }
+    return LARDER_OK;
 }
 
 int store_entry_insert(struct transaction *t, const void *form, size_t size, size_t record_size,
@@ -876,6 +940,9 @@ int store_entry_next(struct transaction *t, const void *form, size_t size, bool 
         uint8_t tag = key->size == 0 ? 0 : ((const uint8_t *)key->data)[0];
         if (tag != KEY_TAG) { /* behind the last entry the log begins */
             return tag == ROW_TAG ? LARDER_MISS : fail(t, MDB_CORRUPTED, "walking the entries");
+        }
+        if (hold_still(t, record) != LARDER_OK) {
+            record->size = 0; /* no record: who walks passes over it */
         }
     }
     return result;

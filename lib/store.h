@@ -36,6 +36,7 @@ struct store {
     unsigned chunks; /* database handle */
     struct control *control;
     struct control_life *life; /* of this generation */
+    struct overwrite_area *overwrites;
     uint64_t generation;
     uint64_t max_pages;
     uint32_t page_size;       /* as it was at opening, whatever the segment says later */
@@ -56,12 +57,15 @@ struct transaction {
     bool write;                /* of a writer; begins and ends inside the write gate */
     bool changed;              /* a write did something */
     uint64_t number;           /* a writer's own; a reader's snapshot */
+    uint64_t changes; /* of a reader: how many there were before its snapshot was taken */
 
     /* of a reader of a store that descends */
     struct descent tree;        /* the main tree of the snapshot */
     struct descent chunks;      /* where chunks_known */
     struct descent_place place; /* of the last chunk that was read */
     bool chunks_known;
+
+    uint8_t record[OVERWRITE_MAX]; /* of a reader: the small record it was given last */
 };
 
 /* Make the files of a generation in an existing empty directory: preallocated, databases made.
@@ -94,7 +98,9 @@ int store_write_begin(struct store *store, struct transaction *writer);
 int store_write_commit(struct transaction *writer);
 void store_write_abort(struct transaction *writer);
 
-/* LARDER_OK, LARDER_MISS or an error. Bytes are valid until the transaction's next write or end. */
+/* LARDER_OK, LARDER_MISS or an error. Bytes are valid until the transaction's next write or end; a
+ * reader's until it reads the next entry, because a small record may be written over where it
+ * stands (overwrite.h), and is copied. */
 int store_entry_get(struct transaction *t, const void *form, size_t size, larder_bytes *record);
 /* The first entry at or after form (beyond it if after is true). The form lies in the map. */
 int store_entry_next(struct transaction *t, const void *form, size_t size, bool after,
@@ -109,6 +115,20 @@ int store_entry_insert(struct transaction *t, const void *form, size_t size, siz
 typedef bool store_visitor(void *context, const larder_bytes *form, const larder_bytes *record);
 int store_entry_walk(struct transaction *t, const void *form, size_t size, bool after, size_t max,
                      store_visitor *visit, void *context);
+/* Where the newest committed record of that form stands, for overwrite_carry_out(): inside the write
+ * gate, no transaction begun. LARDER_OK with its bytes, their offset in the mapping and the last
+ * transaction's number; LARDER_MISS: there is none, or it is none to be written over. */
+struct store_place {
+    larder_bytes record;
+    uint64_t offset, transaction;
+};
+int store_entry_place(struct store *store, const void *form, size_t size,
+                      struct store_place *place);
+void store_overwrite(struct store *store, const struct store_place *place, uint64_t key_hash);
+/* Finish an overwrite whose writer died; inside the gate. ECORRUPT, and the generation is poisoned.
+ */
+int store_finish_overwrite(struct store *store);
+
 /* Write a record over whatever is there. Straight to the place if a look-up or insert of this
  * writer has just been there. */
 int store_entry_put(struct transaction *t, const void *form, size_t size, const void *record,

@@ -168,6 +168,21 @@ static int set_operation(struct writer *writer, void *context)
     return set_one(writer, context);
 }
 
+/* A plain set, over what stands there. Nobody is told of it: where somebody follows, it takes a
+ * transaction. */
+static int set_quickly(struct writer *writer, void *context)
+{
+    const struct set_request *request = context;
+    if (clock_expired(request->plan.times.expires_at_ms) ||
+        events_wanted(&writer->control->events, LARDER_EVENT_SET)) {
+        return WRITER_NEEDS_TRANSACTION;
+    }
+    struct record record = record_make(clock_next(writer->control), request->plan.kind,
+                                       request->plan.flags, request->plan.times.expires_at_ms);
+    record.value_size = request->value_size;
+    return entry_overwrite(writer, &request->key, &record, request->value);
+}
+
 static int delete_one(struct writer *writer, const struct key *key)
 {
     struct record old;
@@ -224,7 +239,9 @@ static int serve(struct writer *writer, const struct combine_request *posted)
 
 static int run(const struct larder *handle, size_t need, writer_operation *operation, void *context)
 {
-    return writer_run_combined(handle, need, operation, context, NULL, serve);
+    struct writer_plan plan = {
+        .operation = operation, .serve = serve, .context = context, .need = need};
+    return writer_run_plan(handle, &plan);
 }
 
 /* Whether the gate's holder may do it: plain, small, and nothing to compare. */
@@ -250,7 +267,13 @@ static int write_set(const larder *handle, struct set_request *request)
                                      .expires_at_ms = request->plan.times.expires_at_ms,
                                      .kind = request->plan.kind,
                                      .flags = request->plan.flags};
-    return writer_run_combined(handle, request->value_size, set_operation, request, &posted, serve);
+    struct writer_plan plan = {.operation = set_operation,
+                               .quick = set_quickly,
+                               .request = &posted,
+                               .serve = serve,
+                               .context = request,
+                               .need = request->value_size};
+    return writer_run_plan(handle, &plan);
 }
 
 static int write_delete(const larder *handle, const struct key *key)
@@ -261,8 +284,11 @@ static int write_delete(const larder *handle, const struct key *key)
                                      .expires_at_ms = CLOCK_NEVER,
                                      .kind = RECORD_VALUE};
     bool plain = (handle->flags & LARDER_LOCAL) == 0 && combine_fits(key->size, 0);
-    return writer_run_combined(handle, 0, delete_operation, (void *)(uintptr_t)key,
-                               plain ? &posted : NULL, serve);
+    struct writer_plan plan = {.operation = delete_operation,
+                               .request = plain ? &posted : NULL,
+                               .serve = serve,
+                               .context = (void *)(uintptr_t)key};
+    return writer_run_plan(handle, &plan);
 }
 
 /* Whether a refused write would have put an old value out of sight, as far as a look without the

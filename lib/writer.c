@@ -23,13 +23,21 @@ enum {
     EVICT_BATCH = 512,
     READER_PATIENCE_MS = 50,
     PATIENCE_NS = 1500,   /* half a commit */
-    CARRIED_OUT = 1 << 20 /* begin(): by another process; no outcome of a write */
+    CARRIED_OUT = 1 << 20, /* begin(): by another process; no outcome of a write */
+    DONE_QUICKLY           /* begin(): without a transaction */
 };
 
 /* A request that may be left to whoever holds the gate. */
 struct posting {
     struct combine_request *request; /* NULL: there is none */
     struct combine_slot *slot;       /* NULL: not posted */
+    int outcome;
+};
+
+/* A write that may do without a transaction. */
+struct quick {
+    writer_quick *operation; /* NULL: it may not */
+    void *context;
     int outcome;
 };
 
@@ -221,8 +229,40 @@ static int take_back(struct writer *writer, struct posting *posting)
     return back ? LARDER_OK : CARRIED_OUT;
 }
 
+/* Whether nothing has to come before the next write. */
+static bool is_calm(const struct writer *writer)
+{
+    return atomic_load_explicit(&writer->control->recovery_due, memory_order_relaxed) == 0 &&
+           !removal_any_pending(writer->control);
+}
+
+/* What follows is the next change; see hotset.h. Before the gate is left. */
+static void note_change(const struct writer *writer)
+{
+    /* release: who sees the number sees the change; pairs with store_read_begin() */
+    atomic_store_explicit(&writer->transaction.store->life->changes, writer->change,
+                          memory_order_release);
+}
+
+/* Inside the gate: try to do without a transaction. LARDER_OK: no, and the gate is still held. */
+static int do_quickly(struct writer *writer, struct quick *quick)
+{
+    if (quick->operation == NULL || !is_calm(writer)) {
+        return LARDER_OK;
+    }
+    quick->outcome = quick->operation(writer, quick->context);
+    if (quick->outcome == WRITER_NEEDS_TRANSACTION) {
+        return LARDER_OK;
+    }
+    if (quick->outcome >= 0) {
+        note_change(writer);
+    }
+    leave(writer);
+    return DONE_QUICKLY;
+}
+
 static int begin(struct writer *writer, const struct larder *handle, int64_t wait_ms,
-                 bool pending_first, struct posting *posting)
+                 bool pending_first, struct posting *posting, struct quick *quick)
 {
     struct map *map = handle->map;
     writer->handle = handle;
@@ -253,7 +293,20 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
             }
             continue;
         }
-        result = begin_inside(writer, store, wait_ms, pending_first);
+        writer->transaction = (struct transaction){.store = store};
+        writer->change = atomic_load_explicit(&store->life->changes, memory_order_relaxed) + 1;
+        if (overwrite_unfinished(store->overwrites)) {
+            result = store_finish_overwrite(store);
+        }
+        if (result == LARDER_OK) {
+            result = do_quickly(writer, quick);
+        }
+        if (result == DONE_QUICKLY) {
+            return result;
+        }
+        if (result == LARDER_OK) {
+            result = begin_inside(writer, store, wait_ms, pending_first);
+        }
         int taken_back = take_back(writer, posting);
         result = taken_back != LARDER_OK ? taken_back : result;
         if (result != LARDER_OK) {
@@ -267,7 +320,8 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
 int writer_begin(struct writer *writer, const struct larder *handle, int64_t wait_ms)
 {
     struct posting none = {.request = NULL};
-    return begin(writer, handle, wait_ms, true, &none);
+    struct quick slow = {.operation = NULL};
+    return begin(writer, handle, wait_ms, true, &none, &slow);
 }
 
 /* What is being read stays in the hot set: outside the gate, and only where nothing else has to go
@@ -279,7 +333,7 @@ static void offer_fresh(const struct writer *writer)
         struct hotset_key key = {
             .hash = fresh->hash, .data = fresh->bytes, .size = fresh->key_size};
         hotset_offer(&writer->transaction.store->hot, &key, fresh->bytes + fresh->key_size,
-                     fresh->size, writer->transaction.number, HOTSET_IF_ROOM);
+                     fresh->size, writer->change, HOTSET_IF_ROOM);
     }
 }
 
@@ -297,6 +351,9 @@ int writer_commit(struct writer *writer)
         atomic_signal_fence(memory_order_seq_cst);
     }
     int result = store_write_commit(t);
+    if (result == LARDER_OK) {
+        note_change(writer);
+    }
     bool told = writer->events.first != 0;
     /* Inside the gate: events stand in the order of commits, and none waits for a later one. */
     events_decide(&writer->control->events, &writer->events, result == LARDER_OK);
@@ -365,7 +422,8 @@ static int make_room(const struct larder *handle, uint64_t need)
     for (int round = 0; round < 2 && result == LARDER_OK; round++) {
         /* Pending invalidations need room themselves: not here. */
         struct posting none = {.request = NULL};
-        result = begin(&writer, handle, handle->write_wait_ms, false, &none);
+        struct quick slow = {.operation = NULL};
+        result = begin(&writer, handle, handle->write_wait_ms, false, &none, &slow);
         if (result != LARDER_OK) {
             return result;
         }
@@ -463,14 +521,30 @@ struct run {
     void *context;
     writer_serve *serve; /* NULL: nobody else's requests are taken along */
     struct posting posting;
+    struct quick quick;
     uint64_t pages;
 };
+
+static int finish_quickly(struct writer *writer, const struct run *run)
+{
+    if (run->quick.outcome >= 0) {
+        offer_fresh(writer);
+        if (atomic_load_explicit(&writer->control->replicates, memory_order_relaxed) != 0) {
+            wake_daemon(writer->map);
+        }
+    }
+    return run->quick.outcome;
+}
 
 /* One try: its outcome, or EFULL. */
 static int run_once(const struct larder *handle, struct run *run)
 {
     struct writer writer;
-    int result = begin(&writer, handle, handle->write_wait_ms, true, &run->posting);
+    int result =
+        begin(&writer, handle, handle->write_wait_ms, true, &run->posting, &run->quick);
+    if (result == DONE_QUICKLY) {
+        return finish_quickly(&writer, run);
+    }
     if (result == CARRIED_OUT && run->posting.outcome == LARDER_EBUSY) {
         /* Refused by a holder that died after its commit. It needs a version that is drawn inside
          * the gate: ours. */
@@ -538,20 +612,21 @@ static int run(const struct larder *handle, struct run *run)
     return refuse(handle);
 }
 
-int writer_run_combined(const struct larder *handle, size_t need, writer_operation *operation,
-                        void *context, struct combine_request *request, writer_serve *serve)
+int writer_run_plan(const struct larder *handle, const struct writer_plan *plan)
 {
     /* a handle for entries that stay here would take others' along as such */
     bool local = (handle->flags & LARDER_LOCAL) != 0;
-    struct run one = {.operation = operation,
-                      .context = context,
-                      .serve = local ? NULL : serve,
-                      .posting = {.request = request},
-                      .pages = record_chunks(need) + WRITER_PATH_PAGES / 4};
+    struct run one = {.operation = plan->operation,
+                      .context = plan->context,
+                      .serve = local ? NULL : plan->serve,
+                      .posting = {.request = plan->request},
+                      .quick = {.operation = plan->quick, .context = plan->context},
+                      .pages = record_chunks(plan->need) + WRITER_PATH_PAGES / 4};
     return run(handle, &one);
 }
 
 int writer_run(const struct larder *handle, size_t need, writer_operation *operation, void *context)
 {
-    return writer_run_combined(handle, need, operation, context, NULL, NULL);
+    struct writer_plan plan = {.operation = operation, .context = context, .need = need};
+    return writer_run_plan(handle, &plan);
 }

@@ -40,6 +40,7 @@ struct writer {
     struct transaction transaction;
     struct ledger ledger;
     int cancelled; /* the thread's cancel state before */
+    uint64_t change; /* number of this write among all; see hotset.h */
     bool replicates;
     bool nothing_left; /* evict_some() went round and found nothing to take */
     size_t applied_count;
@@ -74,12 +75,26 @@ typedef int writer_operation(struct writer *writer, void *context);
 int writer_run(const struct larder *handle, size_t need, writer_operation *operation,
                void *context);
 
-/* The same for a small and plain write: where the gate is held, its holder may carry request out
- * instead, and the outcome is what it says. serve carries out one request of somebody else's in
- * this transaction; an outcome below 0 leaves it to its poster. */
+/* A write that may do without a transaction: inside the gate, with nothing due that has to come
+ * first. An outcome, or WRITER_NEEDS_TRANSACTION, and nothing has happened. */
+enum { WRITER_NEEDS_TRANSACTION = -1 };
+typedef int writer_quick(struct writer *writer, void *context);
+
+/* Carries out one request of somebody else's in this transaction; an outcome below 0 leaves it to
+ * its poster. */
 typedef int writer_serve(struct writer *writer, const struct combine_request *request);
-int writer_run_combined(const struct larder *handle, size_t need, writer_operation *operation,
-                        void *context, struct combine_request *request, writer_serve *serve);
+
+/* What writer_run_plan() may do; NULL where it may not. */
+struct writer_plan {
+    writer_operation *operation;     /* never NULL */
+    writer_quick *quick;             /* tried before it */
+    struct combine_request *request; /* the same write, small and plain: where the gate is held, its
+                                        holder may carry it out, and the outcome is what it says */
+    writer_serve *serve;             /* take others' requests along */
+    void *context;                   /* of operation and quick */
+    size_t need;                     /* bytes that the values take */
+};
+int writer_run_plan(const struct larder *handle, const struct writer_plan *plan);
 
 /* ---- Entries, inside a write ------------------------------------------------------------------
  */
@@ -97,6 +112,12 @@ int entry_store(struct writer *writer, const struct key *key, const struct recor
  * may point into the map. */
 int entry_upsert(struct writer *writer, const struct key *key, struct record *record,
                  const void *value, bool *inserted);
+
+/* The same in place of what stands there, for writer_quick: where a record of the key waits in the
+ * log already, has room for this one, and nothing that is counted would change. Plain records:
+ * no marks, no chunks. */
+int entry_overwrite(struct writer *writer, const struct key *key, struct record *record,
+                    const void *value);
 
 /* Remove because somebody asked: leaves a tombstone of that version where the map replicates. old
  * may be NULL: then only the tombstone is written. */
