@@ -281,6 +281,7 @@ static bool may_overwrite(const struct writer *writer, const struct store_place 
     const struct ledger *ledger = &store->life->ledgers[place->transaction & 1];
     int64_t end_ms = evict_end_of_life(record);
     return record->header.kind != RECORD_DELETED && old->header.kind != RECORD_DELETED &&
+           clock_compare(record_version(old), record_version(record)) < 0 &&
            (old->header.flags & RECORD_DIRTY) != 0 && (record->header.flags & RECORD_DIRTY) != 0 &&
            ((old->header.flags ^ record->header.flags) & RECORD_LOCAL) == 0 &&
            old->chunk_count == 0 && old->long_key == NULL && size <= place->record.size &&
@@ -289,29 +290,28 @@ static bool may_overwrite(const struct writer *writer, const struct store_place 
 }
 
 int entry_overwrite(struct writer *writer, const struct key *key, struct record *record,
-                    const void *value)
+                    const void *value, struct store_place *place)
 {
     struct store *store = writer->transaction.store;
-    struct store_place place;
     struct record old;
     hotset_prefetch(&store->hot, key->hash);
     if (key->is_long ||
-        store_entry_place(store, key->form, key->form_size, &place) != LARDER_OK ||
-        !record_decode(place.record.data, place.record.size, &old)) {
+        store_entry_place(store, key->form, key->form_size, place) != LARDER_OK ||
+        !record_decode(place->record.data, place->record.size, &old)) {
         return WRITER_NEEDS_TRANSACTION;
     }
     size_t size = record_size(record);
-    if (!may_overwrite(writer, &place, &old, record, size)) {
+    if (!may_overwrite(writer, place, &old, record, size)) {
         return WRITER_NEEDS_TRANSACTION;
     }
     record->header.row = old.header.row;
     record->header.flags |= old.header.flags & RECORD_RETURNED;
-    record->padding = place.record.size - size;
+    record->padding = place->record.size - size;
     record->value = value;
     uint8_t *bytes = store->overwrites->redo.bytes;
     record_encode(bytes, record, key->hash);
-    renew_copy(writer, key, record, bytes, place.record.size, false);
-    store_overwrite(store, &place, key->hash);
+    renew_copy(writer, key, record, bytes, place->record.size, false);
+    store_overwrite(store, place, key->hash);
     return LARDER_OK;
 }
 

@@ -829,22 +829,29 @@ int store_entry_get(struct transaction *t, const void *form, size_t size, larder
     return __builtin_expect(result == LARDER_OK, 1) ? hold_still(t, record) : result;
 }
 
-int store_entry_place(struct store *store, const void *form, size_t size, struct store_place *place)
+void store_look_ahead(struct store *store, const void *form, size_t size, struct store_place *place)
 {
     struct descent tree;
-    bool writable = store->descends && (store->control->flags & LARDER_PROTECT) == 0;
-    if (!writable || atomic_load(&store->hosed)) {
-        return LARDER_MISS;
+    uint64_t last = store_last_transaction(store);
+    place->transaction = 0;
+    /* Pages may change under the descent, which trusts none of them. Those of the last transaction
+     * do not, but for records that are written over: a writer changes copies. */
+    if (store->descends && (store->control->flags & LARDER_PROTECT) == 0 &&
+        !atomic_load_explicit(&store->hosed, memory_order_relaxed) &&
+        descent_begin(&tree, store->base, store->page_size, store->max_pages, last) &&
+        descent_find(&tree, form, size, &place->record) == LARDER_OK &&
+        place->record.size <= OVERWRITE_MAX) {
+        place->offset = (uint64_t)((const uint8_t *)place->record.data - store->base);
+        place->transaction = last;
     }
-    place->transaction = store_last_transaction(store);
-    if (!descent_begin(&tree, store->base, store->page_size, store->max_pages,
-                       place->transaction) ||
-        descent_find(&tree, form, size, &place->record) != LARDER_OK ||
-        place->record.size > OVERWRITE_MAX) {
-        return LARDER_MISS; /* damage, too: a transaction will come across it */
+}
+
+int store_entry_place(struct store *store, const void *form, size_t size, struct store_place *place)
+{
+    if (place->transaction == 0 || place->transaction != store_last_transaction(store)) {
+        store_look_ahead(store, form, size, place);
     }
-    place->offset = (uint64_t)((const uint8_t *)place->record.data - store->base);
-    return LARDER_OK;
+    return place->transaction != 0 ? LARDER_OK : LARDER_MISS;
 }
 
 void store_overwrite(struct store *store, const struct store_place *place, uint64_t key_hash)

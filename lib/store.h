@@ -115,13 +115,19 @@ int store_entry_insert(struct transaction *t, const void *form, size_t size, siz
 typedef bool store_visitor(void *context, const larder_bytes *form, const larder_bytes *record);
 int store_entry_walk(struct transaction *t, const void *form, size_t size, bool after, size_t max,
                      store_visitor *visit, void *context);
-/* Where the newest committed record of that form stands, for overwrite_carry_out(): inside the write
- * gate, no transaction begun. LARDER_OK with its bytes, their offset in the mapping and the last
- * transaction's number; LARDER_MISS: there is none, or it is none to be written over. */
+/* Where the newest committed record of that form stands, for store_overwrite(). */
 struct store_place {
     larder_bytes record;
-    uint64_t offset, transaction;
+    uint64_t offset;      /* in the mapping */
+    uint64_t transaction; /* the last one; 0: nothing was found */
 };
+/* Look for it without the gate and without a snapshot, so that the memory is waited for by many
+ * writers at a time. A guess: what is found is true if the gate is entered and that transaction is
+ * still the last. */
+void store_look_ahead(struct store *store, const void *form, size_t size,
+                      struct store_place *place);
+/* Inside the write gate, no transaction begun: LARDER_OK; LARDER_MISS: there is none, or it is none
+ * to be written over. place is a guess, or zeros. */
 int store_entry_place(struct store *store, const void *form, size_t size,
                       struct store_place *place);
 void store_overwrite(struct store *store, const struct store_place *place, uint64_t key_hash);

@@ -31,6 +31,7 @@ struct set_request {
     larder_version expected; /* SET_IF_NEWER: its own */
     int64_t created_ms;      /* 0: the version's time */
     struct policy_plan plan;
+    struct store_place place; /* where the key's record stood a moment ago */
 };
 
 /* ---- Arguments --------------------------------------------------------------------------------
@@ -51,6 +52,7 @@ static int make_request(const struct larder *handle, const void *key, size_t key
     request->value_size = value_size;
     request->condition = SET_ALWAYS;
     request->created_ms = 0;
+    request->place.transaction = 0;
     return policy_resolve(handle, policy, value_size, &request->plan);
 }
 
@@ -168,21 +170,6 @@ static int set_operation(struct writer *writer, void *context)
     return set_one(writer, context);
 }
 
-/* A plain set, over what stands there. Nobody is told of it: where somebody follows, it takes a
- * transaction. */
-static int set_quickly(struct writer *writer, void *context)
-{
-    const struct set_request *request = context;
-    if (clock_expired(request->plan.times.expires_at_ms) ||
-        events_wanted(&writer->control->events, LARDER_EVENT_SET)) {
-        return WRITER_NEEDS_TRANSACTION;
-    }
-    struct record record = record_make(clock_next(writer->control), request->plan.kind,
-                                       request->plan.flags, request->plan.times.expires_at_ms);
-    record.value_size = request->value_size;
-    return entry_overwrite(writer, &request->key, &record, request->value);
-}
-
 static int delete_one(struct writer *writer, const struct key *key)
 {
     struct record old;
@@ -237,6 +224,52 @@ static int serve(struct writer *writer, const struct combine_request *posted)
     return store_value(writer, &request, before, posted->version);
 }
 
+static bool may_be_quick(const struct writer *writer, int64_t expires_at_ms)
+{
+    return !clock_expired(expires_at_ms) &&
+           !events_wanted(&writer->control->events, LARDER_EVENT_SET);
+}
+
+/* A plain set, over what stands there. Nobody is told of it: where somebody follows, it takes a
+ * transaction. */
+static int set_quickly(struct writer *writer, void *context)
+{
+    struct set_request *request = context;
+    const struct policy_plan *plan = &request->plan;
+    if (!may_be_quick(writer, plan->times.expires_at_ms)) {
+        return WRITER_NEEDS_TRANSACTION;
+    }
+    struct record record = record_make(clock_next(writer->control), plan->kind, plan->flags,
+                                       plan->times.expires_at_ms);
+    record.value_size = request->value_size;
+    return entry_overwrite(writer, &request->key, &record, request->value, &request->place);
+}
+
+static void look_ahead(struct store *store, void *context)
+{
+    struct set_request *request = context;
+    hotset_prefetch(&store->hot, request->key.hash);
+    if (!request->key.is_long) {
+        store_look_ahead(store, request->key.form, request->key.form_size, &request->place);
+    }
+}
+
+/* As serve() does, so that a set which is not the key's newest is left to its poster. */
+static int serve_quickly(struct writer *writer, const struct combine_request *posted)
+{
+    struct key key;
+    if (posted->operation != COMBINE_SET || !may_be_quick(writer, posted->expires_at_ms) ||
+        key_make(&key, posted->key, posted->key_size) != LARDER_OK ||
+        posted->version.clock <= removal_floor(writer->control, key.hash)) {
+        return WRITER_NEEDS_TRANSACTION;
+    }
+    struct record record =
+        record_make(posted->version, posted->kind, posted->flags, posted->expires_at_ms);
+    record.value_size = posted->value_size;
+    struct store_place place = {.transaction = 0};
+    return entry_overwrite(writer, &key, &record, posted->value, &place);
+}
+
 static int run(const struct larder *handle, size_t need, writer_operation *operation, void *context)
 {
     struct writer_plan plan = {
@@ -269,8 +302,10 @@ static int write_set(const larder *handle, struct set_request *request)
                                      .flags = request->plan.flags};
     struct writer_plan plan = {.operation = set_operation,
                                .quick = set_quickly,
+                               .look = look_ahead,
                                .request = &posted,
                                .serve = serve,
+                               .serve_quickly = serve_quickly,
                                .context = request,
                                .need = request->value_size};
     return writer_run_plan(handle, &plan);

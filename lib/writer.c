@@ -37,6 +37,8 @@ struct posting {
 /* A write that may do without a transaction. */
 struct quick {
     writer_quick *operation; /* NULL: it may not */
+    writer_look *look;
+    writer_serve *serve;     /* for others' requests */
     void *context;
     int outcome;
 };
@@ -236,12 +238,45 @@ static bool is_calm(const struct writer *writer)
            !removal_any_pending(writer->control);
 }
 
+/* What is being read stays in the hot set: outside the gate, and only where nothing else has to go
+ * for it. A later writer of the key has raised the page's `newest` if it was faster. */
+static void offer_fresh(const struct writer *writer)
+{
+    const struct writer_fresh *fresh = &writer->fresh;
+    if (fresh->size > 0) {
+        struct hotset_key key = {
+            .hash = fresh->hash, .data = fresh->bytes, .size = fresh->key_size};
+        hotset_offer(&writer->transaction.store->hot, &key, fresh->bytes + fresh->key_size,
+                     fresh->size, writer->change, HOTSET_IF_ROOM);
+    }
+}
+
 /* What follows is the next change; see hotset.h. Before the gate is left. */
 static void note_change(const struct writer *writer)
 {
     /* release: who sees the number sees the change; pairs with store_read_begin() */
     atomic_store_explicit(&writer->transaction.store->life->changes, writer->change,
                           memory_order_release);
+}
+
+/* What others have posted meanwhile and can be done in the same way; the rest is left to its
+ * posters. Should this process die, what it has noted an outcome of is done: hence the number. */
+static void serve_quickly(struct writer *writer, writer_serve *serve)
+{
+    uint8_t bytes[COMBINE_BYTES];
+    struct combine_request request;
+    struct store *store = writer->transaction.store;
+    uint64_t last = store_last_transaction(store);
+    while (combine_take(writer->control, &writer->batch, store->generation, last, &request,
+                        bytes)) {
+        offer_fresh(writer);
+        writer->fresh.size = 0;
+        writer->change++;
+        int outcome = serve(writer, &request);
+        combine_note(writer->control, &writer->batch,
+                     outcome == WRITER_NEEDS_TRANSACTION ? LARDER_EBUSY : outcome);
+        note_change(writer);
+    }
 }
 
 /* Inside the gate: try to do without a transaction. LARDER_OK: no, and the gate is still held. */
@@ -256,8 +291,11 @@ static int do_quickly(struct writer *writer, struct quick *quick)
     }
     if (quick->outcome >= 0) {
         note_change(writer);
+        if (combine_any(writer->control) && quick->serve != NULL) {
+            serve_quickly(writer, quick->serve);
+        }
     }
-    leave(writer);
+    leave_and_tell(writer, true);
     return DONE_QUICKLY;
 }
 
@@ -280,6 +318,9 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
         }
         struct store *store = reader->store;
         writer->control = store->control;
+        if (quick->look != NULL) {
+            quick->look(store, quick->context);
+        }
         result = enter_gate(writer, wait_ms, posting);
         if (result != LARDER_OK) {
             return result;
@@ -322,19 +363,6 @@ int writer_begin(struct writer *writer, const struct larder *handle, int64_t wai
     struct posting none = {.request = NULL};
     struct quick slow = {.operation = NULL};
     return begin(writer, handle, wait_ms, true, &none, &slow);
-}
-
-/* What is being read stays in the hot set: outside the gate, and only where nothing else has to go
- * for it. A later writer of the key has raised the page's `newest` if it was faster. */
-static void offer_fresh(const struct writer *writer)
-{
-    const struct writer_fresh *fresh = &writer->fresh;
-    if (fresh->size > 0) {
-        struct hotset_key key = {
-            .hash = fresh->hash, .data = fresh->bytes, .size = fresh->key_size};
-        hotset_offer(&writer->transaction.store->hot, &key, fresh->bytes + fresh->key_size,
-                     fresh->size, writer->change, HOTSET_IF_ROOM);
-    }
 }
 
 int writer_commit(struct writer *writer)
@@ -620,7 +648,10 @@ int writer_run_plan(const struct larder *handle, const struct writer_plan *plan)
                       .context = plan->context,
                       .serve = local ? NULL : plan->serve,
                       .posting = {.request = plan->request},
-                      .quick = {.operation = plan->quick, .context = plan->context},
+                      .quick = {.operation = plan->quick,
+                                .look = plan->look,
+                                .serve = local ? NULL : plan->serve_quickly,
+                                .context = plan->context},
                       .pages = record_chunks(plan->need) + WRITER_PATH_PAGES / 4};
     return run(handle, &one);
 }

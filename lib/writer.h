@@ -79,6 +79,8 @@ int writer_run(const struct larder *handle, size_t need, writer_operation *opera
  * first. An outcome, or WRITER_NEEDS_TRANSACTION, and nothing has happened. */
 enum { WRITER_NEEDS_TRANSACTION = -1 };
 typedef int writer_quick(struct writer *writer, void *context);
+/* Called before the gate is entered: what can be made ready there. */
+typedef void writer_look(struct store *store, void *context);
 
 /* Carries out one request of somebody else's in this transaction; an outcome below 0 leaves it to
  * its poster. */
@@ -88,10 +90,12 @@ typedef int writer_serve(struct writer *writer, const struct combine_request *re
 struct writer_plan {
     writer_operation *operation;     /* never NULL */
     writer_quick *quick;             /* tried before it */
+    writer_look *look;               /* with quick */
     struct combine_request *request; /* the same write, small and plain: where the gate is held, its
                                         holder may carry it out, and the outcome is what it says */
     writer_serve *serve;             /* take others' requests along */
-    void *context;                   /* of operation and quick */
+    writer_serve *serve_quickly;     /* after quick; WRITER_NEEDS_TRANSACTION is an outcome */
+    void *context;                   /* of operation, quick and look */
     size_t need;                     /* bytes that the values take */
 };
 int writer_run_plan(const struct larder *handle, const struct writer_plan *plan);
@@ -115,9 +119,9 @@ int entry_upsert(struct writer *writer, const struct key *key, struct record *re
 
 /* The same in place of what stands there, for writer_quick: where a record of the key waits in the
  * log already, has room for this one, and nothing that is counted would change. Plain records:
- * no marks, no chunks. */
+ * no marks, no chunks. place: store_look_ahead()'s, or zeros. */
 int entry_overwrite(struct writer *writer, const struct key *key, struct record *record,
-                    const void *value);
+                    const void *value, struct store_place *place);
 
 /* Remove because somebody asked: leaves a tombstone of that version where the map replicates. old
  * may be NULL: then only the tombstone is written. */
