@@ -476,15 +476,15 @@ const uint8_t *hotset_find(const struct hotset *hot, const struct hotset_key *ke
 /* ---- Forget -----------------------------------------------------------------------------------
  */
 
-bool hotset_forget(const struct hotset *hot, const struct hotset_key *key, uint64_t transaction)
+bool hotset_forget(const struct hotset *hot, const struct hotset_key *key, uint64_t change)
 {
     if (hot->pages == NULL) {
         return false;
     }
     struct hotset_page *page = hotset_page_of(hot, key->hash);
     uint64_t newest = atomic_load_explicit(&page->newest, memory_order_relaxed);
-    if (newest < transaction) { /* inside the write gate: nobody else raises it */
-        atomic_store_explicit(&page->newest, transaction, memory_order_relaxed);
+    if (newest < change) { /* inside the write gate: nobody else raises it */
+        atomic_store_explicit(&page->newest, change, memory_order_relaxed);
     }
     /* Whoever takes the lock from here on sees it; see try_lock(). */
     atomic_thread_fence(memory_order_seq_cst);
@@ -564,14 +564,14 @@ static bool is_idle(struct hotset_page *page)
 }
 
 void hotset_offer(const struct hotset *hot, const struct hotset_key *key, const void *record,
-                  size_t record_size, uint64_t snapshot, enum hotset_claim claim)
+                  size_t record_size, uint64_t changes, enum hotset_claim claim)
 {
     if (hot->pages == NULL || key->size + record_size > HOTSET_RECORD_MAX) {
         return;
     }
     struct hotset_page *page = hotset_page_of(hot, key->hash);
     uint64_t free_lines = atomic_load_explicit(&page->free, memory_order_relaxed);
-    if (atomic_load_explicit(&page->newest, memory_order_relaxed) > snapshot) {
+    if (atomic_load_explicit(&page->newest, memory_order_relaxed) > changes) {
         return;
     }
     uint64_t word = atomic_load_explicit(&page->lock, memory_order_relaxed);
@@ -585,7 +585,7 @@ void hotset_offer(const struct hotset *hot, const struct hotset_key *key, const 
             return;
         }
     }
-    if (atomic_load(&page->newest) <= snapshot) {
+    if (atomic_load(&page->newest) <= changes) {
         put_locked(page, key, record, record_size, claim);
     }
     unlock(hot, page, word);

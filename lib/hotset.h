@@ -5,10 +5,11 @@
  * page is a set-associative cache of its own: tags and a sequence lock in its first line, so that a
  * hit touches one page of memory and writes at most one byte (see hotset_find()).
  *
- * Invariant: a copy that hotset_find() returns is of the newest version that was committed when the
- * call began, or of a newer one. It holds because a writer raises the page's `newest` to its own
- * transaction number and takes the old copy out *before* it commits, and a copy is put in only from
- * a snapshot that is not older than `newest`, looked at under the page's lock.
+ * Invariant: a copy that hotset_find() returns is of the newest version that had been written when
+ * the call began, or of a newer one. Writes are numbered (control_life.changes counts those that
+ * have ended). It holds because a writer raises the page's `newest` to its own number and takes the
+ * old copy out *before* what it writes can be seen, and a copy is put in only by a reader that had
+ * seen at least `newest` writes end before it looked, compared under the page's lock.
  *
  * A copy is a record as it stands in the tree (format.h): whoever finds one judges it as such.
  */
@@ -47,7 +48,7 @@ enum { HOTSET_RECORD_MAX = HOTSET_COPY_MAX - (int)sizeof(struct hotset_entry) };
  * they stand where a late store can do no harm, and count only roughly. */
 struct hotset_page {
     _Atomic uint64_t lock;
-    _Atomic uint64_t newest; /* no copy from a snapshot before this transaction comes in */
+    _Atomic uint64_t newest; /* no copy from before this write has ended comes in */
     _Atomic uint64_t counters;
     uint16_t ways[HOTSET_WAYS];
     _Atomic uint64_t free; /* bit n: line n holds nothing */
@@ -104,19 +105,19 @@ static inline void hotset_prefetch(const struct hotset *hot, uint64_t hash)
 const uint8_t *hotset_find(const struct hotset *hot, const struct hotset_key *key, uint8_t *copy,
                            size_t *record_size, bool peek);
 
-/* Take the key's copy out, and let none from a snapshot before this transaction in: to be called by
- * each writer of the key before it commits that transaction. Returns whether there was one. */
-bool hotset_forget(const struct hotset *hot, const struct hotset_key *key, uint64_t transaction);
+/* Take the key's copy out, and let none in from before this write has ended: to be called by each
+ * writer of the key before what it writes can be seen. Returns whether there was one. */
+bool hotset_forget(const struct hotset *hot, const struct hotset_key *key, uint64_t change);
 
 enum hotset_claim {
     HOTSET_IF_ROOM,  /* where nothing has to go for it */
     HOTSET_SOMETIMES /* in a full page it takes another's place, one time in four to sixteen */
 };
 
-/* Put a copy in, if snapshot is new enough, the record small enough and the page to be had at once.
- */
+/* Put a copy in, if it is new enough (changes: writes that had ended before the record was looked
+ * for), the record small enough and the page to be had at once. */
 void hotset_offer(const struct hotset *hot, const struct hotset_key *key, const void *record,
-                  size_t record_size, uint64_t snapshot, enum hotset_claim claim);
+                  size_t record_size, uint64_t changes, enum hotset_claim claim);
 
 /* How often the key's copy was asked for since its counter was last halved (0..3; 0 where there is
  * none), and halve it: the eviction's question. */

@@ -173,6 +173,7 @@ struct scene {
     const char *name;
     enum operation operation;
     bool cold;                      /* no copy in the hot set before */
+    bool followed;                  /* so that the set takes a transaction */
     void (*meddle)(struct scene *); /* while it is held */
     uint64_t before, written;       /* numbers: what was there; what the operation stores */
     uint64_t meddled;               /* what the meddler stored, 0: nothing */
@@ -334,7 +335,7 @@ static uint64_t length_of(struct scene *scene)
     return count;
 }
 
-static void play(struct scene *scene, test_random *random, uint64_t steps)
+static void play_through(struct scene *scene, test_random *random, uint64_t steps)
 {
     uint64_t length = length_of(scene);
     uint64_t wanted = scene->limit != 0 && scene->limit < steps ? scene->limit : steps;
@@ -350,6 +351,16 @@ static void play(struct scene *scene, test_random *random, uint64_t steps)
     }
 }
 
+static void play(struct scene *scene, test_random *random, uint64_t steps)
+{
+    larder_follower *follower = NULL;
+    if (scene->followed)
+        test_check(larder_follow(handle, NULL, &follower) == LARDER_OK, "follow: %s",
+                   larder_last_error());
+    play_through(scene, random, steps);
+    larder_unfollow(&follower);
+}
+
 int main(void)
 {
     static struct scene scenes[] = {
@@ -361,9 +372,24 @@ int main(void)
          .meddle = write_over},
         {.name = "fill, then deleted", .operation = OP_GET, .cold = true, .meddle = delete_it},
         {.name = "fill, then killed", .operation = OP_GET, .cold = true, .meddle = kill_it},
-        {.name = "set, then written over", .operation = OP_SET, .meddle = write_over, .limit = 20},
-        {.name = "set, then deleted", .operation = OP_SET, .meddle = delete_it, .limit = 20},
-        {.name = "set, then killed", .operation = OP_SET, .meddle = kill_it, .limit = 20},
+        {.name = "set, then written over", .operation = OP_SET, .meddle = write_over},
+        {.name = "set, then deleted", .operation = OP_SET, .meddle = delete_it},
+        {.name = "set, then killed", .operation = OP_SET, .meddle = kill_it},
+        {.name = "set in a transaction, then written over",
+         .operation = OP_SET,
+         .followed = true,
+         .meddle = write_over,
+         .limit = 20},
+        {.name = "set in a transaction, then deleted",
+         .operation = OP_SET,
+         .followed = true,
+         .meddle = delete_it,
+         .limit = 20},
+        {.name = "set in a transaction, then killed",
+         .operation = OP_SET,
+         .followed = true,
+         .meddle = kill_it,
+         .limit = 20},
         {.name = "delete, then written over",
          .operation = OP_DELETE,
          .meddle = write_over,

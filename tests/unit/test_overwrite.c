@@ -1,0 +1,390 @@
+/* test_overwrite.c: records written over in place: what a reader sees at each step, what the next
+ * holder of the gate finishes, which writes may do without a transaction.
+ */
+#include "overwrite.h"
+
+#include <check.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "format.h"
+#include "key.h"
+#include "removal.h"
+#include "tests/harness.h"
+#include "tests/unit/maps.h"
+
+/* ---- The slot and the sequences ---------------------------------------------------------------
+ */
+
+enum { PLACES = 64, PLACE = 256, LIMIT = PLACES * PLACE, HASH = 77, LAST = 5 };
+
+static struct overwrite_area area;
+static uint8_t pages[LIMIT];
+static uint8_t seen[OVERWRITE_MAX];
+
+static void begin_area(void)
+{
+    memset(&area, 0, sizeof area);
+    memset(pages, 'o', sizeof pages);
+}
+
+/* A sealed record of PLACE bytes into bytes. */
+static void make(uint8_t *bytes, char fill)
+{
+    uint8_t value[PLACE - sizeof(struct record_header)];
+    memset(value, fill, sizeof value);
+    struct record record = record_make((larder_version){.clock = 9, .node = 1}, RECORD_VALUE,
+                                       RECORD_DIRTY, CLOCK_NEVER);
+    record.value = value;
+    record.value_size = sizeof value;
+    ck_assert_uint_eq(record_size(&record), PLACE);
+    record_encode(bytes, &record, HASH);
+}
+
+/* Stand where a writer of that place dies: the slot filled, the sequence moved so far, so many
+ * bytes of the place written. */
+static void die_at(uint64_t offset, bool odd, size_t written)
+{
+    make(area.redo.bytes, 'n');
+    uint8_t fresh[PLACE], before[PLACE];
+    memcpy(fresh, area.redo.bytes, PLACE);
+    memcpy(before, pages + offset, PLACE);
+    overwrite_carry_out(&area, pages, offset, PLACE, LAST, HASH);
+    ck_assert_mem_eq(pages + offset, fresh, PLACE);
+    ck_assert(!overwrite_unfinished(&area));
+    atomic_store(&area.redo.active, 1);
+    memcpy(pages + offset, before, PLACE);
+    memcpy(pages + offset, fresh, written);
+    size_t index = (size_t)(offset >> 6) % OVERWRITE_SEQUENCES;
+    atomic_store(&area.sequences[index], odd ? 1 : 0);
+}
+
+static bool is_new(uint64_t offset)
+{
+    uint8_t fresh[PLACE];
+    make(fresh, 'n');
+    return overwrite_read(&area, pages, offset, PLACE, seen) && memcmp(seen, fresh, PLACE) == 0;
+}
+
+static bool is_old(uint64_t offset)
+{
+    uint8_t old[PLACE];
+    memset(old, 'o', PLACE);
+    return overwrite_read(&area, pages, offset, PLACE, seen) && memcmp(seen, old, PLACE) == 0;
+}
+
+START_TEST(a_reader_never_sees_a_mixture_of_what_a_dead_writer_left)
+{
+    for (size_t written = 0; written <= PLACE; written += 16) {
+        begin_area();
+        die_at(0, true, written);
+        ck_assert(is_new(0));
+        ck_assert(is_old(PLACE)); /* another place */
+        ck_assert(overwrite_unfinished(&area));
+        ck_assert(overwrite_finish(&area, pages, LIMIT, LAST));
+        ck_assert(is_new(0));
+        ck_assert(is_old(PLACE));
+        ck_assert(!overwrite_unfinished(&area));
+        ck_assert_uint_eq(atomic_load(&area.sequences[0]) & 1, 0);
+    }
+}
+END_TEST
+
+START_TEST(what_was_announced_is_carried_out)
+{
+    begin_area();
+    die_at(0, false, 0); /* announced, and no more */
+    ck_assert(is_old(0));
+    ck_assert(overwrite_finish(&area, pages, LIMIT, LAST));
+    ck_assert(is_new(0));
+    die_at(0, false, PLACE); /* all but done */
+    ck_assert(overwrite_finish(&area, pages, LIMIT, LAST));
+    ck_assert(is_new(0));
+}
+END_TEST
+
+START_TEST(another_place_of_the_same_sequence_is_read_where_it_stands)
+{
+    static uint8_t wide[2 * 64 * OVERWRITE_SEQUENCES];
+    begin_area();
+    memset(wide, 'o', sizeof wide);
+    uint64_t twin = UINT64_C(64) * OVERWRITE_SEQUENCES;
+    make(area.redo.bytes, 'n');
+    overwrite_carry_out(&area, wide, 0, PLACE, LAST, HASH);
+    memset(wide, 'x', PLACE);
+    atomic_store(&area.sequences[0], 1); /* stopped in the middle */
+    ck_assert(overwrite_read(&area, wide, twin, PLACE, seen));
+    ck_assert_int_eq(seen[0], 'o');
+    ck_assert(overwrite_read(&area, wide, 0, PLACE, seen));
+    ck_assert_mem_eq(seen, area.redo.bytes, PLACE);
+}
+END_TEST
+
+START_TEST(a_damaged_slot_is_not_carried_out)
+{
+    for (int field = 0; field < 6; field++) {
+        begin_area();
+        die_at(0, true, 100);
+        struct overwrite_redo *redo = &area.redo;
+        switch (field) {
+        case 0: atomic_store(&redo->offset, LIMIT - 10); break;
+        case 1: redo->size = OVERWRITE_MAX + 1; break;
+        case 2: redo->transaction++; break;
+        case 3: redo->seal ^= 1; break;
+        case 4: redo->hash ^= 1; break;
+        default: redo->bytes[200] ^= 1; break;
+        }
+        uint8_t before[LIMIT];
+        memcpy(before, pages, LIMIT);
+        ck_assert_msg(!overwrite_finish(&area, pages, LIMIT, LAST), "field %d", field);
+        ck_assert_mem_eq(before, pages, LIMIT);
+    }
+    begin_area();
+    die_at(0, true, 100);
+    ck_assert(!overwrite_finish(&area, pages, LIMIT, LAST + 1)); /* of another transaction */
+    ck_assert(!overwrite_finish(&area, pages, PLACE - 1, LAST)); /* of a larger mapping */
+}
+END_TEST
+
+START_TEST(a_new_generation_finds_no_odd_sequence)
+{
+    begin_area();
+    die_at(0, true, 100);
+    atomic_store(&area.sequences[3], 4);
+    overwrite_reset(&area);
+    ck_assert(!overwrite_unfinished(&area));
+    ck_assert_uint_eq(atomic_load(&area.sequences[0]), 2);
+    ck_assert_uint_eq(atomic_load(&area.sequences[3]), 4);
+}
+END_TEST
+
+static _Atomic int over;
+
+static void *overwrite_always(void *context)
+{
+    (void)context;
+    for (unsigned turn = 0; !atomic_load(&over); turn++) {
+        make(area.redo.bytes, (char)('a' + turn % 26));
+        overwrite_carry_out(&area, pages, (turn % PLACES) * PLACE, PLACE, LAST, HASH);
+    }
+    return NULL;
+}
+
+START_TEST(readers_beside_a_writer_see_whole_records)
+{
+    pthread_t thread;
+    begin_area();
+    for (size_t place = 0; place < PLACES; place++) {
+        make(pages + place * PLACE, 'o');
+    }
+    atomic_store(&over, 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, overwrite_always, NULL), 0);
+    unsigned given_up = 0;
+    for (unsigned turn = 0; turn < 300000; turn++) {
+        uint64_t offset = (turn * UINT64_C(7) % PLACES) * PLACE;
+        if (!overwrite_read(&area, pages, offset, PLACE, seen)) {
+            given_up++; /* the writer lost its processor in there: others' places are all there */
+            continue;
+        }
+        ck_assert(record_intact(seen, PLACE, HASH));
+    }
+    atomic_store(&over, 1);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert_uint_lt(given_up, 10);
+}
+END_TEST
+
+/* ---- Sets -------------------------------------------------------------------------------------
+ */
+
+static larder *map;
+
+static void open_map(void)
+{
+    map = maps_new();
+}
+
+static void close_map(void)
+{
+    maps_whole(map);
+    larder_close(&map);
+}
+
+static uint64_t transactions(void)
+{
+    return atomic_load(&control_life(maps_control(map))->committed);
+}
+
+/* Set it, and say whether that took a transaction. */
+static bool takes_transaction(const char *key, size_t size, char fill, const larder_policy *policy)
+{
+    static char value[4000], got[4000];
+    larder_info info;
+    uint64_t before = transactions();
+    memset(value, fill, size);
+    ck_assert_int_eq(larder_set(map, key, strlen(key), value, size, policy), LARDER_OK);
+    bool took = transactions() != before;
+    for (int turn = 0; turn < 2; turn++) { /* from the tree; from the hot set */
+        ck_assert_int_eq(larder_get(map, key, strlen(key), got, sizeof got, &info), LARDER_OK);
+        ck_assert_uint_eq(info.size, size);
+        ck_assert_mem_eq(got, value, size);
+    }
+    return took;
+}
+
+START_TEST(an_overwrite_that_fits_needs_no_transaction)
+{
+    ck_assert(takes_transaction("key", 300, 'a', NULL)); /* new */
+    ck_assert(!takes_transaction("key", 300, 'b', NULL));
+    ck_assert(!takes_transaction("key", 299, 'c', NULL));
+    ck_assert(!takes_transaction("key", 45, 'd', NULL)); /* RECORD_PADDING_MAX less */
+    ck_assert(!takes_transaction("key", 300, 'e', NULL)); /* the room is still there */
+    ck_assert(takes_transaction("key", 44, 'f', NULL));
+    ck_assert(takes_transaction("key", 45, 'g', NULL)); /* and now it is not */
+    ck_assert(!takes_transaction("key", 0, 'h', NULL));
+    ck_assert_uint_eq(maps_stats(map).entries, 1);
+    ck_assert_uint_eq(maps_stats(map).sets, 8);
+}
+END_TEST
+
+START_TEST(large_values_and_long_keys_take_one)
+{
+    char key[700];
+    memset(key, 'k', sizeof key - 1);
+    key[sizeof key - 1] = '\0';
+    (void)takes_transaction(key, 10, 'a', NULL);
+    ck_assert(takes_transaction(key, 10, 'b', NULL));
+    (void)takes_transaction("chunked", 4000, 'a', NULL);
+    ck_assert(takes_transaction("chunked", 4000, 'b', NULL));
+    (void)takes_transaction("large", 1500, 'a', NULL);
+    ck_assert(takes_transaction("large", 1500, 'b', NULL));
+}
+END_TEST
+
+START_TEST(what_the_ledger_counts_takes_one)
+{
+    larder_policy later = {.expiry = {.kind = LARDER_EXPIRY_IN, .ms = 60000}};
+    larder_policy sooner = {.expiry = {.kind = LARDER_EXPIRY_IN, .ms = 30000}};
+    (void)takes_transaction("key", 100, 'a', NULL);
+    ck_assert(takes_transaction("key", 92, 'b', &later)); /* the earliest expiry of all */
+    ck_assert(!takes_transaction("key", 92, 'c', &later));
+    ck_assert(takes_transaction("key", 92, 'd', &sooner));
+    ck_assert(!takes_transaction("key", 92, 'e', &later));
+    ck_assert(!takes_transaction("key", 92, 'f', NULL));
+}
+END_TEST
+
+START_TEST(what_is_deleted_pending_or_followed_takes_one)
+{
+    larder_follower *follower = NULL;
+    (void)takes_transaction("key", 100, 'a', NULL);
+    ck_assert_int_eq(maps_delete(map, "key"), LARDER_OK);
+    ck_assert(takes_transaction("key", 100, 'b', NULL));
+    struct key other;
+    ck_assert_int_eq(key_make(&other, "other", 5), LARDER_OK);
+    struct control *control = maps_control(map);
+    ck_assert(!removal_pend(control, &other, clock_next(control)));
+    ck_assert(takes_transaction("key", 100, 'c', NULL)); /* it has promises to keep first */
+    ck_assert_uint_eq(removal_count_pending(control), 0);
+    ck_assert(!takes_transaction("key", 100, 'd', NULL));
+    ck_assert_int_eq(larder_follow(map, NULL, &follower), LARDER_OK);
+    ck_assert(takes_transaction("key", 100, 'e', NULL));
+    larder_unfollow(&follower);
+    ck_assert(!takes_transaction("key", 100, 'f', NULL));
+}
+END_TEST
+
+START_TEST(many_keys_of_one_call_are_held_apart)
+{
+    larder_item items[3] = {{.key = "one", .key_size = 3},
+                            {.key = "two", .key_size = 3},
+                            {.key = "three", .key_size = 5}};
+    void *memory = NULL;
+    for (size_t i = 0; i < 3; i++) {
+        ck_assert_int_eq(maps_set(map, items[i].key, items[i].key), LARDER_OK);
+    }
+    ck_assert_int_eq(larder_get_many(map, items, 3, &memory), LARDER_OK);
+    for (size_t i = 0; i < 3; i++) {
+        ck_assert_int_eq(items[i].outcome, LARDER_OK);
+        ck_assert_uint_eq(items[i].value_size, items[i].key_size);
+        ck_assert_mem_eq(items[i].value, items[i].key, items[i].key_size);
+    }
+    larder_free(memory);
+}
+END_TEST
+
+START_TEST(a_view_keeps_what_it_was)
+{
+    larder_view view;
+    (void)takes_transaction("key", 100, 'a', NULL);
+    ck_assert_int_eq(larder_borrow(map, "key", 3, &view), LARDER_OK);
+    ck_assert(!takes_transaction("key", 100, 'b', NULL));
+    ck_assert_uint_eq(view.part_count, 1);
+    for (size_t i = 0; i < 100; i++) {
+        ck_assert_int_eq(((const char *)view.parts[0].iov_base)[i], 'a');
+    }
+    larder_release(map, &view);
+}
+END_TEST
+
+/* The slot as a writer leaves it that dies inside; then any write finishes it. */
+static void leave_unfinished(void)
+{
+    struct control *control = maps_control(map);
+    struct overwrite_area *own =
+        &control->overwrites[GENERATION_NUMBER(atomic_load(&control->generation)) & 1];
+    atomic_store(&own->redo.active, 1);
+}
+
+START_TEST(the_next_writer_finishes_what_a_dead_one_began)
+{
+    (void)takes_transaction("key", 100, 'a', NULL);
+    (void)takes_transaction("key", 100, 'b', NULL);
+    leave_unfinished();
+    ck_assert_int_eq(maps_set(map, "other", "value"), LARDER_OK);
+    ck_assert_int_eq(takes_transaction("key", 100, 'c', NULL), 0);
+}
+END_TEST
+
+START_TEST(a_damaged_slot_costs_the_generation_not_the_caller)
+{
+    struct control *control = maps_control(map);
+    (void)takes_transaction("key", 100, 'a', NULL);
+    (void)takes_transaction("key", 100, 'b', NULL);
+    uint64_t generation = GENERATION_NUMBER(atomic_load(&control->generation));
+    leave_unfinished();
+    control->overwrites[generation & 1].redo.bytes[50] ^= 1;
+    ck_assert_int_eq(maps_set(map, "key", "value"), LARDER_ECORRUPT);
+    ck_assert_int_eq(maps_set(map, "key", "value"), LARDER_OK);
+    ck_assert_str_eq(maps_get(map, "key"), "value");
+    ck_assert_uint_eq(GENERATION_NUMBER(atomic_load(&control->generation)), generation + 1);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("overwrite");
+    TCase *bytes = tcase_create("slot and sequences");
+    tcase_add_test(bytes, a_reader_never_sees_a_mixture_of_what_a_dead_writer_left);
+    tcase_add_test(bytes, what_was_announced_is_carried_out);
+    tcase_add_test(bytes, another_place_of_the_same_sequence_is_read_where_it_stands);
+    tcase_add_test(bytes, a_damaged_slot_is_not_carried_out);
+    tcase_add_test(bytes, a_new_generation_finds_no_odd_sequence);
+    tcase_add_test(bytes, readers_beside_a_writer_see_whole_records);
+    suite_add_tcase(suite, bytes);
+    TCase *sets = tcase_create("sets");
+    tcase_add_checked_fixture(sets, open_map, close_map);
+    tcase_add_test(sets, an_overwrite_that_fits_needs_no_transaction);
+    tcase_add_test(sets, large_values_and_long_keys_take_one);
+    tcase_add_test(sets, what_the_ledger_counts_takes_one);
+    tcase_add_test(sets, what_is_deleted_pending_or_followed_takes_one);
+    tcase_add_test(sets, many_keys_of_one_call_are_held_apart);
+    tcase_add_test(sets, a_view_keeps_what_it_was);
+    tcase_add_test(sets, the_next_writer_finishes_what_a_dead_one_began);
+    tcase_add_test(sets, a_damaged_slot_costs_the_generation_not_the_caller);
+    suite_add_tcase(suite, sets);
+    return harness_run(suite);
+}
