@@ -138,7 +138,7 @@ const conf_row conf_rows[] = {
      check_map_size},
     {"map.hot_size", CONF_SIZE, AT(map.hot_size), 0, 1024 * GIB, "0", CONF_RESTART,
      "Size of a new map's hot set: copies of small entries that hits read instead of the map, beside "
-     "it in memory. 0: a third of the map's size, and no more than half of what the map leaves free.",
+     "it in memory. 0: two fifths of the map's size, and no more than half of what the map leaves free.",
      check_hot_size},
     {"map.hot_set", CONF_BOOL, AT(map.hot_set), 0, 0, "true", CONF_RESTART,
      "Whether a new map has a hot set. By itself a protected map has none.", NULL},

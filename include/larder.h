@@ -103,7 +103,7 @@ typedef struct larder_options { /* zero-initialise; unknown members must be 0, e
     uint64_t hot_size;     /* bytes of the hot set, the creator's choice: copies of records of up to
                               about 1.2 kB (192 bytes of it for a value of 100) that hits read
                               instead of the map; beside map_size, on the same file system. 64 KiB to
-                              1 TiB; 0 = a third of map_size, and no more than half of what the map
+                              1 TiB; 0 = two fifths of map_size, and no more than half of what the map
                               leaves free (none with LARDER_PROTECT); LARDER_NO_HOT_SET */
     uint64_t max_value;    /* bytes; 0 = 8 MiB; never more than a sixteenth of the map */
     int64_t write_wait_ms; /* how long a write waits for the gate; 0 = 50; at most 60,000 */

@@ -26,7 +26,7 @@ enum {
     DEFAULT_WRITE_WAIT_MS = 50,
     LONGEST_WRITE_WAIT_MS = 60000,
     VALUE_SHARE = 16, /* the largest value is that part of the map */
-    HOT_SHARE = 3     /* the hot set has that part of the map's size beside it */
+    HOT_FIFTHS = 2    /* the hot set has that many fifths of the map's size beside it */
 };
 
 static const uint64_t least_map = 16 * MEBIBYTE;
@@ -241,7 +241,8 @@ static uint64_t choose_hot_size(const larder_options *options, int directory, ui
     if (size == 0) {
         uint64_t space = space_in(directory);
         uint64_t left = space > map_size ? (space - map_size) / 2 : 0;
-        size = map_size / HOT_SHARE < left ? map_size / HOT_SHARE : left;
+        uint64_t share = map_size / 5 * HOT_FIFTHS;
+        size = share < left ? share : left;
         size = size < least_hot ? 0 : size;
     }
     return size / HOTSET_PAGE * HOTSET_PAGE;

@@ -277,7 +277,7 @@ static const option_row rows[] = {
     {"size", 0, "SIZE", OPTION_SIZE, take_size,
      "bytes of the map, like 256M (else 256M, at most half of what is free)"},
     {"hot-size", 0, "SIZE", OPTION_HOT_SIZE, take_hot_size,
-     "bytes of its hot set, beside it (else a third of the map's)"},
+     "bytes of its hot set, beside it (else two fifths of the map's)"},
     {"max-value", 0, "SIZE", OPTION_MAX_VALUE, take_max_value,
      "the largest value it will take (else 8M; never above a sixteenth of SIZE)"},
     {"kind", 0, "KIND", OPTION_KIND, take_kind,
