@@ -90,8 +90,7 @@ struct encoded {
 static bool forget_copy(struct writer *writer, const struct key *key)
 {
     struct hotset_key hot = {.hash = key->hash, .data = key->data, .size = key->size};
-    bool was_there =
-        hotset_forget(&writer->transaction.store->hot, &hot, writer->change);
+    bool was_there = hotset_forget(&writer->transaction.store->hot, &hot, writer->change);
     if (writer->fresh.size != 0 && writer->fresh.hash == key->hash) {
         writer->fresh.size = 0;
     }
@@ -279,9 +278,10 @@ static bool may_overwrite(const struct writer *writer, const struct store_place 
 {
     const struct store *store = writer->transaction.store;
     const struct ledger *ledger = &store->life->ledgers[place->transaction & 1];
+    uint32_t home = writer->control->home;
     int64_t end_ms = evict_end_of_life(record);
     return record->header.kind != RECORD_DELETED && old->header.kind != RECORD_DELETED &&
-           clock_compare(record_version(old), record_version(record)) < 0 &&
+           clock_compare(record_version(old, home), record_version(record, home)) < 0 &&
            (old->header.flags & RECORD_DIRTY) != 0 && (record->header.flags & RECORD_DIRTY) != 0 &&
            ((old->header.flags ^ record->header.flags) & RECORD_LOCAL) == 0 &&
            old->chunk_count == 0 && old->long_key == NULL && size <= place->record.size &&
@@ -295,11 +295,11 @@ int entry_overwrite(struct writer *writer, const struct key *key, struct record 
     struct store *store = writer->transaction.store;
     struct record old;
     hotset_prefetch(&store->hot, key->hash);
-    if (key->is_long ||
-        store_entry_place(store, key->form, key->form_size, place) != LARDER_OK ||
+    if (key->is_long || store_entry_place(store, key->form, key->form_size, place) != LARDER_OK ||
         !record_decode(place->record.data, place->record.size, &old)) {
         return WRITER_NEEDS_TRANSACTION;
     }
+    record_leave_out(record, writer->control->home);
     size_t size = record_size(record);
     if (!may_overwrite(writer, place, &old, record, size)) {
         return WRITER_NEEDS_TRANSACTION;

@@ -89,8 +89,8 @@ struct record {
     uint64_t first_chunk;    /* ids first_chunk .. first_chunk + chunk_count - 1 */
     uint64_t value_checksum; /* of a chunked value: record_value_hash() */
     size_t chunk_count;
-    size_t padding; /* for record_encode(): bytes to add, at most RECORD_PADDING_MAX; a decoded record
-                       has lost its own, and the flag */
+    size_t padding; /* for record_encode(): bytes to add, at most RECORD_PADDING_MAX; a decoded
+                       record has lost its own, and the flag */
 };
 
 /* A record with nothing in it but these. */

@@ -91,8 +91,7 @@ bool overwrite_read(const struct overwrite_area *area, const uint8_t *base, uint
         }
         memcpy(copy, from, size);
         atomic_thread_fence(memory_order_acquire);
-        if (__builtin_expect(
-                atomic_load_explicit(sequence, memory_order_relaxed) == before, 1)) {
+        if (__builtin_expect(atomic_load_explicit(sequence, memory_order_relaxed) == before, 1)) {
             return true;
         }
         gate_pause(PAUSES);

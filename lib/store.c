@@ -862,9 +862,9 @@ void store_overwrite(struct store *store, const struct store_place *place, uint6
 
 int store_finish_overwrite(struct store *store)
 {
-    bool finished = overwrite_finish(store->overwrites, (uint8_t *)(uintptr_t)store->base,
-                                     store->max_pages * store->page_size,
-                                     store_last_transaction(store));
+    bool finished =
+        overwrite_finish(store->overwrites, (uint8_t *)(uintptr_t)store->base,
+                         store->max_pages * store->page_size, store_last_transaction(store));
     if (!finished) {
         control_poison(store->control, store->generation);
         return error_set(LARDER_ECORRUPT, "the slot of a record being overwritten is damaged");

@@ -57,7 +57,7 @@ struct transaction {
     bool write;                /* of a writer; begins and ends inside the write gate */
     bool changed;              /* a write did something */
     uint64_t number;           /* a writer's own; a reader's snapshot */
-    uint64_t changes; /* of a reader: how many there were before its snapshot was taken */
+    uint64_t changes;          /* of a reader: how many there were before its snapshot was taken */
 
     /* of a reader of a store that descends */
     struct descent tree;        /* the main tree of the snapshot */

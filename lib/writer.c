@@ -22,7 +22,7 @@ enum {
     ROOM_ROUNDS = 4,
     EVICT_BATCH = 512,
     READER_PATIENCE_MS = 50,
-    PATIENCE_NS = 1500,   /* half a commit */
+    PATIENCE_NS = 1500,    /* half a commit */
     CARRIED_OUT = 1 << 20, /* begin(): by another process; no outcome of a write */
     DONE_QUICKLY           /* begin(): without a transaction */
 };
@@ -38,7 +38,7 @@ struct posting {
 struct quick {
     writer_quick *operation; /* NULL: it may not */
     writer_look *look;
-    writer_serve *serve;     /* for others' requests */
+    writer_serve *serve; /* for others' requests */
     void *context;
     int outcome;
 };
@@ -267,8 +267,8 @@ static void serve_quickly(struct writer *writer, writer_serve *serve)
     struct combine_request request;
     struct store *store = writer->transaction.store;
     uint64_t last = store_last_transaction(store);
-    while (combine_take(writer->control, &writer->batch, store->generation, last, &request,
-                        bytes)) {
+    while (
+        combine_take(writer->control, &writer->batch, store->generation, last, &request, bytes)) {
         offer_fresh(writer);
         writer->fresh.size = 0;
         writer->change++;
@@ -568,8 +568,7 @@ static int finish_quickly(struct writer *writer, const struct run *run)
 static int run_once(const struct larder *handle, struct run *run)
 {
     struct writer writer;
-    int result =
-        begin(&writer, handle, handle->write_wait_ms, true, &run->posting, &run->quick);
+    int result = begin(&writer, handle, handle->write_wait_ms, true, &run->posting, &run->quick);
     if (result == DONE_QUICKLY) {
         return finish_quickly(&writer, run);
     }

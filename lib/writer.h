@@ -39,7 +39,7 @@ struct writer {
     struct control *control;
     struct transaction transaction;
     struct ledger ledger;
-    int cancelled; /* the thread's cancel state before */
+    int cancelled;   /* the thread's cancel state before */
     uint64_t change; /* number of this write among all; see hotset.h */
     bool replicates;
     bool nothing_left; /* evict_some() went round and found nothing to take */

@@ -158,8 +158,8 @@ static void flood_is_gone(larder *handle, const char *when)
     }
 }
 
-/* A key of the batch in which the writer was stopped, deleted meanwhile: gone, unless the batch came
- * to that item after it went on, and so after the deletion. */
+/* A key of the batch in which the writer was stopped, deleted meanwhile: gone, unless the batch
+ * came to that item after it went on, and so after the deletion. */
 static void busy_key_is_gone(larder *handle, unsigned index, const char *when)
 {
     char key[16];

@@ -35,7 +35,9 @@ static struct record make(unsigned extras, unsigned flags, uint8_t marks, size_t
         .marks = mark_bytes,
         .value = value_bytes,
         .value_size = value_size,
-        .padding = (flags & RECORD_PADDED) == 0 ? 0 : value_size == 1 ? 1 : RECORD_PADDING_MAX,
+        .padding = (flags & RECORD_PADDED) == 0 ? 0
+                   : value_size == 1            ? 1
+                                                : RECORD_PADDING_MAX,
     };
     if ((flags & RECORD_LONG_KEY) != 0) {
         record.long_key = long_bytes;
