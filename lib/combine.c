@@ -191,12 +191,14 @@ enum combine_verdict combine_wait(struct control *control, struct combine_slot *
             sleep_on(slot, until_ns, now);
         }
     }
-    if (!combine_withdraw(control, slot, outcome)) {
-        return COMBINE_CARRIED_OUT;
+    if (take_back(control, slot)) {
+        *posted = NULL;
+        *entered = gate_enter(gate, 0); /* says whether it is busy or damaged */
+        return *entered >= 0 ? COMBINE_HELD : COMBINE_NOT;
     }
-    *posted = NULL;
-    *entered = gate_enter(gate, 0); /* says whether it is busy or damaged */
-    return *entered >= 0 ? COMBINE_HELD : COMBINE_NOT;
+    /* Taken: the holder may carry it out after all, so that nobody else may. */
+    *entered = GATE_BUSY;
+    return combine_withdraw(control, slot, outcome) ? COMBINE_NOT : COMBINE_CARRIED_OUT;
 }
 
 /* ---- The holder -------------------------------------------------------------------------------
@@ -268,6 +270,21 @@ void combine_note(struct control *control, struct combine_batch *batch, int outc
     batch->taken[last].outcome = outcome;
     atomic_store_explicit(&control->combine.slots[batch->taken[last].slot].outcome, outcome,
                           memory_order_relaxed);
+}
+
+void combine_note_done(struct control *control, uint32_t slot, uint64_t generation,
+                       uint64_t transaction)
+{
+    if (slot >= COMBINE_SLOTS) {
+        return;
+    }
+    struct combine_slot *at = &control->combine.slots[slot];
+    uint32_t state = atomic_load_explicit(&at->state, memory_order_relaxed) & STATE_MASK;
+    if ((state == COMBINE_TAKEN || state == COMBINE_ABANDONED) &&
+        atomic_load_explicit(&at->generation, memory_order_relaxed) == generation &&
+        atomic_load_explicit(&at->transaction, memory_order_relaxed) == transaction) {
+        atomic_store_explicit(&at->outcome, LARDER_OK, memory_order_relaxed);
+    }
 }
 
 void combine_finish(struct control *control, struct combine_batch *batch, bool committed)

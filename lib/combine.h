@@ -11,8 +11,9 @@
  *   taken -> abandoned               the poster's time is over while the holder is stopped
  *   done, refused -> free            the poster has read it;  abandoned -> free: the holder
  * Whoever leaves the gate in order leaves nothing taken. One that finds its predecessor dead inside
- * settles what is taken before it does anything else: done if and only if the noted transaction was
- * committed, else refused. So nothing is lost, done twice or told wrongly, whoever dies when.
+ * settles what is taken before it does anything else: done if and only if an outcome and a committed
+ * transaction are noted, else refused. A request that is carried out in place (overwrite.h) is noted
+ * with the last transaction, and its outcome before the redo slot that names it is empty. So nothing is lost, done twice or told wrongly, whoever dies when.
  *
  * The version is drawn by the poster: whatever is invalidated after an abandoned request has a
  * higher one, and the request, should it still be carried out, is dead on arrival. MAP_FORMAT
@@ -133,6 +134,11 @@ bool combine_take(struct control *control, struct combine_batch *batch, uint64_t
 
 /* Before the commit: what came of the one taken last. */
 void combine_note(struct control *control, struct combine_batch *batch, int outcome);
+
+/* The last holder died after it had carried that slot's request out in place, or the next one has
+ * done so for it: combine_settle() is to call it done. */
+void combine_note_done(struct control *control, uint32_t slot, uint64_t generation,
+                       uint64_t transaction);
 
 /* After the end of the transaction, inside the gate. */
 void combine_finish(struct control *control, struct combine_batch *batch, bool committed);

@@ -11,6 +11,7 @@
 #include "descent.h"
 
 #include <endian.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
@@ -661,6 +662,12 @@ INLINE bool tree_make(struct descent *tree, const uint8_t *database)
 bool descent_knows(const uint8_t *base)
 {
     return read32(base + META_MAGIC) == MAGIC && read32(base + META_VERSION) == VERSION;
+}
+
+void descent_take_back(uint8_t *base, uint32_t page_size, uint64_t number)
+{
+    _Atomic uint64_t *at = (_Atomic uint64_t *)(base + (number & 1) * page_size + META_NUMBER);
+    atomic_store_explicit(at, number - 2, memory_order_release);
 }
 
 bool descent_begin(struct descent *tree, const uint8_t *base, uint32_t page_size, uint64_t pages,

@@ -3,7 +3,7 @@
  * once, and safe where LMDB is not: every page number, offset and size is checked before it is
  * used, so that no damage leads out of the mapping or round in circles.
  *
- * Pure functions over a mapping: nothing here takes a lock, allocates, writes, or knows lmdb.h. The
+ * Functions over a mapping: nothing here takes a lock, allocates, or knows lmdb.h. The
  * caller holds the snapshot (a reader slot of LMDB's), or the pages would be reused underneath.
  * MAP_FORMAT: the layout of pages is LMDB 0.9's data version 1 (its mdb.c: MDB_page, MDB_node,
  * MDB_db, MDB_meta).
@@ -40,6 +40,10 @@ struct descent_database {
 
 /* Whether the file that is mapped there has pages as they are known here. */
 bool descent_knows(const uint8_t *base);
+
+/* Make the meta page of transaction number the older one again: the next commit writes all of it.
+ * The one thing here that writes. */
+void descent_take_back(uint8_t *base, uint32_t page_size, uint64_t number);
 
 /* The main tree of snapshot `number` of a mapping of so many pages. False: the meta page is
  * damaged, or it is being written over for number + 2, which the caller has to find out. */

@@ -311,7 +311,7 @@ int entry_overwrite(struct writer *writer, const struct key *key, struct record 
     uint8_t *bytes = store->overwrites->redo.bytes;
     record_encode(bytes, record, key->hash);
     renew_copy(writer, key, record, bytes, place->record.size, false);
-    store_overwrite(store, place, key->hash);
+    store_overwrite(store, place, key->hash, writer->request);
     return LARDER_OK;
 }
 

@@ -107,7 +107,7 @@ int generation_prepare(struct map *map, uint64_t number, uint64_t map_size, char
     atomic_store(&life->announced, 0);
     atomic_store(&life->committed, 0);
     atomic_store(&life->changes, 0);
-    overwrite_reset(&control->overwrites[number & 1]);
+    overwrite_reset(&control->overwrites[number & 1], number);
     remove_directory(map->directory, unfinished);
     if (mkdirat(map->directory, unfinished, 0700) != 0) {
         return error_system(errno == EACCES || errno == EPERM ? LARDER_EACCESS : LARDER_ESYSTEM,

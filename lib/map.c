@@ -124,9 +124,14 @@ void map_damaged(struct map *map)
 
 static int enter(struct map *map, struct gate *gate, int64_t wait_ms, const char *what)
 {
+    struct control *control = map_control(map);
     switch (gate_enter(gate, wait_ms)) {
-    case GATE_ENTERED:
     case GATE_RECOVERED:
+        if (gate == &control->write_gate) { /* for the next writer */
+            atomic_store(&control->recovery_due, 1);
+        }
+        return LARDER_OK;
+    case GATE_ENTERED:
         return LARDER_OK;
     case GATE_BUSY:
         return error_set(LARDER_EBUSY, "the %s gate is held by another process", what);

@@ -20,19 +20,23 @@ static size_t sequence_of(uint64_t offset)
 }
 
 /* Against a slot that was torn or flipped, not against an enemy. */
-static uint64_t seal_of(uint64_t offset, uint32_t size, uint64_t transaction)
+static uint64_t seal_of(const struct overwrite *what)
 {
     const uint64_t odd = UINT64_C(0x9e3779b97f4a7c15);
-    return ((offset * odd ^ size) * odd ^ transaction) * odd;
+    uint64_t seal = (what->offset * odd ^ what->size) * odd ^ what->transaction;
+    return (seal * odd ^ what->request) * odd;
 }
 
-void overwrite_reset(struct overwrite_area *area)
+void overwrite_reset(struct overwrite_area *area, uint64_t generation)
 {
+    atomic_store_explicit(&area->owner, generation, memory_order_relaxed);
+    /* before any sequence: pairs with the fence in overwrite_read() */
+    atomic_thread_fence(memory_order_release);
     for (size_t i = 0; i < OVERWRITE_SEQUENCES; i++) {
         uint32_t sequence = atomic_load_explicit(&area->sequences[i], memory_order_relaxed);
-        atomic_store_explicit(&area->sequences[i], sequence + (sequence & 1), memory_order_release);
+        atomic_store_explicit(&area->sequences[i], sequence + (sequence & 1), memory_order_relaxed);
     }
-    atomic_store_explicit(&area->redo.active, 0, memory_order_release);
+    overwrite_end(area);
 }
 
 static void copy_to_place(struct overwrite_area *area, uint8_t *place, uint64_t offset,
@@ -41,56 +45,74 @@ static void copy_to_place(struct overwrite_area *area, uint8_t *place, uint64_t 
     _Atomic uint32_t *sequence = &area->sequences[sequence_of(offset)];
     /* odd already where a holder died in here */
     uint32_t odd = atomic_load_explicit(sequence, memory_order_relaxed) | 1;
-    atomic_store_explicit(sequence, odd, memory_order_relaxed);
+    /* release: who finds it odd finds all of the redo slot */
+    atomic_store_explicit(sequence, odd, memory_order_release);
     atomic_thread_fence(memory_order_release); /* no byte of the place before the odd sequence */
     memcpy(place, area->redo.bytes, size);
     atomic_store_explicit(sequence, odd + 1, memory_order_release);
 }
 
-void overwrite_carry_out(struct overwrite_area *area, uint8_t *base, uint64_t offset, uint32_t size,
-                         uint64_t transaction, uint64_t hash)
+void overwrite_carry_out(struct overwrite_area *area, uint8_t *base, const struct overwrite *what)
 {
     struct overwrite_redo *redo = &area->redo;
-    atomic_store_explicit(&redo->offset, offset, memory_order_relaxed);
-    redo->size = size;
-    redo->transaction = transaction;
-    redo->hash = hash;
-    redo->seal = seal_of(offset, size, transaction);
-    /* release: who finds it active, or the sequence odd, finds all of it */
+    atomic_store_explicit(&redo->offset, what->offset, memory_order_relaxed);
+    redo->size = what->size;
+    redo->transaction = what->transaction;
+    redo->hash = what->hash;
+    redo->request = what->request;
+    redo->seal = seal_of(what);
+    /* release: who finds it active finds all of it */
     atomic_store_explicit(&redo->active, 1, memory_order_release);
-    copy_to_place(area, base + offset, offset, size);
-    atomic_store_explicit(&redo->active, 0, memory_order_release);
+    copy_to_place(area, base + what->offset, what->offset, what->size);
 }
 
-bool overwrite_finish(struct overwrite_area *area, uint8_t *base, uint64_t limit, uint64_t last)
+bool overwrite_finish(struct overwrite_area *area, uint8_t *base, uint64_t limit, uint64_t last,
+                      uint32_t *request)
 {
     struct overwrite_redo *redo = &area->redo;
-    uint64_t offset = atomic_load_explicit(&redo->offset, memory_order_acquire);
-    uint32_t size = redo->size;
-    if (size > OVERWRITE_MAX || offset > limit || size > limit - offset ||
-        redo->transaction != last || redo->seal != seal_of(offset, size, last) ||
-        !record_intact(redo->bytes, size, redo->hash)) {
+    struct overwrite what = {.offset =
+                                 atomic_load_explicit(&redo->offset, memory_order_acquire),
+                             .transaction = redo->transaction,
+                             .hash = redo->hash,
+                             .size = redo->size,
+                             .request = redo->request};
+    if (what.size > OVERWRITE_MAX || what.offset > limit || what.size > limit - what.offset ||
+        what.transaction != last || redo->seal != seal_of(&what) ||
+        !record_intact(redo->bytes, what.size, what.hash)) {
         return false;
     }
-    copy_to_place(area, base + offset, offset, size);
-    atomic_store_explicit(&redo->active, 0, memory_order_release);
+    copy_to_place(area, base + what.offset, what.offset, what.size);
+    *request = what.request;
     return true;
 }
 
-bool overwrite_read(const struct overwrite_area *area, const uint8_t *base, uint64_t offset,
-                    size_t size, uint8_t *copy)
+void overwrite_end(struct overwrite_area *area)
 {
+    atomic_store_explicit(&area->redo.active, 0, memory_order_release);
+    /* The next record is put into the slot after the last sequence was seen even. */
+    atomic_thread_fence(memory_order_release);
+}
+
+bool overwrite_read(const struct overwrite_area *area, uint64_t generation, const uint8_t *base,
+                    uint64_t offset, size_t size, uint8_t *copy)
+{
+    const struct overwrite_redo *redo = &area->redo;
     const _Atomic uint32_t *sequence = &area->sequences[sequence_of(offset)];
     for (int tries = 0; tries < READ_TRIES; tries++) {
         const uint8_t *from = base + offset;
         /* acquire: pairs with the releases in copy_to_place() */
         uint32_t before = atomic_load_explicit(sequence, memory_order_acquire);
         if (__builtin_expect((before & 1) != 0, 0) &&
-            atomic_load_explicit(&area->redo.offset, memory_order_relaxed) == offset) {
-            from = area->redo.bytes; /* size fits: the caller's is checked, not the slot's */
+            atomic_load_explicit(&redo->active, memory_order_relaxed) == 1 &&
+            atomic_load_explicit(&redo->offset, memory_order_relaxed) == offset) {
+            from = redo->bytes; /* size fits: the caller's is checked, not the slot's */
         }
         memcpy(copy, from, size);
         atomic_thread_fence(memory_order_acquire);
+        if (__builtin_expect(atomic_load_explicit(&area->owner, memory_order_relaxed) != generation,
+                             0)) {
+            return false;
+        }
         if (__builtin_expect(atomic_load_explicit(sequence, memory_order_relaxed) == before, 1)) {
             return true;
         }

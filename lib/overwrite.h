@@ -6,7 +6,9 @@
  *     the redo slot: place and new bytes       sequence of the place, before
  *     sequence of the place odd                copy the record (odd and the redo slot names this
  *     copy them to the place                     place: copy from there)
- *     sequence even, slot empty                sequence, after: the same, or once more
+ *     sequence even                            sequence, after: the same, or once more
+ *     whose request it was learns of it
+ *     slot empty
  *
  * Invariants: while a sequence is odd the redo slot holds all of what its place is to hold. So a
  * reader never waits for a writer that is stopped in the middle, and the next holder of the gate
@@ -40,30 +42,43 @@ struct overwrite_redo {
     uint64_t transaction;    /* the last one that was committed then */
     uint64_t seal;           /* of offset, size and transaction; the record has its own checksum */
     uint64_t hash;           /* of the record's key */
-    uint8_t reserved[24];
+    uint32_t request;        /* 1 + the slot of combine.h whose request it is; 0: the writer's own */
+    uint8_t reserved[20];
     uint8_t bytes[OVERWRITE_MAX];
 };
 static_assert(sizeof(struct overwrite_redo) == 64 + OVERWRITE_MAX, "MAP_FORMAT");
 
 /* One of each generation. */
 struct overwrite_area {
+    _Atomic uint64_t owner; /* the generation */
+    uint8_t padding[56];
     struct overwrite_redo redo;
     _Atomic uint32_t sequences[OVERWRITE_SEQUENCES];
 };
 static_assert(sizeof(struct overwrite_area) % 64 == 0, "MAP_FORMAT");
 
-/* The area as its new generation finds it. Sequences go on rising: a reader of the generation
- * before the last may still be at it. */
-void overwrite_reset(struct overwrite_area *area);
+/* Give the area to its next generation. Sequences go on rising, and who still reads in the one
+ * before the last finds another owner. */
+void overwrite_reset(struct overwrite_area *area, uint64_t generation);
+
+/* What is to be written, and where. */
+struct overwrite {
+    uint64_t offset, transaction, hash;
+    uint32_t size, request;
+};
 
 /* Write size bytes that stand in area->redo.bytes, the record of a key of that hash, to base +
- * offset. Inside the gate. */
-void overwrite_carry_out(struct overwrite_area *area, uint8_t *base, uint64_t offset, uint32_t size,
-                         uint64_t transaction, uint64_t hash);
+ * offset. Inside the gate. Then overwrite_end(). */
+void overwrite_carry_out(struct overwrite_area *area, uint8_t *base, const struct overwrite *what);
 
-/* Finish what a holder of the gate left behind when it died. limit: bytes of the mapping; last: the
- * last committed transaction. False: the slot is damaged. */
-bool overwrite_finish(struct overwrite_area *area, uint8_t *base, uint64_t limit, uint64_t last);
+/* Do again what a holder of the gate left behind when it died. limit: bytes of the mapping; last:
+ * the last committed transaction. *request as above. False: the slot is damaged. Then
+ * overwrite_end(). */
+bool overwrite_finish(struct overwrite_area *area, uint8_t *base, uint64_t limit, uint64_t last,
+                      uint32_t *request);
+
+/* It is done, and whoever asked for it has been told. */
+void overwrite_end(struct overwrite_area *area);
 
 static inline bool overwrite_unfinished(const struct overwrite_area *area)
 {
@@ -71,8 +86,9 @@ static inline bool overwrite_unfinished(const struct overwrite_area *area)
 }
 
 /* Copy a record of at most OVERWRITE_MAX bytes that stands at base + offset, whole, into copy.
- * Waits for nobody. False: writers were faster a hundred times, or the slot is damaged. */
-bool overwrite_read(const struct overwrite_area *area, const uint8_t *base, uint64_t offset,
-                    size_t size, uint8_t *copy);
+ * Waits for nobody. False: writers were faster a hundred times, or the area is another
+ * generation's by now. */
+bool overwrite_read(const struct overwrite_area *area, uint64_t generation, const uint8_t *base,
+                    uint64_t offset, size_t size, uint8_t *copy);
 
 #endif

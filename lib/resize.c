@@ -183,6 +183,15 @@ int generation_resize(struct map *map, uint64_t map_size)
     return generation_publish(map, word, &copy.ledger);
 }
 
+/* What a dead writer had begun or taken belongs to this generation: a write finishes it. */
+static void settle_the_dead(const larder *handle)
+{
+    struct writer writer;
+    if (writer_begin(&writer, handle, MAP_OPEN_WAIT_MS) == LARDER_OK) {
+        (void)writer_commit(&writer);
+    }
+}
+
 int upkeep_resize(larder *handle, uint64_t map_size, bool *changed)
 {
     *changed = false;
@@ -194,12 +203,15 @@ int upkeep_resize(larder *handle, uint64_t map_size, bool *changed)
         return result;
     }
     struct map *map = handle->map;
+    settle_the_dead(handle);
     registry_lock();
     result = map_refresh_locked(map, MAP_OPEN_WAIT_MS);
     if (result == LARDER_OK && atomic_load(&control_life(map_control(map))->map_size) != map_size) {
         result = map_enter_gates(map);
         if (result == LARDER_OK) {
-            result = generation_resize(map, map_size);
+            result = atomic_load(&map_control(map)->recovery_due) == 0
+                         ? generation_resize(map, map_size)
+                         : error_set(LARDER_EBUSY, "a writer died just now: try again");
             *changed = result == LARDER_OK;
             map_leave_gates(map);
         }

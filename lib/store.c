@@ -427,6 +427,7 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
     store->generation = generation;
     store->page_size = page_size;
     store->max_pages = map_size / page_size;
+    store->writable = !protect;
     int code = open_once(store, path, map_size, protect);
     /* Whoever opens first sets up the lock file. One that was killed meanwhile keeps its file lock
      * until the kernel has closed its files, a moment after our gate has noticed: then LMDB takes
@@ -442,6 +443,7 @@ int store_open(const char *path, struct control *control, uint64_t generation, s
         code = open_once(store, path, map_size, protect);
     }
     if (code == MDB_SUCCESS) {
+        store->writable &= store->descends;
         result = hotset_open(path, atomic_load(&store->life->hot_size), &store->hot);
         if (result != LARDER_OK) {
             mdb_env_close(store->env);
@@ -577,6 +579,44 @@ void store_read_end(struct transaction *reader)
     if (__builtin_expect(!atomic_load_explicit(&reader->store->hosed, memory_order_relaxed), 1)) {
         mdb_txn_reset(reader->txn);
     }
+}
+
+/* The number that readers begin with, 0: not to be had. */
+static uint64_t published_transaction(struct store *store)
+{
+    MDB_txn *volatile txn = NULL;
+    volatile int code = MDB_PANIC;
+    GUARDED(
+        {
+            MDB_txn *begun = NULL;
+            code = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &begun);
+            txn = begun;
+        },
+        return 0);
+    if (code != MDB_SUCCESS) {
+        return 0;
+    }
+    uint64_t number = mdb_txn_id(txn);
+    mdb_txn_abort(txn);
+    return number;
+}
+
+int store_undo_unpublished(struct store *store)
+{
+    uint64_t last = store_last_transaction(store);
+    uint64_t published = published_transaction(store);
+    if (published == 0) {
+        return error_set(LARDER_EBUSY, "a writer died, and no reader slot is free");
+    }
+    if (last == published || !store->writable) { /* else the page is written in one piece */
+        return LARDER_OK;
+    }
+    if (last != published + 1 || last < 2) {
+        control_poison(store->control, store->generation);
+        return error_set(LARDER_ECORRUPT, "a writer died, and its meta page is damaged");
+    }
+    descent_take_back((uint8_t *)(uintptr_t)store->base, store->page_size, last);
+    return LARDER_OK;
 }
 
 /* ---- Writers --------------------------------------------------------------------------------- */
@@ -790,9 +830,8 @@ static bool is_own_way(const struct transaction *t)
     return !t->write && t->store->descends && t->error == LARDER_OK;
 }
 
-/* A small record may be written over while a reader looks: give it a copy. MISS where none is to be
- * had: so it is too where the reader slept through two generations, as the sequences are the next
- * one's by now. */
+/* A small record may be written over while a reader looks: give it a copy. MISS: none is to be had.
+ */
 static int hold_still(struct transaction *t, larder_bytes *record)
 {
     const struct store *store = t->store;
@@ -800,9 +839,9 @@ static int hold_still(struct transaction *t, larder_bytes *record)
         return LARDER_OK;
     }
     uint64_t offset = (uint64_t)((const uint8_t *)record->data - store->base);
-    bool whole = overwrite_read(store->overwrites, store->base, offset, record->size, t->record);
-    uint64_t now = atomic_load_explicit(&store->control->generation, memory_order_acquire);
-    if (__builtin_expect(!whole || GENERATION_NUMBER(now) > store->generation + 1, 0)) {
+    if (__builtin_expect(!overwrite_read(store->overwrites, store->generation, store->base, offset,
+                                         record->size, t->record),
+                         0)) {
         return LARDER_MISS;
     }
     record->data = t->record;
@@ -829,15 +868,15 @@ int store_entry_get(struct transaction *t, const void *form, size_t size, larder
     return __builtin_expect(result == LARDER_OK, 1) ? hold_still(t, record) : result;
 }
 
-void store_look_ahead(struct store *store, const void *form, size_t size, struct store_place *place)
+/* In the tree of transaction last. Pages may change under a guess, which trusts none of them. Those
+ * of the last transaction do not, but for records that are written over: a writer changes copies.
+ */
+static void find_place(struct store *store, const void *form, size_t size, uint64_t last,
+                       struct store_place *place)
 {
     struct descent tree;
-    uint64_t last = store_last_transaction(store);
     place->transaction = 0;
-    /* Pages may change under the descent, which trusts none of them. Those of the last transaction
-     * do not, but for records that are written over: a writer changes copies. */
-    if (store->descends && (store->control->flags & LARDER_PROTECT) == 0 &&
-        !atomic_load_explicit(&store->hosed, memory_order_relaxed) &&
+    if (store->writable && !atomic_load_explicit(&store->hosed, memory_order_relaxed) &&
         descent_begin(&tree, store->base, store->page_size, store->max_pages, last) &&
         descent_find(&tree, form, size, &place->record) == LARDER_OK &&
         place->record.size <= OVERWRITE_MAX) {
@@ -846,25 +885,40 @@ void store_look_ahead(struct store *store, const void *form, size_t size, struct
     }
 }
 
+void store_look_ahead(struct store *store, const void *form, size_t size, struct store_place *place)
+{
+    /* Not LMDB's number: it stands on the meta page a moment before the root does. acquire: the
+     * whole commit is seen, pairs with store_write_commit(). */
+    find_place(store, form, size,
+               atomic_load_explicit(&store->life->committed, memory_order_acquire), place);
+}
+
 int store_entry_place(struct store *store, const void *form, size_t size, struct store_place *place)
 {
-    if (place->transaction == 0 || place->transaction != store_last_transaction(store)) {
-        store_look_ahead(store, form, size, place);
+    uint64_t last = store_last_transaction(store);
+    if (place->transaction == 0 || place->transaction != last) {
+        find_place(store, form, size, last, place);
     }
     return place->transaction != 0 ? LARDER_OK : LARDER_MISS;
 }
 
-void store_overwrite(struct store *store, const struct store_place *place, uint64_t key_hash)
+void store_overwrite(struct store *store, const struct store_place *place, uint64_t key_hash,
+                     uint32_t request)
 {
-    overwrite_carry_out(store->overwrites, (uint8_t *)(uintptr_t)store->base, place->offset,
-                        (uint32_t)place->record.size, place->transaction, key_hash);
+    struct overwrite what = {.offset = place->offset,
+                             .transaction = place->transaction,
+                             .hash = key_hash,
+                             .size = (uint32_t)place->record.size,
+                             .request = request};
+    overwrite_carry_out(store->overwrites, (uint8_t *)(uintptr_t)store->base, &what);
 }
 
-int store_finish_overwrite(struct store *store)
+int store_finish_overwrite(struct store *store, uint32_t *request)
 {
     bool finished =
-        overwrite_finish(store->overwrites, (uint8_t *)(uintptr_t)store->base,
-                         store->max_pages * store->page_size, store_last_transaction(store));
+        store->writable && overwrite_finish(store->overwrites, (uint8_t *)(uintptr_t)store->base,
+                                            store->max_pages * store->page_size,
+                                            store_last_transaction(store), request);
     if (!finished) {
         control_poison(store->control, store->generation);
         return error_set(LARDER_ECORRUPT, "the slot of a record being overwritten is damaged");

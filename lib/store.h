@@ -42,6 +42,7 @@ struct store {
     uint32_t page_size;       /* as it was at opening, whatever the segment says later */
     const uint8_t *base;      /* of the mapping; see in_page() */
     bool descends;            /* readers find their own way (descent.h), not through LMDB */
+    bool writable;            /* and small records may be written over (overwrite.h) */
     struct hotset hot;        /* copies of small records, in front of the trees */
     uint64_t popularity;      /* bytes, from the segment's real size, whatever it says of itself */
     _Atomic bool hosed;       /* LMDB's assertion failed here: never touch env again */
@@ -93,6 +94,12 @@ void store_read_end(struct transaction *reader);
  * False: writers are too quick even for that. */
 bool store_ledger(struct transaction *reader, struct ledger *ledger);
 
+/* A writer may have died between the number of its commit and the root that goes with it, which
+ * LMDB writes to the meta page in that order, and no reader had been told of either: take the
+ * number back, or LMDB would take the commit for whole. After a writer's death, inside the write
+ * gate and the reader gate, before store_write_begin(). ECORRUPT, EBUSY (no reader slot is free). */
+int store_undo_unpublished(struct store *store);
+
 /* Begin and end a write transaction; inside the write gate. Ending without change aborts. */
 int store_write_begin(struct store *store, struct transaction *writer);
 int store_write_commit(struct transaction *writer);
@@ -130,10 +137,12 @@ void store_look_ahead(struct store *store, const void *form, size_t size,
  * to be written over. place is a guess, or zeros. */
 int store_entry_place(struct store *store, const void *form, size_t size,
                       struct store_place *place);
-void store_overwrite(struct store *store, const struct store_place *place, uint64_t key_hash);
-/* Finish an overwrite whose writer died; inside the gate. ECORRUPT, and the generation is poisoned.
- */
-int store_finish_overwrite(struct store *store);
+/* request as in overwrite.h. Then overwrite_end(). */
+void store_overwrite(struct store *store, const struct store_place *place, uint64_t key_hash,
+                     uint32_t request);
+/* Finish an overwrite whose writer died; inside the gate. Then overwrite_end(). ECORRUPT, and the
+ * generation is poisoned. */
+int store_finish_overwrite(struct store *store, uint32_t *request);
 
 /* Write a record over whatever is there. Straight to the place if a look-up or insert of this
  * writer has just been there. */

@@ -171,12 +171,16 @@ static int begin_recovering(struct writer *writer, struct store *store, int64_t 
     if (gate_enter(gate, wait_ms) < 0) {
         return error_set(LARDER_EBUSY, "a writer died, and the reader table is locked");
     }
-    int result = store_write_begin(store, &writer->transaction);
+    int result = store_undo_unpublished(store);
+    if (result == LARDER_OK) {
+        result = store_write_begin(store, &writer->transaction);
+    }
     gate_leave(gate);
     if (result == LARDER_OK) {
         /* what it had to tell is true if it came to commit */
         events_recover(&writer->control->events, store->generation, writer->transaction.number - 1);
         combine_settle(writer->control, store->generation, writer->transaction.number - 1);
+        atomic_store(&store->life->committed, writer->transaction.number - 1);
         atomic_store(&writer->control->recovery_due, 0);
     }
     return result;
@@ -272,11 +276,29 @@ static void serve_quickly(struct writer *writer, writer_serve *serve)
         offer_fresh(writer);
         writer->fresh.size = 0;
         writer->change++;
+        writer->request = writer->batch.taken[writer->batch.count - 1].slot + 1u;
         int outcome = serve(writer, &request);
         combine_note(writer->control, &writer->batch,
                      outcome == WRITER_NEEDS_TRANSACTION ? LARDER_EBUSY : outcome);
+        overwrite_end(store->overwrites);
         note_change(writer);
     }
+}
+
+/* What a dead holder of the gate had announced is carried out, and its poster will learn that. */
+static int finish_overwrite(struct writer *writer)
+{
+    struct store *store = writer->transaction.store;
+    uint32_t request = 0;
+    int result = store_finish_overwrite(store, &request);
+    if (result == LARDER_OK) {
+        if (request != 0) {
+            combine_note_done(writer->control, request - 1, store->generation,
+                              store_last_transaction(store));
+        }
+        overwrite_end(store->overwrites);
+    }
+    return result;
 }
 
 /* Inside the gate: try to do without a transaction. LARDER_OK: no, and the gate is still held. */
@@ -290,6 +312,7 @@ static int do_quickly(struct writer *writer, struct quick *quick)
         return LARDER_OK;
     }
     if (quick->outcome >= 0) {
+        overwrite_end(writer->transaction.store->overwrites);
         note_change(writer);
         if (combine_any(writer->control) && quick->serve != NULL) {
             serve_quickly(writer, quick->serve);
@@ -310,6 +333,7 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
     writer->events = (struct event_batch){0};
     writer->fresh.size = 0;
     writer->batch.count = 0;
+    writer->request = 0;
     for (int tries = 0; tries < GENERATION_TRIES; tries++) {
         struct transaction *reader;
         int result = wait_for_map(map, wait_ms, &reader);
@@ -337,7 +361,7 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
         writer->transaction = (struct transaction){.store = store};
         writer->change = atomic_load_explicit(&store->life->changes, memory_order_relaxed) + 1;
         if (overwrite_unfinished(store->overwrites)) {
-            result = store_finish_overwrite(store);
+            result = finish_overwrite(writer);
         }
         if (result == LARDER_OK) {
             result = do_quickly(writer, quick);

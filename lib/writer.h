@@ -49,6 +49,7 @@ struct writer {
     uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
     struct writer_fresh fresh;
     struct combine_batch batch; /* others' requests in this transaction */
+    uint32_t request; /* 1 + the slot of the one that is carried out in place; 0: our own */
 };
 
 /* Enter the gate within wait_ms and begin. EBUSY, ECORRUPT, or what opening a generation can give.

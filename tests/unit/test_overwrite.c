@@ -8,18 +8,22 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "clock.h"
 #include "format.h"
 #include "key.h"
+#include "registry.h"
 #include "removal.h"
 #include "tests/harness.h"
 #include "tests/unit/maps.h"
+#include "upkeep.h"
+#include "writer.h"
 
 /* ---- The slot and the sequences ---------------------------------------------------------------
  */
 
-enum { PLACES = 64, PLACE = 256, LIMIT = PLACES * PLACE, HASH = 77, LAST = 5 };
+enum { PLACES = 64, PLACE = 256, LIMIT = PLACES * PLACE, HASH = 77, LAST = 5, OWNER = 3 };
 
 static struct overwrite_area area;
 static uint8_t pages[LIMIT];
@@ -28,6 +32,7 @@ static uint8_t seen[OVERWRITE_MAX];
 static void begin_area(void)
 {
     memset(&area, 0, sizeof area);
+    atomic_store(&area.owner, OWNER);
     memset(pages, 'o', sizeof pages);
 }
 
@@ -43,6 +48,24 @@ static void make(uint8_t *bytes, char fill)
     record_encode(bytes, &record, HASH);
 }
 
+static void carry_out(uint8_t *base, uint64_t offset)
+{
+    struct overwrite what = {
+        .offset = offset, .transaction = LAST, .hash = HASH, .size = PLACE, .request = 4};
+    overwrite_carry_out(&area, base, &what);
+}
+
+static bool finish(uint64_t limit, uint64_t last)
+{
+    uint32_t request = 0;
+    bool finished = overwrite_finish(&area, pages, limit, last, &request);
+    ck_assert_uint_eq(request, finished ? 4 : 0);
+    if (finished) {
+        overwrite_end(&area);
+    }
+    return finished;
+}
+
 /* Stand where a writer of that place dies: the slot filled, the sequence moved so far, so many
  * bytes of the place written. */
 static void die_at(uint64_t offset, bool odd, size_t written)
@@ -51,8 +74,10 @@ static void die_at(uint64_t offset, bool odd, size_t written)
     uint8_t fresh[PLACE], before[PLACE];
     memcpy(fresh, area.redo.bytes, PLACE);
     memcpy(before, pages + offset, PLACE);
-    overwrite_carry_out(&area, pages, offset, PLACE, LAST, HASH);
+    carry_out(pages, offset);
     ck_assert_mem_eq(pages + offset, fresh, PLACE);
+    ck_assert(overwrite_unfinished(&area));
+    overwrite_end(&area);
     ck_assert(!overwrite_unfinished(&area));
     atomic_store(&area.redo.active, 1);
     memcpy(pages + offset, before, PLACE);
@@ -65,14 +90,14 @@ static bool is_new(uint64_t offset)
 {
     uint8_t fresh[PLACE];
     make(fresh, 'n');
-    return overwrite_read(&area, pages, offset, PLACE, seen) && memcmp(seen, fresh, PLACE) == 0;
+    return overwrite_read(&area, OWNER, pages, offset, PLACE, seen) && memcmp(seen, fresh, PLACE) == 0;
 }
 
 static bool is_old(uint64_t offset)
 {
     uint8_t old[PLACE];
     memset(old, 'o', PLACE);
-    return overwrite_read(&area, pages, offset, PLACE, seen) && memcmp(seen, old, PLACE) == 0;
+    return overwrite_read(&area, OWNER, pages, offset, PLACE, seen) && memcmp(seen, old, PLACE) == 0;
 }
 
 START_TEST(a_reader_never_sees_a_mixture_of_what_a_dead_writer_left)
@@ -83,7 +108,7 @@ START_TEST(a_reader_never_sees_a_mixture_of_what_a_dead_writer_left)
         ck_assert(is_new(0));
         ck_assert(is_old(PLACE)); /* another place */
         ck_assert(overwrite_unfinished(&area));
-        ck_assert(overwrite_finish(&area, pages, LIMIT, LAST));
+        ck_assert(finish(LIMIT, LAST));
         ck_assert(is_new(0));
         ck_assert(is_old(PLACE));
         ck_assert(!overwrite_unfinished(&area));
@@ -97,10 +122,10 @@ START_TEST(what_was_announced_is_carried_out)
     begin_area();
     die_at(0, false, 0); /* announced, and no more */
     ck_assert(is_old(0));
-    ck_assert(overwrite_finish(&area, pages, LIMIT, LAST));
+    ck_assert(finish(LIMIT, LAST));
     ck_assert(is_new(0));
     die_at(0, false, PLACE); /* all but done */
-    ck_assert(overwrite_finish(&area, pages, LIMIT, LAST));
+    ck_assert(finish(LIMIT, LAST));
     ck_assert(is_new(0));
 }
 END_TEST
@@ -112,19 +137,25 @@ START_TEST(another_place_of_the_same_sequence_is_read_where_it_stands)
     memset(wide, 'o', sizeof wide);
     uint64_t twin = UINT64_C(64) * OVERWRITE_SEQUENCES;
     make(area.redo.bytes, 'n');
-    overwrite_carry_out(&area, wide, 0, PLACE, LAST, HASH);
+    carry_out(wide, 0);
     memset(wide, 'x', PLACE);
+    /* a word that was flipped: nobody announced anything */
+    atomic_store(&area.redo.active, 0);
+    atomic_store(&area.sequences[0], 1);
+    ck_assert(overwrite_read(&area, OWNER, wide, 0, PLACE, seen));
+    ck_assert_int_eq(seen[0], 'x');
+    atomic_store(&area.redo.active, 1);
     atomic_store(&area.sequences[0], 1); /* stopped in the middle */
-    ck_assert(overwrite_read(&area, wide, twin, PLACE, seen));
+    ck_assert(overwrite_read(&area, OWNER, wide, twin, PLACE, seen));
     ck_assert_int_eq(seen[0], 'o');
-    ck_assert(overwrite_read(&area, wide, 0, PLACE, seen));
+    ck_assert(overwrite_read(&area, OWNER, wide, 0, PLACE, seen));
     ck_assert_mem_eq(seen, area.redo.bytes, PLACE);
 }
 END_TEST
 
 START_TEST(a_damaged_slot_is_not_carried_out)
 {
-    for (int field = 0; field < 6; field++) {
+    for (int field = 0; field < 7; field++) {
         begin_area();
         die_at(0, true, 100);
         struct overwrite_redo *redo = &area.redo;
@@ -141,6 +172,9 @@ START_TEST(a_damaged_slot_is_not_carried_out)
         case 3:
             redo->seal ^= 1;
             break;
+        case 6:
+            redo->request++;
+            break;
         case 4:
             redo->hash ^= 1;
             break;
@@ -150,13 +184,13 @@ START_TEST(a_damaged_slot_is_not_carried_out)
         }
         uint8_t before[LIMIT];
         memcpy(before, pages, LIMIT);
-        ck_assert_msg(!overwrite_finish(&area, pages, LIMIT, LAST), "field %d", field);
+        ck_assert_msg(!finish(LIMIT, LAST), "field %d", field);
         ck_assert_mem_eq(before, pages, LIMIT);
     }
     begin_area();
     die_at(0, true, 100);
-    ck_assert(!overwrite_finish(&area, pages, LIMIT, LAST + 1)); /* of another transaction */
-    ck_assert(!overwrite_finish(&area, pages, PLACE - 1, LAST)); /* of a larger mapping */
+    ck_assert(!finish(LIMIT, LAST + 1)); /* of another transaction */
+    ck_assert(!finish(PLACE - 1, LAST)); /* of a larger mapping */
 }
 END_TEST
 
@@ -165,10 +199,13 @@ START_TEST(a_new_generation_finds_no_odd_sequence)
     begin_area();
     die_at(0, true, 100);
     atomic_store(&area.sequences[3], 4);
-    overwrite_reset(&area);
+    overwrite_reset(&area, OWNER + 2);
     ck_assert(!overwrite_unfinished(&area));
     ck_assert_uint_eq(atomic_load(&area.sequences[0]), 2);
     ck_assert_uint_eq(atomic_load(&area.sequences[3]), 4);
+    /* who slept since the generation before the last reads what nobody looks after any more */
+    ck_assert(!overwrite_read(&area, OWNER, pages, 0, PLACE, seen));
+    ck_assert(overwrite_read(&area, OWNER + 2, pages, PLACE, PLACE, seen));
 }
 END_TEST
 
@@ -179,7 +216,8 @@ static void *overwrite_always(void *context)
     (void)context;
     for (unsigned turn = 0; !atomic_load(&over); turn++) {
         make(area.redo.bytes, (char)('a' + turn % 26));
-        overwrite_carry_out(&area, pages, (turn % PLACES) * PLACE, PLACE, LAST, HASH);
+        carry_out(pages, (turn % PLACES) * PLACE);
+        overwrite_end(&area);
     }
     return NULL;
 }
@@ -196,7 +234,7 @@ START_TEST(readers_beside_a_writer_see_whole_records)
     unsigned given_up = 0;
     for (unsigned turn = 0; turn < 300000; turn++) {
         uint64_t offset = (turn * UINT64_C(7) % PLACES) * PLACE;
-        if (!overwrite_read(&area, pages, offset, PLACE, seen)) {
+        if (!overwrite_read(&area, OWNER, pages, offset, PLACE, seen)) {
             given_up++; /* the writer lost its processor in there: others' places are all there */
             continue;
         }
@@ -375,6 +413,173 @@ START_TEST(a_damaged_slot_costs_the_generation_not_the_caller)
 }
 END_TEST
 
+/* ---- Deaths in between ------------------------------------------------------------------------
+ */
+
+static struct store *own_store(void)
+{
+    struct transaction *reader = NULL;
+    ck_assert_int_eq(registry_reader(map->map, &reader), LARDER_OK);
+    return reader->store;
+}
+
+/* LMDB writes a commit's number to its meta page, then its root, then tells the readers. Between the
+ * first two the page has the next number and the root of the last but one. */
+static void number_without_root(const struct store *store)
+{
+    enum { META_NUMBER = 144 };
+    uint64_t next = store_last_transaction((struct store *)(uintptr_t)store) + 1;
+    uint8_t *meta = (uint8_t *)(uintptr_t)store->base + (next & 1) * store->page_size;
+    uint64_t number;
+    memcpy(&number, meta + META_NUMBER, sizeof number);
+    ck_assert_uint_eq(number, next - 2);
+    memcpy(meta + META_NUMBER, &next, sizeof next);
+}
+
+START_TEST(a_guess_is_made_in_a_commit_that_is_whole)
+{
+    struct key key;
+    struct store_place guess = {.transaction = 0}, place = {.transaction = 0};
+    (void)takes_transaction("key", 100, 'a', NULL);
+    (void)takes_transaction("other", 100, 'a', NULL);
+    struct store *store = own_store();
+    ck_assert_int_eq(key_make(&key, "key", 3), LARDER_OK);
+    uint64_t last = store_last_transaction(store);
+    ck_assert_int_eq(store_entry_place(store, key.form, key.form_size, &place), LARDER_OK);
+    number_without_root(store);
+    store_look_ahead(store, key.form, key.form_size, &guess);
+    ck_assert_uint_eq(guess.transaction, last);
+    ck_assert_uint_eq(guess.offset, place.offset);
+    atomic_store(&maps_control(map)->recovery_due, 1);
+    ck_assert(takes_transaction("key", 100, 'b', NULL));
+}
+END_TEST
+
+START_TEST(a_commit_that_died_before_its_root_has_not_happened)
+{
+    char key[16];
+    for (int i = 0; i < 300; i++) {
+        (void)snprintf(key, sizeof key, "key%d", i);
+        ck_assert_int_eq(maps_set(map, key, "value"), LARDER_OK);
+    }
+    uint64_t generation = atomic_load(&maps_control(map)->generation);
+    number_without_root(own_store());
+    atomic_store(&maps_control(map)->recovery_due, 1);
+    ck_assert_int_eq(maps_set(map, "one more", "value"), LARDER_OK);
+    maps_whole(map);
+    ck_assert_uint_eq(maps_stats(map).entries, 301);
+    for (int i = 0; i < 300; i++) {
+        (void)snprintf(key, sizeof key, "key%d", i);
+        ck_assert_str_eq(maps_get(map, key), "value");
+        ck_assert_int_eq(maps_set(map, key, "worth"), LARDER_OK);
+    }
+    ck_assert_uint_eq(atomic_load(&maps_control(map)->generation), generation);
+}
+END_TEST
+
+struct stage {
+    _Atomic int inside, stopped;
+};
+static struct stage *stage;
+
+static void wait_for(_Atomic int *word)
+{
+    for (int i = 0; i < 5000 && atomic_load(word) == 0; i++) {
+        (void)usleep(1000);
+    }
+}
+
+/* Hold the gate, carry out in place what somebody has posted, and die before that one is told. */
+static void serve_and_die(void)
+{
+    struct control *control = maps_control(map);
+    struct store *store = own_store();
+    static struct writer writer;
+    struct combine_request request;
+    struct store_place place = {.transaction = 0};
+    struct key key;
+    uint8_t bytes[COMBINE_BYTES];
+    writer = (struct writer){.handle = map,
+                             .map = map->map,
+                             .control = control,
+                             .transaction = {.store = store},
+                             .change = atomic_load(&store->life->changes) + 1};
+    ck_assert_int_eq(gate_enter(&control->write_gate, 1000), GATE_ENTERED);
+    atomic_store(&stage->inside, 1);
+    wait_for(&stage->stopped);
+    if (combine_take(control, &writer.batch, store->generation, store_last_transaction(store),
+                     &request, bytes) &&
+        key_make(&key, request.key, request.key_size) == LARDER_OK) {
+        struct record record =
+            record_make(request.version, request.kind, request.flags, request.expires_at_ms);
+        record.value_size = request.value_size;
+        writer.request = writer.batch.taken[0].slot + 1u;
+        (void)entry_overwrite(&writer, &key, &record, request.value, &place);
+    }
+    (void)kill(getpid(), SIGKILL);
+}
+
+START_TEST(what_a_dead_server_carried_out_is_not_done_again)
+{
+    int64_t number = 0;
+    int status = 0;
+    stage = mmap(NULL, sizeof *stage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(stage, MAP_FAILED);
+    ck_assert_int_eq(maps_set(map, "count", "999"), LARDER_OK);
+    pid_t server = fork();
+    if (server == 0) {
+        serve_and_die();
+        _exit(2);
+    }
+    wait_for(&stage->inside);
+    pid_t poster = fork();
+    if (poster == 0) {
+        map->write_wait_ms = 20000;
+        _exit(maps_set(map, "count", "100") == LARDER_OK ? 0 : 3);
+    }
+    for (int i = 0; i < 5000 && !combine_any(maps_control(map)); i++) {
+        (void)usleep(1000);
+    }
+    ck_assert(combine_any(maps_control(map)));
+    ck_assert_int_eq(kill(poster, SIGSTOP), 0);
+    ck_assert_int_eq(waitpid(poster, &status, WUNTRACED), poster);
+    atomic_store(&stage->stopped, 1);
+    ck_assert_int_eq(waitpid(server, &status, 0), server);
+    ck_assert(WIFSIGNALED(status));
+    ck_assert_int_eq(larder_incr(map, "count", 5, 1, &number, NULL), LARDER_OK);
+    ck_assert_int_eq(number, 101); /* so the set came before */
+    ck_assert_int_eq(kill(poster, SIGCONT), 0);
+    ck_assert_int_eq(waitpid(poster, &status, 0), poster);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    ck_assert_str_eq(maps_get(map, "count"), "101");
+    (void)munmap(stage, sizeof *stage);
+}
+END_TEST
+
+static int die_in_the_gate(void *context)
+{
+    (void)context;
+    (void)gate_enter(&maps_control(map)->write_gate, 1000);
+    (void)kill(getpid(), SIGKILL);
+    return 2;
+}
+
+START_TEST(whoever_finds_a_dead_writer_leaves_word_of_it)
+{
+    bool changed = false;
+    (void)takes_transaction("key", 100, 'a', NULL);
+    ck_assert_int_eq(maps_in_child(die_in_the_gate, NULL), -SIGKILL);
+    ck_assert_int_eq(map_enter_gates(map->map), LARDER_OK);
+    map_leave_gates(map->map);
+    ck_assert_uint_eq(atomic_load(&maps_control(map)->recovery_due), 1);
+    ck_assert(takes_transaction("key", 100, 'b', NULL));
+    ck_assert_int_eq(maps_in_child(die_in_the_gate, NULL), -SIGKILL);
+    ck_assert_int_eq(upkeep_resize(map, MAPS_SIZE * 2, &changed), LARDER_OK);
+    ck_assert(changed);
+    ck_assert_uint_eq(atomic_load(&maps_control(map)->recovery_due), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("overwrite");
@@ -397,5 +602,13 @@ int main(void)
     tcase_add_test(sets, the_next_writer_finishes_what_a_dead_one_began);
     tcase_add_test(sets, a_damaged_slot_costs_the_generation_not_the_caller);
     suite_add_tcase(suite, sets);
+    TCase *deaths = tcase_create("deaths");
+    tcase_add_checked_fixture(deaths, open_map, close_map);
+    tcase_set_timeout(deaths, 60);
+    tcase_add_test(deaths, a_guess_is_made_in_a_commit_that_is_whole);
+    tcase_add_test(deaths, a_commit_that_died_before_its_root_has_not_happened);
+    tcase_add_test(deaths, what_a_dead_server_carried_out_is_not_done_again);
+    tcase_add_test(deaths, whoever_finds_a_dead_writer_leaves_word_of_it);
+    suite_add_tcase(suite, deaths);
     return harness_run(suite);
 }
