@@ -11,9 +11,10 @@
  *   taken -> abandoned               the poster's time is over while the holder is stopped
  *   done, refused -> free            the poster has read it;  abandoned -> free: the holder
  * Whoever leaves the gate in order leaves nothing taken. One that finds its predecessor dead inside
- * settles what is taken before it does anything else: done if and only if an outcome and a committed
- * transaction are noted, else refused. A request that is carried out in place (overwrite.h) is noted
- * with the last transaction, and its outcome before the redo slot that names it is empty. So nothing is lost, done twice or told wrongly, whoever dies when.
+ * settles what is taken before it does anything else: done if and only if an outcome and a
+ * committed transaction are noted, else refused. A request that is carried out in place
+ * (overwrite.h) is noted with the last transaction, and its outcome before the redo slot that names
+ * it is empty. So nothing is lost, done twice or told wrongly, whoever dies when.
  *
  * The version is drawn by the poster: whatever is invalidated after an abandoned request has a
  * higher one, and the request, should it still be carried out, is dead on arrival. MAP_FORMAT

@@ -262,8 +262,8 @@ void record_encode(void *bytes, const struct record *record, uint64_t key_hash)
 {
     struct record_header header = record->header;
     header.extras = extras_of(record);
-    header.flags = (uint8_t)((header.flags & ~RECORD_PADDED) |
-                             (record->padding > 0 ? RECORD_PADDED : 0));
+    header.flags =
+        (uint8_t)((header.flags & ~RECORD_PADDED) | (record->padding > 0 ? RECORD_PADDED : 0));
     struct record_head head = {
         .clock = header.clock,
         .packed = (header.row & RECORD_ROW_MAX) | (uint64_t)header.kind << KIND_SHIFT |

@@ -70,8 +70,7 @@ bool overwrite_finish(struct overwrite_area *area, uint8_t *base, uint64_t limit
                       uint32_t *request)
 {
     struct overwrite_redo *redo = &area->redo;
-    struct overwrite what = {.offset =
-                                 atomic_load_explicit(&redo->offset, memory_order_acquire),
+    struct overwrite what = {.offset = atomic_load_explicit(&redo->offset, memory_order_acquire),
                              .transaction = redo->transaction,
                              .hash = redo->hash,
                              .size = redo->size,

@@ -42,7 +42,7 @@ struct overwrite_redo {
     uint64_t transaction;    /* the last one that was committed then */
     uint64_t seal;           /* of offset, size and transaction; the record has its own checksum */
     uint64_t hash;           /* of the record's key */
-    uint32_t request;        /* 1 + the slot of combine.h whose request it is; 0: the writer's own */
+    uint32_t request; /* 1 + the slot of combine.h whose request it is; 0: the writer's own */
     uint8_t reserved[20];
     uint8_t bytes[OVERWRITE_MAX];
 };

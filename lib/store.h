@@ -39,15 +39,15 @@ struct store {
     struct overwrite_area *overwrites;
     uint64_t generation;
     uint64_t max_pages;
-    uint32_t page_size;       /* as it was at opening, whatever the segment says later */
-    const uint8_t *base;      /* of the mapping; see in_page() */
-    bool descends;            /* readers find their own way (descent.h), not through LMDB */
-    bool writable;            /* and small records may be written over (overwrite.h) */
-    struct hotset hot;        /* copies of small records, in front of the trees */
-    uint64_t popularity;      /* bytes, from the segment's real size, whatever it says of itself */
-    _Atomic bool hosed;       /* LMDB's assertion failed here: never touch env again */
-    unsigned users;           /* the registry's count of what refers to this store */
-    struct store *next;       /* the registry's list */
+    uint32_t page_size;  /* as it was at opening, whatever the segment says later */
+    const uint8_t *base; /* of the mapping; see in_page() */
+    bool descends;       /* readers find their own way (descent.h), not through LMDB */
+    bool writable;       /* and small records may be written over (overwrite.h) */
+    struct hotset hot;   /* copies of small records, in front of the trees */
+    uint64_t popularity; /* bytes, from the segment's real size, whatever it says of itself */
+    _Atomic bool hosed;  /* LMDB's assertion failed here: never touch env again */
+    unsigned users;      /* the registry's count of what refers to this store */
+    struct store *next;  /* the registry's list */
 };
 
 struct transaction {
@@ -97,7 +97,8 @@ bool store_ledger(struct transaction *reader, struct ledger *ledger);
 /* A writer may have died between the number of its commit and the root that goes with it, which
  * LMDB writes to the meta page in that order, and no reader had been told of either: take the
  * number back, or LMDB would take the commit for whole. After a writer's death, inside the write
- * gate and the reader gate, before store_write_begin(). ECORRUPT, EBUSY (no reader slot is free). */
+ * gate and the reader gate, before store_write_begin(). ECORRUPT, EBUSY (no reader slot is free).
+ */
 int store_undo_unpublished(struct store *store);
 
 /* Begin and end a write transaction; inside the write gate. Ending without change aborts. */

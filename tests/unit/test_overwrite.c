@@ -90,14 +90,16 @@ static bool is_new(uint64_t offset)
 {
     uint8_t fresh[PLACE];
     make(fresh, 'n');
-    return overwrite_read(&area, OWNER, pages, offset, PLACE, seen) && memcmp(seen, fresh, PLACE) == 0;
+    return overwrite_read(&area, OWNER, pages, offset, PLACE, seen) &&
+           memcmp(seen, fresh, PLACE) == 0;
 }
 
 static bool is_old(uint64_t offset)
 {
     uint8_t old[PLACE];
     memset(old, 'o', PLACE);
-    return overwrite_read(&area, OWNER, pages, offset, PLACE, seen) && memcmp(seen, old, PLACE) == 0;
+    return overwrite_read(&area, OWNER, pages, offset, PLACE, seen) &&
+           memcmp(seen, old, PLACE) == 0;
 }
 
 START_TEST(a_reader_never_sees_a_mixture_of_what_a_dead_writer_left)
@@ -423,8 +425,8 @@ static struct store *own_store(void)
     return reader->store;
 }
 
-/* LMDB writes a commit's number to its meta page, then its root, then tells the readers. Between the
- * first two the page has the next number and the root of the last but one. */
+/* LMDB writes a commit's number to its meta page, then its root, then tells the readers. Between
+ * the first two the page has the next number and the root of the last but one. */
 static void number_without_root(const struct store *store)
 {
     enum { META_NUMBER = 144 };
