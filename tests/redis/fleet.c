@@ -161,6 +161,28 @@ void host_drained(host *self)
     }
 }
 
+struct wanted_dirty {
+    host *self;
+    uint64_t count;
+};
+
+static bool has_dirty(void *context)
+{
+    struct wanted_dirty *wanted = context;
+    return host_dirty(wanted->self) == wanted->count;
+}
+
+void host_dirty_comes_to(host *self, uint64_t count)
+{
+    struct wanted_dirty wanted = {.self = self, .count = count};
+    if (!wait_until(has_dirty, &wanted, PATIENCE_MS)) {
+        char what[80];
+        (void)snprintf(what, sizeof what, "%" PRIu64 " entries are dirty, not %" PRIu64,
+                       host_dirty(self), count);
+        give_up(self, what);
+    }
+}
+
 static bool is_up(void *context)
 {
     struct wanted *wanted = context;

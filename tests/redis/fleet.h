@@ -41,6 +41,7 @@ void host_comes_to(host *self, const char *key, const char *value);
 larder_info host_info(host *self, const char *key);
 
 uint64_t host_dirty(host *self);
+void host_dirty_comes_to(host *self, uint64_t count);
 void host_drained(host *self); /* wait until Redis has acknowledged everything */
 void host_redis_up(host *self, bool up);
 void host_logs(host *self, const char *text);

@@ -243,7 +243,7 @@ START_TEST(rights_too_narrow)
     host_set(&lone, "open", "v");
     redis_comes_to(&redis, "m:open", "v");
     host_logs(&lone, "refused");
-    ck_assert_uint_eq(host_dirty(&lone), 1);
+    host_dirty_comes_to(&lone, 1);
     ok("OK", harness_redis_command(&redis, "ACL", "SETUSER", "narrow", "~*", NULL));
     redis_comes_to(&redis, "m:secret", "v");
     host_end(&lone);

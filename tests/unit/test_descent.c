@@ -574,6 +574,7 @@ START_TEST(readers_beside_a_writer_see_whole_values)
     ck_assert(control != MAP_FAILED && done != MAP_FAILED);
     atomic_store(&control_life_of(control, 1)->map_size, STORE_BYTES);
     atomic_store(&control->generation, 1);
+    overwrite_reset(&control->overwrites[1], 1);
     control->page_size = PAGE;
     control->mode = 0600;
     ck_assert_int_eq(gate_init(&control->reader_gate), 0);

@@ -32,6 +32,7 @@ static void make_store(void)
     ck_assert(control != MAP_FAILED);
     atomic_store(&control_life_of(control, 1)->map_size, MAP_BYTES);
     atomic_store(&control->generation, 1);
+    overwrite_reset(&control->overwrites[1], 1);
     control->page_size = (uint32_t)sysconf(_SC_PAGESIZE);
     control->mode = 0600;
     ck_assert_int_eq(gate_init(&control->reader_gate), 0);
