@@ -335,6 +335,8 @@ struct change { /* of one key, about to be made */
     char key[KEY_SIZE];
     size_t key_size, size;
     larder_policy policy;
+    char name[24]; /* of the key's mark */
+    larder_bytes tags[2];
 };
 
 static struct change change_begin(struct worker *worker, unsigned index, bool removes, bool brief)
@@ -366,6 +368,33 @@ static void change_vain(const struct change *change)
                atomic_load(&board->keys[change->index].expires_ms));
 }
 
+static larder_bytes mark_name(struct change *change)
+{
+    size_t size = (size_t)snprintf(change->name, sizeof change->name, "mark of %u", change->index);
+    return (larder_bytes){change->name, size};
+}
+
+/* Two of three values carry a mark that no other key has, so that this one's journal tells what its
+ * invalidation leaves. */
+static enum mark give_mark(struct change *change)
+{
+    enum mark mark = (enum mark)(change->number % 3);
+    if (mark == GROUP) {
+        change->policy.group = mark_name(change);
+    } else if (mark == TAG) {
+        change->tags[0] = (larder_bytes){"all", 3};
+        change->tags[1] = mark_name(change);
+        change->policy.tags = change->tags;
+        change->policy.tag_count = 2;
+    }
+    return mark;
+}
+
+static void note_mark(const struct change *change, enum mark mark)
+{
+    atomic_store(&board->keys[change->index].mark, mark);
+}
+
 /* A refusal is for trouble only; but a reader that gets no processor for long pins pages. */
 static void refused(const struct change *change, int result, const char *what)
 {
@@ -380,6 +409,7 @@ static void store(struct worker *worker, unsigned index, bool brief, bool negati
     if (negative) {
         change.policy.flags = LARDER_NEGATIVE;
     }
+    note_mark(&change, give_mark(&change));
     int result =
         larder_set(worker->handle, change.key, change.key_size, negative ? NULL : worker->value,
                    negative ? 0 : change.size, &change.policy);
@@ -402,9 +432,11 @@ static void store_if(struct worker *worker, unsigned index, bool replaces)
 {
     struct change change = change_begin(worker, index, false, false);
     test_value_fill(worker->value, change.size, tag_of(index, change.number));
+    enum mark mark = give_mark(&change);
     int result = (replaces ? larder_replace : larder_add)(
         worker->handle, change.key, change.key_size, worker->value, change.size, &change.policy);
     if (result == LARDER_OK) {
+        note_mark(&change, mark);
         change_end(&change, VALUE, change.number, change.policy.expiry.ms);
     } else if (result == LARDER_EXISTS) {
         test_check(change.before.kind != GONE, "add finds key %u, which is gone", index);
@@ -450,6 +482,23 @@ static void forget(struct worker *worker, unsigned index)
     change_end(&change, GONE, 0, 0);
 }
 
+/* By its group or its tag; one time in three by the other one, which must leave it alone. */
+static void invalidate(struct worker *worker, unsigned index)
+{
+    struct change change = change_begin(worker, index, true, false);
+    enum mark carries = (enum mark)atomic_load(&board->keys[index].mark);
+    bool by_tag = test_random_below(&worker->random, 3) == 0 ? carries != TAG : carries == TAG;
+    larder_bytes name = mark_name(&change);
+    int result =
+        (by_tag ? larder_invalidate_tag : larder_invalidate_group)(worker->handle, name, NULL);
+    test_check(result == LARDER_OK, "invalidate: %d %s", result, larder_last_error());
+    if (carries == (by_tag ? TAG : GROUP)) {
+        change_end(&change, GONE, 0, 0);
+    } else {
+        change_vain(&change);
+    }
+}
+
 static void change_many(struct worker *worker, unsigned index, bool deletes)
 {
     struct change changes[MANY];
@@ -474,6 +523,7 @@ static void change_many(struct worker *worker, unsigned index, bool deletes)
     }
     for (unsigned i = 0; i < MANY; i++) {
         bool there = !deletes && result == LARDER_OK;
+        note_mark(&changes[i], UNMARKED);
         change_end(&changes[i], there ? VALUE : GONE, there ? changes[i].number : 0,
                    policy.expiry.ms);
     }
@@ -492,8 +542,10 @@ static void write_owned(struct worker *worker, unsigned index)
         store(worker, index, false, true);
     } else if (what < 60) {
         forget(worker, index);
-    } else if (what < 80) {
-        touch(worker, index, what >= 76, what == 79);
+    } else if (what < 68) {
+        invalidate(worker, index);
+    } else if (what < 82) {
+        touch(worker, index, what >= 78, what == 81);
     } else if (what < 88) {
         store_if(worker, index, what < 84);
     } else {

@@ -27,6 +27,9 @@ enum {
 
 enum kind { GONE, VALUE, NEGATIVE };
 
+/* What a stored value can be invalidated by, beside its key. */
+enum mark { UNMARKED, GROUP, TAG };
+
 /* What holds once an operation has returned. */
 struct done {
     uint64_t number; /* of the operation */
@@ -40,7 +43,9 @@ struct journal { /* of a key */
     _Atomic uint64_t removal;   /* the last started operation that may leave nothing */
     _Atomic uint64_t version;   /* the clock of the newest that anybody has read */
     _Atomic int64_t expires_ms; /* of the last that was stored or touched */
-    uint64_t padding[3];
+    _Atomic uint32_t mark;      /* enum mark of the last that was stored */
+    uint32_t padding0;
+    uint64_t padding[2];
 };
 
 struct coherence_board {
