@@ -13,6 +13,7 @@
 #include "evict.h"
 #include "lookup.h"
 #include "removal.h"
+#include "rows.h"
 #include "writer.h"
 
 static int damaged(struct transaction *t, const struct key *key)
@@ -75,6 +76,14 @@ uint64_t entry_tombstone_cap(const struct store *store)
 {
     /* a quarter of the map, if a tombstone with its row takes 256 bytes */
     return atomic_load(&store->life->map_size) / 1024;
+}
+
+static uint64_t new_row(struct writer *writer, const struct key *key)
+{
+    struct ledger *ledger = &writer->ledger;
+    uint64_t row = rows_number(ledger->next_row, key->form_size, &ledger->block_bytes);
+    ledger->next_row = row + 1;
+    return row;
 }
 
 /* Bytes of a record while it is put together: on the stack, but for long keys. */
@@ -180,7 +189,7 @@ static int replace(struct writer *writer, const struct key *key, const struct re
     bool dirty = (record->header.flags & RECORD_DIRTY) != 0;
     /* A dirty entry waits in the log already; one that is not to travel needs no new place. */
     bool keep_row = !dirty || (before.header.flags & RECORD_DIRTY) != 0;
-    record->header.row = keep_row ? before.header.row : writer->ledger.next_row++;
+    record->header.row = keep_row ? before.header.row : new_row(writer, key);
     record->header.flags &= (uint8_t)~RECORD_RETURNED;
     if (record->header.kind != RECORD_DELETED && before.header.kind != RECORD_DELETED &&
         (keep_row ? (before.header.flags & RECORD_RETURNED) != 0
@@ -218,7 +227,7 @@ static int upsert(struct writer *writer, const struct key *key, struct record *r
         store_entry_insert(t, key->form, key->form_size, record_size(record), &room, &existing);
     *inserted = result == LARDER_OK;
     if (result == LARDER_OK) {
-        record->header.row = writer->ledger.next_row++;
+        record->header.row = new_row(writer, key);
         record_encode(room, record, key->hash); /* straight into its page */
         renew_copy(writer, key, record, room, record_size(record), true);
         (void)store_log_append(t, record->header.row, key->form, key->form_size);
@@ -439,7 +448,7 @@ static int reseal_last(struct writer *writer, const struct key *key, const struc
     if (moved->header.kind != RECORD_DELETED && evict_is_proved(&writer->ledger, &old->header)) {
         moved->header.flags |= RECORD_RETURNED;
     }
-    moved->header.row = writer->ledger.next_row++;
+    moved->header.row = new_row(writer, key);
     (void)entry_reseal(writer, key, old, moved);
     (void)store_log_delete(t, before);
     (void)store_log_append(t, moved->header.row, key->form, key->form_size);

@@ -23,6 +23,7 @@
 #include "error.h"
 #include "format.h"
 #include "key.h"
+#include "rows.h"
 #include "stats.h"
 
 #define CHUNKS_NAME                                                                                \
@@ -34,14 +35,16 @@ enum {
     ENTRIES = 1, /* LMDB's fixed handle of the main tree */
     FREE_LIST = 0,
     DATABASES = 4,
-    ROW_TAG = 0x03, /* first byte of a log row's key: past all entries, so that rows are appended */
-    ROW_FORM = 7,   /* the tag and the number, most significant byte first. MAP_FORMAT */
+    ROW_TAG = 0x03, /* first byte of a key of the log: past all entries, so that it grows there */
+    ROW_FORM = 7,   /* the tag and a block's number, most significant byte first. MAP_FORMAT */
     ROW_SHIFT = 16, /* of a 64-bit number: its first two bytes are always zero */
     RENEW_TRIES = 100,
     OPEN_TRIES = 2,
     READER_GATE_WAIT_MS = 100,
     META_PAGES = 2,
-    PAGE_HEADER = 16 /* LMDB's, before a page's content */
+    PAGE_HEADER = 16, /* LMDB's, before a page's content, and in it: */
+    PAGE_LOWER = 12,  /* where the room between pointers and nodes begins */
+    PAGE_UPPER = 14   /* and ends */
 };
 
 /* ---- Assertions ------------------------------------------------------------------------------ */
@@ -1067,67 +1070,215 @@ int store_touch(struct transaction *t)
     return put(t, ENTRIES, &key, &data, 0, "touching the tree");
 }
 
-static MDB_val row_form(uint8_t form[ROW_FORM], uint64_t row)
+static MDB_val block_form(uint8_t form[ROW_FORM], uint64_t row)
 {
-    uint64_t big_endian = htobe64((row < RECORD_ROW_MAX ? row : RECORD_ROW_MAX) << ROW_SHIFT);
+    row = row < RECORD_ROW_MAX ? row : RECORD_ROW_MAX;
+    uint64_t big_endian = htobe64(ROWS_BLOCK(row) << ROW_SHIFT);
     form[0] = ROW_TAG;
     memcpy(form + 1, &big_endian, ROW_FORM - 1);
     return value_of(form, ROW_FORM);
 }
 
+/* The first row of the block under that key. False: it is none. */
+static bool take_block(const MDB_val *key, uint64_t *row)
+{
+    uint64_t big_endian = 0;
+    if (key->mv_size != ROW_FORM || *(const uint8_t *)key->mv_data != ROW_TAG) {
+        return false;
+    }
+    memcpy(&big_endian, (const uint8_t *)key->mv_data + 1, ROW_FORM - 1);
+    *row = be64toh(big_endian) >> ROW_SHIFT << ROWS_BITS;
+    return true;
+}
+
+/* What rows.c found, as the transaction's result. */
+static int rows_found(struct transaction *t, int result, const char *what)
+{
+    return result == LARDER_ECORRUPT ? fail(t, MDB_CORRUPTED, what) : result;
+}
+
+/* The writer's cursor in the log, opened when it is first needed. */
+static int rows_get(struct transaction *t, MDB_val *key, MDB_val *data, MDB_cursor_op op)
+{
+    volatile int code = MDB_PANIC;
+    GUARDED(
+        {
+            code = MDB_SUCCESS;
+            if (t->rows == NULL) {
+                code = mdb_cursor_open(t->txn, ENTRIES, &t->rows);
+            }
+            if (code == MDB_SUCCESS) {
+                code = mdb_cursor_get(t->rows, key, data, op);
+            }
+        },
+        return MDB_CORRUPTED);
+    if (code == MDB_SUCCESS && (!in_page(t, key) || !in_page(t, data))) {
+        return MDB_CORRUPTED;
+    }
+    return code;
+}
+
+static int rows_put(struct transaction *t, MDB_val *key, MDB_val *data, unsigned flags,
+                    const char *what)
+{
+    t->changed = true;
+    volatile int code = MDB_PANIC;
+    GUARDED(code = mdb_cursor_put(t->rows, key, data, flags), return hosed(t));
+    return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, what);
+}
+
+/* The one where the cursor stands. */
+static int delete_block(struct transaction *t, const char *what)
+{
+    t->changed = true;
+    volatile int code = MDB_PANIC;
+    GUARDED(code = mdb_cursor_del(t->rows, 0), return hosed(t));
+    return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, what);
+}
+
+/* Whether a record may grow by so much on its page. Where the page cannot be seen: yes. MAP_FORMAT
+ */
+static bool may_grow(const struct transaction *t, const MDB_val *data, size_t more)
+{
+    const struct store *store = t->store;
+    size_t offset = (size_t)((const uint8_t *)data->mv_data - store->base);
+    if ((store->control->flags & LARDER_PROTECT) != 0 || !store->descends) {
+        return true;
+    }
+    const uint8_t *page = store->base + offset / store->page_size * store->page_size;
+    uint16_t lower, upper;
+    memcpy(&lower, page + PAGE_LOWER, sizeof lower);
+    memcpy(&upper, page + PAGE_UPPER, sizeof upper);
+    return upper >= lower && (size_t)(upper - lower) > more; /* sizes are rounded up to even */
+}
+
+/* Numbers come in ascending order: then the newest block grows at the tree's right edge. LMDB
+ * halves a page where a record outgrows it, but not where one is appended: so that block is
+ * appended anew. Where they do not (a generation that is copied), their block is looked for. */
 int store_log_append(struct transaction *t, uint64_t row, const void *form, size_t size)
 {
-    uint8_t row_key[ROW_FORM];
-    MDB_val key = row_form(row_key, row), data = value_of(form, size);
-    return append(t, ENTRIES, &key, &data, "appending to the log");
+    static const char what[] = "appending to the log";
+    uint8_t block_key[ROW_FORM], bytes[ROWS_BUFFER];
+    MDB_val key = {0}, data = {0};
+    uint64_t last = 0;
+    larder_bytes block = {0}, added = {form, size};
+    unsigned flags = MDB_CURRENT;
+    if (t->error != LARDER_OK) {
+        return t->error;
+    }
+    int code = rows_get(t, &key, &data, MDB_LAST);
+    if (code != MDB_SUCCESS || !take_block(&key, &last) || ROWS_BLOCK(last) < ROWS_BLOCK(row)) {
+        flags = MDB_APPEND;
+    } else if (ROWS_BLOCK(last) > ROWS_BLOCK(row)) {
+        key = block_form(block_key, row);
+        code = rows_get(t, &key, &data, MDB_SET_KEY);
+        flags = code == MDB_NOTFOUND ? MDB_NOOVERWRITE : MDB_CURRENT;
+    }
+    if (code != MDB_SUCCESS && code != MDB_NOTFOUND) {
+        return atomic_load(&t->store->hosed) ? hosed(t) : fail(t, code, what);
+    }
+    bool outgrows = false;
+    if (flags == MDB_CURRENT) {
+        block = bytes_of(&data);
+        outgrows = ROWS_BLOCK(last) == ROWS_BLOCK(row) && !may_grow(t, &data, 1 + size);
+    }
+    int result = rows_insert(&block, ROWS_INDEX(row), &added, bytes, &data.mv_size);
+    if (result != LARDER_OK) { /* never over another's */
+        return fail(t, MDB_CORRUPTED, what);
+    }
+    if (outgrows) {
+        if (delete_block(t, what) != LARDER_OK) {
+            return t->error;
+        }
+        flags = MDB_APPEND;
+    }
+    data.mv_data = bytes;
+    key = block_form(block_key, row);
+    return rows_put(t, &key, &data, flags, what);
 }
 
 int store_log_delete(struct transaction *t, uint64_t row)
 {
-    uint8_t row_key[ROW_FORM];
-    MDB_val key = row_form(row_key, row);
-    return delete (t, ENTRIES, &key, "removing a log row");
-}
-
-static int take_row(struct transaction *t, const MDB_val *key, const MDB_val *data, uint64_t *row,
-                    larder_bytes *form)
-{
-    uint64_t big_endian = 0;
-    if (key->mv_size != ROW_FORM || *(const uint8_t *)key->mv_data != ROW_TAG ||
-        data->mv_size == 0 || data->mv_size > KEY_FORM_MAX) {
-        return fail(t, MDB_CORRUPTED, "walking the log");
+    static const char what[] = "removing a log row";
+    uint8_t block_key[ROW_FORM], bytes[ROWS_BUFFER];
+    MDB_val key = block_form(block_key, row), data = {0};
+    if (t->error != LARDER_OK) {
+        return t->error;
     }
-    memcpy(&big_endian, (const uint8_t *)key->mv_data + 1, ROW_FORM - 1);
-    *row = be64toh(big_endian) >> ROW_SHIFT;
-    *form = bytes_of(data);
-    return LARDER_OK;
+    int code = rows_get(t, &key, &data, MDB_SET_KEY);
+    if (code != MDB_SUCCESS) {
+        return code == MDB_NOTFOUND            ? LARDER_MISS
+               : atomic_load(&t->store->hosed) ? hosed(t)
+                                               : fail(t, code, what);
+    }
+    larder_bytes block = bytes_of(&data);
+    int result = rows_remove(&block, ROWS_INDEX(row), bytes, &data.mv_size);
+    if (result != LARDER_OK) {
+        return rows_found(t, result, what);
+    }
+    if (data.mv_size > 0) {
+        data.mv_data = bytes;
+        key = block_form(block_key, row);
+        return rows_put(t, &key, &data, MDB_CURRENT, what);
+    }
+    return delete_block(t, what);
 }
 
-int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_bytes *form)
+/* The first block at or behind that of a row. */
+static int next_block(struct transaction *t, uint64_t from, uint64_t *first, larder_bytes *block)
 {
-    uint8_t row_key[ROW_FORM];
-    MDB_val key = row_form(row_key, from), data = {0};
+    static const char what[] = "walking the log";
+    uint8_t block_key[ROW_FORM];
+    MDB_val key = block_form(block_key, from), data = {0};
     int result;
     if (is_own_way(t)) {
-        larder_bytes at = {0}, bytes = {0};
-        result = found(t, descent_next(&t->tree, row_key, sizeof row_key, false, &at, &bytes),
-                       "walking the log");
+        larder_bytes at = {0};
+        result =
+            found(t, descent_next(&t->tree, block_key, sizeof block_key, false, &at, block), what);
         key = value_of(at.data, at.size);
-        data = value_of(bytes.data, bytes.size);
     } else {
-        result = seek(t, ENTRIES, &key, &data, false, "walking the log");
+        result = seek(t, ENTRIES, &key, &data, false, what);
+        *block = bytes_of(&data);
     }
-    if (result == LARDER_OK) {
-        return take_row(t, &key, &data, row, form);
+    if (result == LARDER_OK && !take_block(&key, first)) {
+        return fail(t, MDB_CORRUPTED, what);
     }
     return result;
 }
 
+int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_bytes *form)
+{
+    uint64_t first = 0;
+    larder_bytes block = {0};
+    unsigned index = 0;
+    for (int looks = 0; looks < 2 && from <= RECORD_ROW_MAX; looks++) {
+        int result = next_block(t, from, &first, &block);
+        if (result != LARDER_OK) {
+            return result;
+        }
+        bool is_own = first == ROWS_BLOCK(from) << ROWS_BITS;
+        result = rows_next(&block, is_own ? ROWS_INDEX(from) : 0, &index, form);
+        if (result == LARDER_OK) {
+            *row = first + index;
+            return LARDER_OK;
+        }
+        if (result != LARDER_MISS || !is_own) { /* a block has rows */
+            return fail(t, MDB_CORRUPTED, "walking the log");
+        }
+        from = first + ROWS_IN_BLOCK; /* the rest of it has gone */
+    }
+    return LARDER_MISS;
+}
+
 int store_log_previous(struct transaction *t, uint64_t before, uint64_t *row, larder_bytes *form)
 {
-    uint8_t row_key[ROW_FORM];
-    MDB_val key = row_form(row_key, before), data;
+    static const char what[] = "walking the log back";
+    uint8_t block_key[ROW_FORM];
+    MDB_val key = block_form(block_key, before), data;
     MDB_cursor *cursor = NULL;
+    uint64_t first = 0;
+    unsigned index = 0;
+    volatile int result = LARDER_MISS;
     if (t->error != LARDER_OK) {
         return t->error;
     }
@@ -1137,22 +1288,38 @@ int store_log_previous(struct transaction *t, uint64_t before, uint64_t *row, la
             code = mdb_cursor_open(t->txn, ENTRIES, &cursor);
             if (code == MDB_SUCCESS) {
                 code = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
-                code =
-                    mdb_cursor_get(cursor, &key, &data, code == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
+                if (code == MDB_NOTFOUND) {
+                    code = mdb_cursor_get(cursor, &key, &data, MDB_LAST);
+                }
+                while (code == MDB_SUCCESS && result == LARDER_MISS) {
+                    larder_bytes block = bytes_of(&data);
+                    if (!in_page(t, &key) || !in_page(t, &data)) {
+                        code = MDB_CORRUPTED;
+                    } else if (!take_block(&key, &first)) {
+                        break;
+                    } else {
+                        if (first < before) {
+                            result = rows_previous(&block,
+                                                   before - first < ROWS_IN_BLOCK
+                                                       ? (unsigned)(before - first)
+                                                       : ROWS_IN_BLOCK,
+                                                   &index, form);
+                        }
+                        if (result == LARDER_MISS) {
+                            code = mdb_cursor_get(cursor, &key, &data, MDB_PREV);
+                        }
+                    }
+                }
                 mdb_cursor_close(cursor);
             }
         },
         return hosed(t));
-    if (code != MDB_SUCCESS) {
-        return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, "walking the log back");
+    if (code != MDB_SUCCESS || result < 0) {
+        return code == MDB_NOTFOUND ? LARDER_MISS
+                                    : fail(t, result < 0 ? MDB_CORRUPTED : code, what);
     }
-    if (!in_page(t, &key) || !in_page(t, &data)) {
-        return fail(t, MDB_CORRUPTED, "walking the log back");
-    }
-    if (key.mv_size != ROW_FORM || *(const uint8_t *)key.mv_data != ROW_TAG) {
-        return LARDER_MISS;
-    }
-    return take_row(t, &key, &data, row, form);
+    *row = first + index;
+    return result;
 }
 
 /* The chunks database of a reader's snapshot. */

@@ -4,7 +4,7 @@
  *   main tree   0x01chunks             LMDB's own record of the named database
  *               0x01tick            -> see store_touch()
  *               0x02... -> record      entries (see key.h, format.h)
- *               0x03 row -> key form   the log: order of writes; exactly one row an entry
+ *               0x03 block -> rows     the log (rows.h): order of writes; exactly one row an entry
  *   chunks      id (u64)  -> bytes     parts of large values, one page each
  *
  * The entries stand in the main tree because a read then needs no look-up of a database record, and
@@ -54,6 +54,7 @@ struct transaction {
     struct store *store;
     struct MDB_txn *txn;
     struct MDB_cursor *cursor; /* a writer's, in the main tree; where the last look-up ended */
+    struct MDB_cursor *rows;   /* a writer's, where it last changed the log */
     int error;                 /* sticky; LARDER_OK */
     bool write;                /* of a writer; begins and ends inside the write gate */
     bool changed;              /* a write did something */
