@@ -84,7 +84,8 @@ struct ledger {
     uint64_t walk_barrier;      /* the same once the current walk is through */
     uint64_t ghost_bits;        /* how much of their table is in use, see ghosts.h */
     uint64_t block_bytes;       /* of the log's newest block, see rows_number() */
-    uint8_t padding[40];
+    uint64_t recent_pages;      /* that large writes took lately, see evict_reserve() */
+    uint8_t padding[32];
 };
 static_assert(sizeof(struct ledger) == 256, "MAP_FORMAT");
 

@@ -16,9 +16,11 @@ enum {
     LOOKS_FORCED = 64,     /* of these only tombstones are spared */
     PAGES_PER_STEP = 2048, /* of values in chunks: a step holds the gate */
     BATCH = 512,           /* entries of one step that has to make room */
-    GENTLE_LEAST = 2,      /* entries that a write evicts ahead of need, ... */
+    GENTLE_LEAST = 1,      /* entries that a write evicts ahead of need, ... */
     GENTLE_SHARE = 8,      /* ... and one more for so many pages too few */
     RECOUNT_EVERY = 16,    /* entries between two counts of pages */
+    PAGES_PER_ENTRY = 16,  /* free ones that it takes to evict an entry: see most_at_once() */
+    RECENT_FADES = 16,     /* a large write is forgotten by that part with each smaller one */
     SHARE = 7,             /* the first queue is that part of the entries */
     PROMOTE_AT = 2,        /* hits that prove an entry */
     GHOSTS_MORE = 8,       /* ghosts: as many as there are entries, and that part more */
@@ -30,16 +32,26 @@ enum {
 /* ---- Room -------------------------------------------------------------------------------------
  */
 
-uint64_t evict_reserve(const struct control_life *life)
+uint64_t evict_reserve(const struct control_life *life, const struct ledger *ledger)
 {
     uint64_t largest = record_chunks(atomic_load(&life->max_value));
-    return 2 * (largest + WRITER_PATH_PAGES);
+    uint64_t recent = ledger != NULL ? ledger->recent_pages : largest;
+    return largest + (recent < largest ? recent : largest) + 2 * (uint64_t)WRITER_PATH_PAGES;
+}
+
+/* A write comes that takes so many pages: others like it may follow. Most of that is forgotten
+ * after some dozen smaller ones. */
+static void note_need(struct ledger *ledger, uint64_t need)
+{
+    uint64_t recent = ledger->recent_pages;
+    ledger->recent_pages =
+        need >= recent ? need : recent - (recent - need + RECENT_FADES - 1) / RECENT_FADES;
 }
 
 bool evict_fits(struct writer *writer, uint64_t need)
 {
     struct store *store = writer->transaction.store;
-    uint64_t reserve = evict_reserve(store->life);
+    uint64_t reserve = evict_reserve(store->life, &writer->ledger);
     if (store_has_fresh_pages(store, need + reserve)) {
         return true;
     }
@@ -475,6 +487,17 @@ static void keep_hands(struct writer *writer, const struct ledger *before)
     }
 }
 
+/* Entries that one transaction may evict: it writes up to five pages anew for each, and those that
+ * it and the one before it free in exchange are not to be had before the third. More, and the map
+ * would be too full to make room in. */
+static size_t most_at_once(struct writer *writer)
+{
+    uint64_t used = store_used_pages(&writer->transaction);
+    uint64_t all = writer->transaction.store->max_pages;
+    uint64_t most = all > used ? (all - used) / PAGES_PER_ENTRY : 0;
+    return most > GENTLE_LEAST ? (size_t)most : GENTLE_LEAST;
+}
+
 /* At least max entries or so many pages of values, but no more than it takes. */
 static size_t evict_until(struct writer *writer, uint64_t need, size_t max, uint64_t least_pages,
                           size_t recount_every)
@@ -482,9 +505,9 @@ static size_t evict_until(struct writer *writer, uint64_t need, size_t max, uint
     struct ledger before = writer->ledger;
     uint64_t pages = 0;
     writer->nothing_left = false;
-    size_t gone = reclaim(writer, &pages);
+    size_t gone = reclaim(writer, &pages), most = most_at_once(writer);
     bool fits = gone > 0 && evict_fits(writer, need);
-    while (!fits && (gone < max || pages < least_pages) && pages < PAGES_PER_STEP) {
+    while (!fits && (gone < max || pages < least_pages) && gone < most && pages < PAGES_PER_STEP) {
         uint64_t had = pages;
         if (!evict_one(writer, &pages)) {
             break;
@@ -504,11 +527,14 @@ size_t evict_some(struct writer *writer, uint64_t need, size_t max)
 
 bool evict_ahead(struct writer *writer, uint64_t need)
 {
-    if (evict_fits(writer, need)) {
+    bool fits = evict_fits(writer, need);
+    const struct store *store = writer->transaction.store;
+    uint64_t taken =
+        store_used_pages(&writer->transaction) + need + evict_reserve(store->life, &writer->ledger);
+    note_need(&writer->ledger, need);
+    if (fits) {
         return true;
     }
-    const struct store *store = writer->transaction.store;
-    uint64_t taken = store_used_pages(&writer->transaction) + need + evict_reserve(store->life);
     uint64_t over = taken > store->max_pages ? taken - store->max_pages : 0;
     /* What was freed on pages that others share makes room for the next write, but frees no page:
      * whoever waited for one would evict by the dozen, now and then. The reserve holds a path more

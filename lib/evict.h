@@ -34,9 +34,10 @@ enum evict_cause {
     EVICT_DEAD     /* a barrier made it dead */
 };
 
-/* Pages that must stay free: what one transaction frees the second after it can use, so two of the
- * largest must fit meanwhile. */
-uint64_t evict_reserve(const struct control_life *life);
+/* Pages that must stay free. What one transaction frees the second after it can use, so two must
+ * fit meanwhile: the largest that may come, and one like those that came lately (ledger NULL: that
+ * one, too, may be the largest). */
+uint64_t evict_reserve(const struct control_life *life, const struct ledger *ledger);
 
 /* Whether need more pages fit below the reserve. */
 bool evict_fits(struct writer *writer, uint64_t need);

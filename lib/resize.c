@@ -106,7 +106,7 @@ static int fill_generation(struct copy *copy)
 {
     const struct control_life *life = copy->target->life;
     uint64_t size = atomic_load(&life->map_size);
-    uint64_t room = size - evict_reserve(life) * copy->target->control->page_size;
+    uint64_t room = size - evict_reserve(life, NULL) * copy->target->control->page_size;
     int result = walk(copy, weigh, 0);
     if (result != LARDER_OK) {
         return result;

@@ -1057,10 +1057,217 @@ int store_entry_walk(struct transaction *t, const void *form, size_t size, bool 
     return code == MDB_NOTFOUND ? LARDER_MISS : fail(t, code, "walking the entries");
 }
 
+/* ---- Leaves that have become empty -------------------------------------------------------------
+ *
+ * LMDB joins two leaves only where both are less than a quarter full. Of a full map, into which as
+ * much goes as is evicted, two fifths of the leaves' bytes are then in use (doc/decisions/020). So
+ * whoever deletes an entry joins its leaf with the one before it where both fit into one: their
+ * values are taken away until LMDB finds both less than a quarter full, and put back once it has
+ * joined them, all of it inside the transaction. MAP_FORMAT
+ */
+
+enum {
+    LEAF_PAGE = 4096,
+    LEAF_BYTES = LEAF_PAGE - PAGE_HEADER,
+    LEAF_QUARTER = LEAF_BYTES / 4, /* LMDB's FILL_THRESHOLD; below it */
+    LEAF_LOW = LEAF_BYTES / 2,     /* that empty a leaf is looked at, ... */
+    LEAF_JOINED =
+        LEAF_BYTES / 4 * 3, /* ... and so full it may become: there is to be room for more */
+    LEAF_NODES = LEAF_QUARTER / 12,
+    NODE_FLAGS = 4, /* in a node's header */
+    NODE_KEY_SIZE = 6,
+    NODE_HEADER = 8
+};
+
+struct leaf_node {
+    MDB_val key, data;
+    bool emptied;
+};
+
+/* A leaf, copied and taken apart. */
+struct leaf {
+    uint8_t bytes[LEAF_PAGE];
+    struct leaf_node nodes[LEAF_NODES];
+    size_t count, used;
+};
+
+static uint16_t half_at(const uint8_t *at)
+{
+    uint16_t half;
+    memcpy(&half, at, sizeof half);
+    return half;
+}
+
+/* The page on which a record stands, NULL: it cannot be seen. A protected map's writer has changed
+ * pages in memory of its own. */
+static const uint8_t *leaf_of(const struct transaction *t, const MDB_val *data)
+{
+    const struct store *store = t->store;
+    size_t offset = (size_t)((const uint8_t *)data->mv_data - store->base);
+    if ((store->control->flags & LARDER_PROTECT) != 0 || !store->descends ||
+        store->page_size != LEAF_PAGE || offset >= store->max_pages * LEAF_PAGE) {
+        return NULL;
+    }
+    return store->base + offset / LEAF_PAGE * LEAF_PAGE;
+}
+
+static size_t leaf_used(const uint8_t *page)
+{
+    size_t lower = half_at(page + PAGE_LOWER), upper = half_at(page + PAGE_UPPER);
+    return upper >= lower && upper <= LEAF_PAGE ? LEAF_BYTES - (upper - lower) : LEAF_BYTES;
+}
+
+/* False: there is something on it that is no small entry, or more than can be joined. */
+static bool take_leaf(const uint8_t *page, struct leaf *leaf)
+{
+    size_t keys = 0;
+    memcpy(leaf->bytes, page, sizeof leaf->bytes);
+    page = leaf->bytes;
+    leaf->used = leaf_used(page);
+    leaf->count = ((size_t)half_at(page + PAGE_LOWER) - PAGE_HEADER) / sizeof(uint16_t);
+    if (leaf->count == 0 || leaf->count > LEAF_NODES) {
+        return false;
+    }
+    for (size_t i = 0; i < leaf->count; i++) {
+        size_t at = half_at(page + PAGE_HEADER + i * sizeof(uint16_t));
+        if (at < PAGE_HEADER || at > LEAF_PAGE - NODE_HEADER) {
+            return false;
+        }
+        const uint8_t *node = page + at;
+        size_t key_size = half_at(node + NODE_KEY_SIZE);
+        size_t size = half_at(node) | (size_t)half_at(node + 2) << 16;
+        if (half_at(node + NODE_FLAGS) != 0 || key_size == 0 || key_size > KEY_FORM_MAX ||
+            size > LEAF_PAGE || at + NODE_HEADER + key_size + size > LEAF_PAGE ||
+            node[NODE_HEADER] != KEY_TAG) {
+            return false;
+        }
+        leaf->nodes[i] = (struct leaf_node){.key = value_of(node + NODE_HEADER, key_size),
+                                            .data = value_of(node + NODE_HEADER + key_size, size)};
+        keys += sizeof(uint16_t) + NODE_HEADER + key_size + 1;
+    }
+    return keys < LEAF_QUARTER;
+}
+
+/* The cursor's go from the first entry of a leaf to its last, which takes values away. */
+static int empty_leaf(struct transaction *t, struct leaf *leaf)
+{
+    MDB_val none = {0};
+    size_t left = leaf->used;
+    int code = MDB_SUCCESS;
+    for (size_t i = 0; i < leaf->count && code == MDB_SUCCESS; i++) {
+        struct leaf_node *node = &leaf->nodes[i];
+        if (left < LEAF_QUARTER) {
+            break;
+        }
+        if (node->data.mv_size <= 1) {
+            continue;
+        }
+        MDB_val key = node->key, data;
+        code = mdb_cursor_get(t->cursor, &key, &data, MDB_SET_KEY);
+        if (code == MDB_SUCCESS) {
+            key = node->key;
+            code = mdb_cursor_put(t->cursor, &key, &none, MDB_CURRENT);
+            node->emptied = true;
+            left -= node->data.mv_size & ~(size_t)1;
+        }
+    }
+    return code;
+}
+
+static int fill_leaf(struct transaction *t, const struct leaf *leaf)
+{
+    int code = MDB_SUCCESS;
+    for (size_t i = 0; i < leaf->count && code == MDB_SUCCESS; i++) {
+        const struct leaf_node *node = &leaf->nodes[i];
+        if (node->emptied) {
+            MDB_val key = node->key, data = node->data;
+            code = mdb_cursor_put(t->cursor, &key, &data, 0);
+        }
+    }
+    return code;
+}
+
+/* What LMDB joins is the leaf of an entry that is deleted, with the one before it. */
+static int join(struct transaction *t, struct leaf *before, struct leaf *leaf)
+{
+    struct leaf_node *last = &leaf->nodes[leaf->count - 1];
+    MDB_val key = last->key, data;
+    int code = empty_leaf(t, before);
+    if (code == MDB_SUCCESS) {
+        code = empty_leaf(t, leaf);
+    }
+    if (code == MDB_SUCCESS) {
+        code = mdb_cursor_get(t->cursor, &key, &data, MDB_SET_KEY);
+    }
+    if (code == MDB_SUCCESS) {
+        last->emptied = true; /* to be put back */
+        code = mdb_cursor_del(t->cursor, 0);
+    }
+    if (code == MDB_SUCCESS) {
+        code = fill_leaf(t, before);
+    }
+    return code == MDB_SUCCESS ? fill_leaf(t, leaf) : code;
+}
+
+/* The leaf beside the one with that key at its edge; NULL: there is none, or code says why. */
+static const uint8_t *neighbour(struct transaction *t, const MDB_val *edge, MDB_cursor_op way,
+                                int *code)
+{
+    MDB_val key = *edge, data;
+    *code = mdb_cursor_get(t->cursor, &key, &data, MDB_SET_KEY);
+    if (*code == MDB_SUCCESS) {
+        *code = mdb_cursor_get(t->cursor, &key, &data, way);
+    }
+    if (*code == MDB_NOTFOUND) {
+        *code = MDB_SUCCESS;
+        return NULL;
+    }
+    return *code == MDB_SUCCESS ? leaf_of(t, &data) : NULL;
+}
+
+/* Join the leaves around the place where an entry was, if they fit into one. */
+static int join_around(struct transaction *t, MDB_val *form)
+{
+    struct leaf other, leaf;
+    MDB_val key = *form, data;
+    int code = mdb_cursor_get(t->cursor, &key, &data, MDB_SET_RANGE);
+    const uint8_t *page = code == MDB_SUCCESS ? leaf_of(t, &data) : NULL;
+    if (page == NULL || leaf_used(page) >= LEAF_JOINED || !take_leaf(page, &leaf)) {
+        return code == MDB_NOTFOUND ? MDB_SUCCESS : code;
+    }
+    page = neighbour(t, &leaf.nodes[0].key, MDB_PREV, &code);
+    if (page != NULL && leaf_used(page) + leaf.used <= LEAF_JOINED && take_leaf(page, &other)) {
+        return join(t, &other, &leaf);
+    }
+    page =
+        code == MDB_SUCCESS ? neighbour(t, &leaf.nodes[leaf.count - 1].key, MDB_NEXT, &code) : NULL;
+    if (page != NULL && leaf_used(page) + leaf.used <= LEAF_JOINED && take_leaf(page, &other)) {
+        return join(t, &leaf, &other);
+    }
+    return code;
+}
+
 int store_entry_delete(struct transaction *t, const void *form, size_t size)
 {
-    MDB_val key = value_of(form, size);
-    return delete (t, ENTRIES, &key, "deleting an entry");
+    static const char what[] = "deleting an entry";
+    MDB_val key = value_of(form, size), wanted = key, data;
+    int found = get_at_cursor(t, &key, &data);
+    if (found != LARDER_OK) {
+        return found;
+    }
+    const uint8_t *page = leaf_of(t, &data);
+    bool low = page != NULL && leaf_used(page) < LEAF_LOW + data.mv_size;
+    t->changed = true;
+    volatile int code = MDB_PANIC;
+    GUARDED(
+        {
+            code = mdb_cursor_del(t->cursor, 0);
+            if (code == MDB_SUCCESS && low) {
+                code = join_around(t, &wanted);
+            }
+        },
+        return hosed(t));
+    return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, what);
 }
 
 int store_touch(struct transaction *t)
@@ -1140,16 +1347,8 @@ static int delete_block(struct transaction *t, const char *what)
  */
 static bool may_grow(const struct transaction *t, const MDB_val *data, size_t more)
 {
-    const struct store *store = t->store;
-    size_t offset = (size_t)((const uint8_t *)data->mv_data - store->base);
-    if ((store->control->flags & LARDER_PROTECT) != 0 || !store->descends) {
-        return true;
-    }
-    const uint8_t *page = store->base + offset / store->page_size * store->page_size;
-    uint16_t lower, upper;
-    memcpy(&lower, page + PAGE_LOWER, sizeof lower);
-    memcpy(&upper, page + PAGE_UPPER, sizeof upper);
-    return upper >= lower && (size_t)(upper - lower) > more; /* sizes are rounded up to even */
+    const uint8_t *page = leaf_of(t, data);
+    return page == NULL || LEAF_BYTES - leaf_used(page) > more; /* sizes are rounded up to even */
 }
 
 /* Numbers come in ascending order: then the newest block grows at the tree's right edge. LMDB

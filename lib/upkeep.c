@@ -174,7 +174,7 @@ int upkeep_evict(larder *handle, double share, size_t max_entries, size_t *evict
             return LARDER_OK;
         }
         /* "need" so large that the eviction ends at the watermark, not at the reserve */
-        uint64_t reserve = evict_reserve(writer.transaction.store->life);
+        uint64_t reserve = evict_reserve(writer.transaction.store->life, &writer.ledger);
         uint64_t need = pages - wanted > reserve ? pages - wanted - reserve : 0;
         size_t left = max_entries - *evicted;
         size_t gone = evict_some(&writer, need, left < EVICT_STEP ? left : EVICT_STEP);

@@ -20,7 +20,9 @@ enum {
     GENERATION_TRIES = 3,
     ROOM_WAITS = 4, /* of the handle, in all */
     ROOM_ROUNDS = 4,
+    ROOM_COMMITS = 4096, /* of one making of room: time ends it before */
     EVICT_BATCH = 512,
+    EVICT_LESS = 4,
     READER_PATIENCE_MS = 50,
     PATIENCE_NS = 1500,    /* half a commit */
     CARRIED_OUT = 1 << 20, /* begin(): by another process; no outcome of a write */
@@ -463,19 +465,21 @@ static int full_because_of_reader(struct store *store)
                      "the map is full: an old snapshot of process %d pins the freed pages", pid);
 }
 
-/* The map was full: evict in transactions of their own. Two, because what one frees the second
- * after it can use. Where enough is free but not to be had (a snapshot pins it, or did a moment
- * ago), evicting would only empty the map: a commit that moves the free list on is all that helps.
+/* The map was full: evict in transactions of their own, until there is room, and two at least,
+ * because what one frees the second after it can use. Each evicts as much as it has room for; one
+ * that had too little of it all the same tries less. Where enough is free but not to be had (a
+ * snapshot pins it, or did a moment ago), evicting would only empty the map: a commit that moves
+ * the free list on is all that helps.
  */
-static int make_room(const struct larder *handle, uint64_t need)
+static int make_room(const struct larder *handle, uint64_t need, int64_t until_ms)
 {
     struct writer writer;
-    int result = LARDER_OK;
-    for (int round = 0; round < 2 && result == LARDER_OK; round++) {
+    size_t batch = EVICT_BATCH;
+    for (int commits = 0; commits < ROOM_COMMITS;) {
         /* Pending invalidations need room themselves: not here. */
         struct posting none = {.request = NULL};
         struct quick slow = {.operation = NULL};
-        result = begin(&writer, handle, handle->write_wait_ms, false, &none, &slow);
+        int result = begin(&writer, handle, handle->write_wait_ms, false, &none, &slow);
         if (result != LARDER_OK) {
             return result;
         }
@@ -491,7 +495,7 @@ static int make_room(const struct larder *handle, uint64_t need)
         if (fits) {
             (void)store_touch(&writer.transaction);
         } else {
-            (void)evict_some(&writer, need, EVICT_BATCH);
+            (void)evict_some(&writer, need, batch);
         }
         if (writer.nothing_left && writer.transaction.error == LARDER_OK) {
             result = full_because_of_reader(store);
@@ -499,11 +503,22 @@ static int make_room(const struct larder *handle, uint64_t need)
             return result;
         }
         result = writer_commit(&writer);
+        if (result == LARDER_EFULL && !fits && batch > 1) {
+            batch /= EVICT_LESS;
+            continue;
+        }
         if (result == LARDER_EFULL) { /* not even that has room */
             return full_because_of_reader(store);
         }
+        if (result != LARDER_OK) {
+            return result;
+        }
+        commits++;
+        if (commits >= 2 && (fits || clock_monotonic_ms() > until_ms)) {
+            return LARDER_OK;
+        }
     }
-    return result;
+    return LARDER_OK;
 }
 
 /* A process that was killed inside a read pins its snapshot for ever. Outside the write gate. */
@@ -645,10 +660,11 @@ static int run(const struct larder *handle, struct run *run)
         }
         int64_t now = clock_monotonic_ms();
         started = started == 0 ? now : started;
-        if (now - started > ROOM_WAITS * handle->write_wait_ms) {
+        int64_t until = started + ROOM_WAITS * handle->write_wait_ms;
+        if (now > until) {
             break;
         }
-        int room = make_room(handle, run->pages);
+        int room = make_room(handle, run->pages, until);
         if (room == LARDER_EFULL && clear_dead_readers(handle)) {
             room = LARDER_OK;
         }

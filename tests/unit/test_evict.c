@@ -505,18 +505,61 @@ START_TEST(a_row_that_nothing_names_is_cleared_away)
 }
 END_TEST
 
-START_TEST(room_is_what_two_of_the_largest_writes_need)
+START_TEST(room_is_what_the_largest_write_and_one_of_late_need)
 {
     struct writer writer;
-    uint64_t reserve = evict_reserve(control_life(maps_control(map)));
-    uint64_t largest = record_chunks(atomic_load(&control_life(maps_control(map))->max_value));
-    ck_assert_uint_ge(reserve, 2 * largest);
+    const struct control_life *life = control_life(maps_control(map));
+    uint64_t most = evict_reserve(life, NULL);
+    uint64_t largest = record_chunks(atomic_load(&life->max_value));
+    ck_assert_uint_ge(most, 2 * largest);
     ck_assert_int_eq(writer_begin(&writer, map, 1000), LARDER_OK);
+    uint64_t reserve = evict_reserve(life, &writer.ledger);
+    ck_assert_uint_ge(reserve, largest);
+    ck_assert_uint_eq(reserve, most - largest); /* nothing came yet */
     ck_assert(evict_fits(&writer, 0));
     ck_assert(evict_fits(&writer, 100));
     ck_assert(!evict_fits(&writer, MAPS_SIZE / 4096 - reserve));
     ck_assert(!evict_fits(&writer, MAPS_SIZE / 4096));
+    (void)evict_ahead(&writer, 50);
+    ck_assert_uint_eq(evict_reserve(life, &writer.ledger), reserve + 50);
+    (void)evict_ahead(&writer, 2 * largest); /* no more than that is kept */
+    ck_assert_uint_eq(evict_reserve(life, &writer.ledger), most);
+    for (int i = 0; i < 200; i++) {
+        (void)evict_ahead(&writer, 16);
+    }
+    ck_assert_uint_eq(evict_reserve(life, &writer.ledger), reserve + 16);
     writer_abort(&writer);
+}
+END_TEST
+
+static int set_sized(unsigned number, size_t size)
+{
+    static uint8_t value[MAPS_SIZE / 16];
+    char key[24];
+    (void)snprintf(key, sizeof key, "%016llx", number * 0x9e3779b97f4a7c15ull);
+    return larder_set(map, key, 16, value, size, NULL);
+}
+
+/* They have to push out thousands of small ones, which stand on as many pages. */
+START_TEST(large_values_come_into_a_map_full_of_small_ones)
+{
+    enum { SMALL = 200000, LARGE = 5, ROUNDS = 3 };
+    unsigned number = 0;
+    for (; number < SMALL; number++) {
+        ck_assert_int_eq(set_sized(number, 100), LARDER_OK);
+    }
+    ck_assert_uint_gt(maps_stats(map).evictions, SMALL / 4);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < LARGE; i++) {
+            ck_assert_msg(set_sized(number, MAPS_SIZE / 16) == LARDER_OK, "%s",
+                          larder_last_error());
+            number++;
+        }
+        for (unsigned i = 0; i < 2000; i++, number++) {
+            ck_assert_int_eq(set_sized(number, 100), LARDER_OK);
+        }
+    }
+    maps_whole(map);
 }
 END_TEST
 
@@ -604,7 +647,7 @@ int main(void)
 {
     Suite *suite = suite_create("evict");
     TCase *tests = tcase_create("evict");
-    tcase_set_timeout(tests, 60);
+    tcase_set_timeout(tests, harness_patience(60000) / 1000);
     tcase_add_checked_fixture(tests, open_map, close_map);
     tcase_add_test(tests, what_grew_unwatched_is_main_but_for_its_newest_seventh);
     tcase_add_test(tests, the_main_hand_spares_as_often_as_was_asked);
@@ -624,7 +667,8 @@ int main(void)
     tcase_add_test(tests, the_expired_go_even_when_they_were_asked_for);
     tcase_add_test(tests, evicting_what_redis_has_not_got_leaves_invalidations);
     tcase_add_test(tests, a_row_that_nothing_names_is_cleared_away);
-    tcase_add_test(tests, room_is_what_two_of_the_largest_writes_need);
+    tcase_add_test(tests, room_is_what_the_largest_write_and_one_of_late_need);
+    tcase_add_test(tests, large_values_come_into_a_map_full_of_small_ones);
     tcase_add_test(tests, where_all_was_asked_for_a_flood_passes);
     tcase_add_test(tests, a_scan_does_not_push_out_what_is_used);
     tcase_add_test(tests, one_huge_value_does_not_wipe_the_rest);

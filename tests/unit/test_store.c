@@ -16,6 +16,7 @@
 
 #include "format.h"
 #include "key.h"
+#include "rows.h"
 #include "tests/harness.h"
 #include "tests/unit/maps.h"
 
@@ -233,6 +234,250 @@ START_TEST(log_rows_come_in_numeric_order)
     }
     ck_assert_int_eq(store_log_next(&t, from, &row, &form), LARDER_MISS);
     end_read(&t);
+}
+END_TEST
+
+/* A log beside a model of it, by a writer and by a reader. */
+enum { LOG_ROWS = 3000 };
+static size_t log_sizes[LOG_ROWS]; /* 0: not there */
+
+static void log_form(uint8_t form[KEY_FORM_MAX], uint64_t row, size_t size)
+{
+    memset(form, (int)(row % 251), size);
+    form[0] = KEY_TAG;
+}
+
+static void same_log(struct transaction *t)
+{
+    uint8_t form[KEY_FORM_MAX];
+    uint64_t from = 0, before = UINT64_MAX, row;
+    larder_bytes found;
+    for (uint64_t at = 0; at < LOG_ROWS; at++) {
+        if (log_sizes[at] != 0) {
+            ck_assert_int_eq(store_log_next(t, from, &row, &found), LARDER_OK);
+            ck_assert_uint_eq(row, at);
+            log_form(form, row, log_sizes[at]);
+            ck_assert_uint_eq(found.size, log_sizes[at]);
+            ck_assert_mem_eq(found.data, form, found.size);
+            from = row + 1;
+        }
+    }
+    ck_assert_int_eq(store_log_next(t, from, &row, &found), LARDER_MISS);
+    ck_assert_int_eq(store_log_next(t, UINT64_MAX, &row, &found), LARDER_MISS);
+    for (uint64_t at = LOG_ROWS; at-- > 0;) {
+        if (log_sizes[at] != 0) {
+            ck_assert_int_eq(store_log_previous(t, before, &row, &found), LARDER_OK);
+            ck_assert_uint_eq(row, at);
+            before = row;
+        }
+    }
+    ck_assert_int_eq(store_log_previous(t, before, &row, &found), LARDER_MISS);
+}
+
+static void same_log_to_all(void)
+{
+    struct transaction t = begin_write();
+    same_log(&t);
+    store_write_abort(&t);
+    t = begin_read();
+    same_log(&t);
+    end_read(&t);
+}
+
+static void a_log_of(size_t longest)
+{
+    uint64_t stream = harness_seed() ^ longest, used = 0, next = 1;
+    open_store();
+    memset(log_sizes, 0, sizeof log_sizes);
+    struct transaction t = begin_write();
+    put(&t, "\2k", "an entry before it");
+    while (next < LOG_ROWS) {
+        uint8_t form[KEY_FORM_MAX];
+        size_t size = 2 + harness_random(&stream) % (longest - 1);
+        uint64_t row = rows_number(next, size, &used);
+        if (row >= LOG_ROWS) {
+            break;
+        }
+        log_form(form, row, size);
+        ck_assert_int_eq(store_log_append(&t, row, form, size), LARDER_OK);
+        log_sizes[row] = size;
+        next = row + 1;
+        if (row % 7 == 0) {
+            commit(&t);
+            t = begin_write();
+        }
+        uint64_t gone = harness_random(&stream) % LOG_ROWS;
+        if (row % 3 == 0) {
+            ck_assert_int_eq(store_log_delete(&t, gone),
+                             log_sizes[gone] != 0 ? LARDER_OK : LARDER_MISS);
+            log_sizes[gone] = 0;
+        }
+    }
+    commit(&t);
+    same_log_to_all();
+    t = begin_write();
+    for (uint64_t row = 0; row < LOG_ROWS; row++) {
+        if (log_sizes[row] != 0 && row % 5 != 0) {
+            ck_assert_int_eq(store_log_delete(&t, row), LARDER_OK);
+            log_sizes[row] = 0;
+        }
+    }
+    commit(&t);
+    same_log_to_all();
+    t = begin_write();
+    for (uint64_t row = 0; row < LOG_ROWS; row++) {
+        (void)store_log_delete(&t, row);
+        log_sizes[row] = 0;
+    }
+    commit(&t);
+    same_log_to_all();
+}
+
+START_TEST(a_log_of_short_keys)
+{
+    a_log_of(40);
+}
+END_TEST
+
+START_TEST(a_log_of_keys_of_every_size)
+{
+    a_log_of(KEY_FORM_MAX);
+}
+END_TEST
+
+START_TEST(log_pages_are_full)
+{
+    enum { ROWS = 20000, FORM = 17, LOG_PAGE = 4096 };
+    uint8_t form[KEY_FORM_MAX];
+    open_store();
+    struct transaction t = begin_write();
+    for (uint64_t row = 1; row <= ROWS; row++) {
+        log_form(form, row, FORM);
+        ck_assert_int_eq(store_log_append(&t, row, form, FORM), LARDER_OK);
+        if (row % 11 == 0) {
+            commit(&t);
+            t = begin_write();
+        }
+    }
+    commit(&t);
+    t = begin_read();
+    ck_assert_uint_le(store_used_pages(&t) * LOG_PAGE, ROWS * (FORM + 4));
+    end_read(&t);
+}
+END_TEST
+
+/* Entries beside a model of them, while leaves are joined. */
+enum { LEAF_ENTRIES = 3000 };
+static size_t leaf_sizes[LEAF_ENTRIES]; /* 0: not there */
+
+static size_t leaf_form(uint8_t form[KEY_FORM_MAX], unsigned entry)
+{
+    size_t size = (size_t)snprintf((char *)form, KEY_FORM_MAX, "\2%x", entry * 2654435761u);
+    if (entry % 16 == 0) { /* some are long */
+        memset(form + size, 'l', 400);
+        size += 400;
+    }
+    return size;
+}
+
+static void leaf_change(struct transaction *t, unsigned entry, size_t size)
+{
+    static uint8_t value[2100];
+    uint8_t form[KEY_FORM_MAX];
+    size_t form_size = leaf_form(form, entry);
+    if (size == 0) {
+        ck_assert_int_eq(store_entry_delete(t, form, form_size),
+                         leaf_sizes[entry] != 0 ? LARDER_OK : LARDER_MISS);
+    } else {
+        memset(value, (int)(entry + size), size);
+        ck_assert_int_eq(store_entry_put(t, form, form_size, value, size), LARDER_OK);
+    }
+    leaf_sizes[entry] = size;
+}
+
+static void same_entries(struct transaction *t)
+{
+    uint8_t form[KEY_FORM_MAX];
+    size_t there = 0;
+    larder_bytes key, bytes;
+    for (unsigned entry = 0; entry < LEAF_ENTRIES; entry++) {
+        int result = store_entry_get(t, form, leaf_form(form, entry), &bytes);
+        ck_assert_int_eq(result, leaf_sizes[entry] != 0 ? LARDER_OK : LARDER_MISS);
+        if (result == LARDER_OK) {
+            ck_assert_uint_eq(bytes.size, leaf_sizes[entry]);
+            ck_assert_uint_eq(((const uint8_t *)bytes.data)[bytes.size - 1],
+                              (uint8_t)(entry + bytes.size));
+            there++;
+        }
+    }
+    uint8_t at[KEY_FORM_MAX] = {KEY_TAG};
+    for (size_t size = 1; store_entry_next(t, at, size, true, &key, &bytes) == LARDER_OK;) {
+        size = key.size;
+        memcpy(at, key.data, size);
+        there--;
+    }
+    ck_assert_uint_eq(there, 0);
+}
+
+static size_t leaf_bytes(void)
+{
+    size_t bytes = 0;
+    for (unsigned entry = 0; entry < LEAF_ENTRIES; entry++) {
+        bytes += leaf_sizes[entry] != 0 ? leaf_sizes[entry] + 24 : 0;
+    }
+    return bytes;
+}
+
+/* In and out at random: how full the pages are then, in per cent. */
+static unsigned long churn_leaves(size_t largest)
+{
+    uint64_t stream = harness_seed() ^ largest;
+    memset(leaf_sizes, 0, sizeof leaf_sizes);
+    struct transaction t = begin_write();
+    for (unsigned turn = 0; turn < 40 * LEAF_ENTRIES; turn++) {
+        unsigned entry = (unsigned)(harness_random(&stream) % LEAF_ENTRIES);
+        leaf_change(&t, entry, leaf_sizes[entry] != 0 ? 0 : 1 + harness_random(&stream) % largest);
+        if (turn % 10 == 0) {
+            commit(&t);
+            t = begin_write();
+        }
+        if (turn % 10000 == 0) {
+            same_entries(&t);
+        }
+    }
+    commit(&t);
+    t = begin_write();
+    same_entries(&t);
+    store_write_abort(&t);
+    t = begin_read();
+    same_entries(&t);
+    unsigned long full = 100 * leaf_bytes() / (store_used_pages(&t) * 4096);
+    end_read(&t);
+    t = begin_write();
+    for (unsigned entry = 0; entry < LEAF_ENTRIES; entry++) {
+        leaf_change(&t, entry, 0);
+    }
+    commit(&t);
+    return full;
+}
+
+START_TEST(leaves_are_joined)
+{
+    open_store();
+    (void)churn_leaves(60);
+    ck_assert_uint_ge(churn_leaves(600), 50);
+    (void)churn_leaves(2000); /* two of them hardly ever fit into one */
+    struct transaction t = begin_read();
+    ck_assert_uint_le(store_used_pages(&t), 12); /* nothing is left but the free list */
+    end_read(&t);
+}
+END_TEST
+
+START_TEST(leaves_of_a_protected_map_are_not_joined_but_right)
+{
+    control->flags = LARDER_PROTECT;
+    open_store();
+    (void)churn_leaves(600);
 }
 END_TEST
 
@@ -591,13 +836,18 @@ int main(void)
 {
     Suite *suite = suite_create("store");
     TCase *tests = tcase_create("store");
-    tcase_set_timeout(tests, 30);
+    tcase_set_timeout(tests, harness_patience(30000) / 1000);
     tcase_add_checked_fixture(tests, make_store, drop_store);
     tcase_add_test(tests, entries_are_written_found_and_removed);
     tcase_add_test(tests, a_snapshot_stands_still);
     tcase_add_test(tests, what_is_not_committed_never_was);
     tcase_add_test(tests, entries_come_in_byte_order);
     tcase_add_test(tests, log_rows_come_in_numeric_order);
+    tcase_add_test(tests, a_log_of_short_keys);
+    tcase_add_test(tests, a_log_of_keys_of_every_size);
+    tcase_add_test(tests, log_pages_are_full);
+    tcase_add_test(tests, leaves_are_joined);
+    tcase_add_test(tests, leaves_of_a_protected_map_are_not_joined_but_right);
     tcase_add_test(tests, chunks_are_a_page_each);
     tcase_add_test(tests, a_failure_sticks_to_the_transaction);
     tcase_add_test(tests, a_full_map_says_so_and_keeps_what_it_has);
