@@ -527,14 +527,14 @@ size_t evict_some(struct writer *writer, uint64_t need, size_t max)
 
 bool evict_ahead(struct writer *writer, uint64_t need)
 {
-    bool fits = evict_fits(writer, need);
     const struct store *store = writer->transaction.store;
-    uint64_t taken =
-        store_used_pages(&writer->transaction) + need + evict_reserve(store->life, &writer->ledger);
+    bool fits = evict_fits(writer, need);
+    uint64_t reserve = evict_reserve(store->life, &writer->ledger);
     note_need(&writer->ledger, need);
     if (fits) {
         return true;
     }
+    uint64_t taken = store_used_pages(&writer->transaction) + need + reserve;
     uint64_t over = taken > store->max_pages ? taken - store->max_pages : 0;
     /* What was freed on pages that others share makes room for the next write, but frees no page:
      * whoever waited for one would evict by the dozen, now and then. The reserve holds a path more

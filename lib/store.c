@@ -1148,7 +1148,7 @@ static bool take_leaf(const uint8_t *page, struct leaf *leaf)
     return keys < LEAF_QUARTER;
 }
 
-/* The cursor's go from the first entry of a leaf to its last, which takes values away. */
+/* Take away as many values as it takes. */
 static int empty_leaf(struct transaction *t, struct leaf *leaf)
 {
     MDB_val none = {0};
@@ -1206,7 +1206,10 @@ static int join(struct transaction *t, struct leaf *before, struct leaf *leaf)
     if (code == MDB_SUCCESS) {
         code = fill_leaf(t, before);
     }
-    return code == MDB_SUCCESS ? fill_leaf(t, leaf) : code;
+    if (code == MDB_SUCCESS) {
+        code = fill_leaf(t, leaf);
+    }
+    return code == MDB_NOTFOUND ? MDB_CORRUPTED : code; /* they were there a moment ago */
 }
 
 /* The leaf beside the one with that key at its edge; NULL: there is none, or code says why. */
