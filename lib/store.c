@@ -1191,7 +1191,7 @@ static int fill_leaf(struct transaction *t, const struct leaf *leaf)
 static int join(struct transaction *t, struct leaf *before, struct leaf *leaf)
 {
     struct leaf_node *last = &leaf->nodes[leaf->count - 1];
-    MDB_val key = last->key, data;
+    MDB_val key = last->key, data = {0};
     int code = empty_leaf(t, before);
     if (code == MDB_SUCCESS) {
         code = empty_leaf(t, leaf);
@@ -1216,7 +1216,7 @@ static int join(struct transaction *t, struct leaf *before, struct leaf *leaf)
 static const uint8_t *neighbour(struct transaction *t, const MDB_val *edge, MDB_cursor_op way,
                                 int *code)
 {
-    MDB_val key = *edge, data;
+    MDB_val key = *edge, data = {0};
     *code = mdb_cursor_get(t->cursor, &key, &data, MDB_SET_KEY);
     if (*code == MDB_SUCCESS) {
         *code = mdb_cursor_get(t->cursor, &key, &data, way);
@@ -1232,7 +1232,7 @@ static const uint8_t *neighbour(struct transaction *t, const MDB_val *edge, MDB_
 static int join_around(struct transaction *t, MDB_val *form)
 {
     struct leaf other, leaf;
-    MDB_val key = *form, data;
+    MDB_val key = *form, data = {0};
     int code = mdb_cursor_get(t->cursor, &key, &data, MDB_SET_RANGE);
     const uint8_t *page = code == MDB_SUCCESS ? leaf_of(t, &data) : NULL;
     if (page == NULL || leaf_used(page) >= LEAF_JOINED || !take_leaf(page, &leaf)) {
@@ -1253,7 +1253,7 @@ static int join_around(struct transaction *t, MDB_val *form)
 int store_entry_delete(struct transaction *t, const void *form, size_t size)
 {
     static const char what[] = "deleting an entry";
-    MDB_val key = value_of(form, size), wanted = key, data;
+    MDB_val key = value_of(form, size), wanted = key, data = {0};
     int found = get_at_cursor(t, &key, &data);
     if (found != LARDER_OK) {
         return found;
