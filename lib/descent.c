@@ -58,7 +58,6 @@ enum {
     KEY_MAX = 511,         /* LMDB's */
 
     WORD = 8,
-    LINE = 64,
     /* Measured with bench_hit at a million entries. */
     BRANCH_FAN = 8,   /* keys compared in a round */
     BRANCH_ALL = 12,  /* so many are compared in one round */
@@ -388,7 +387,7 @@ INLINE void prefetch_page(const struct descent *tree, uint64_t number, bool leaf
         const uint8_t *at = page_at(tree, number);
         __builtin_prefetch(at);
         for (uint32_t line = 1; !leaf && line < POINTER_LINES; line++) {
-            __builtin_prefetch(at + (size_t)line * LINE);
+            __builtin_prefetch(at + (size_t)line * DESCENT_LINE);
         }
     }
 }
@@ -564,6 +563,20 @@ int descent_find_number(const struct descent *tree, uint64_t number, struct desc
         prefetch_next(tree, &page, index + 1);
     }
     return result;
+}
+
+/* ---- Straight to a page ---------------------------------------------------------------------- */
+
+const void *descent_page(const struct descent *tree, uint64_t page, uint64_t number)
+{
+    if (__builtin_expect(page >= tree->pages, 0)) {
+        return NULL;
+    }
+    const uint8_t *at = page_at(tree, page), *content = at + PAGE_HEADER;
+    bool sane = read64(at + PAGE_NUMBER) == page &&
+                (read16(at + PAGE_FLAGS) & PAGE_KINDS) == PAGE_OVERFLOW &&
+                read32(at + PAGE_RUN) == 1 && read64(content) == number;
+    return __builtin_expect(sane, 1) ? content + sizeof number : NULL;
 }
 
 /* ---- In order -------------------------------------------------------------------------------- */

@@ -17,6 +17,8 @@
 
 #include "larder.h"
 
+enum { DESCENT_LINE = 64 /* bytes that memory gives at a time */ };
+
 /* A tree of one snapshot. */
 struct descent {
     const uint8_t *base; /* of the mapping */
@@ -57,6 +59,22 @@ int descent_find(const struct descent *tree, const void *key, size_t size, larde
 /* In a tree of numbers (MDB_INTEGERKEY). One that follows the last found costs no descent. */
 int descent_find_number(const struct descent *tree, uint64_t number, struct descent_place *place,
                         larder_bytes *data);
+
+/* What stands on an overflow page behind LMDB's header and that number, all the rest of the page.
+ * NULL: there is no such page in the snapshot, it is of another kind, part of a run, or begins with
+ * another number. Whether a tree still refers to the page is the caller's to know. */
+const void *descent_page(const struct descent *tree, uint64_t page, uint64_t number);
+/* Ask for the first lines of a page that is wanted soon. */
+static inline void descent_prefetch(const struct descent *tree, uint64_t number, unsigned lines)
+{
+    if (number < tree->pages) {
+        const uint8_t *at = tree->base + number * tree->page_size;
+        for (unsigned line = 0; line < lines; line++) {
+            __builtin_prefetch(at + (size_t)line * DESCENT_LINE);
+        }
+        __asm__ volatile(""); /* or gcc finds that a caller has no effect, and leaves it out */
+    }
+}
 
 /* The first record at or after key, beyond it if after is true. What is found is never before it:
  * a walk comes to an end, whatever the tree looks like. */

@@ -86,7 +86,7 @@ static uint64_t new_row(struct writer *writer, const struct key *key)
     return row;
 }
 
-/* Bytes of a record while it is put together: on the stack, but for long keys. */
+/* Bytes of a record while it is put together: on the stack, but for long keys and large values. */
 struct encoded {
     uint8_t *bytes;
     size_t size;
@@ -170,13 +170,18 @@ static void furnish(struct writer *writer, const struct key *key, struct record 
     }
     record->value = value;
     record->chunk_count = 0;
+    record->tail_size = 0;
     if (__builtin_expect(record_needs_chunks(key, record), 0)) {
         header->flags |= RECORD_CHUNKED;
-        record->chunk_count = record_chunks(record->value_size);
+        record_cut(key, record);
+        size_t size = record->value_size - record->tail_size;
+        record->tail = (const uint8_t *)value + size;
         record->first_chunk = writer->ledger.next_chunk;
         record->value_checksum = record_value_hash(value, record->value_size);
+        record->pages = record->chunk_count <= RECORD_PAGES_MAX ? writer->pages : NULL;
         writer->ledger.next_chunk += record->chunk_count;
-        (void)chunks_write(&writer->transaction, record->first_chunk, value, record->value_size);
+        (void)chunks_write(&writer->transaction, record->first_chunk, value, size,
+                           record->pages != NULL ? writer->pages : NULL);
     }
 }
 
@@ -467,11 +472,11 @@ int entry_retime(struct writer *writer, const struct key *key, const struct reco
                  const struct record *changed)
 {
     struct record copy = *changed;
-    uint8_t value[RECORD_NODE_MAX];
+    uint8_t value[RECORD_PAGE_MAX];
     uint8_t marks[RECORD_MARKS_MAX * RECORD_MARK_SIZE];
     if (changed->chunk_count == 0 && record_needs_chunks(key, changed) &&
         changed->value_size <= sizeof value) {
-        /* the times took the last bytes of a leaf's node: the value has to move out */
+        /* the times took the last bytes of the record's page: the value has to move out */
         memcpy(value, changed->value, changed->value_size);
         if (changed->header.mark_count > 0) {
             memcpy(marks, changed->marks, (size_t)changed->header.mark_count * RECORD_MARK_SIZE);

@@ -53,9 +53,28 @@ static void take_long_key(struct reader *reader, struct record *record)
     record->long_key_size = size;
 }
 
+/* Behind it the pages, 32 bits each, and the tail. */
 struct chunk_list {
-    uint64_t first, checksum, size;
+    uint64_t first, checksum;
+    uint32_t size; /* of the whole value */
+    uint16_t tail; /* bytes of it that stand here */
+    uint16_t pages;
 };
+static_assert(sizeof(struct chunk_list) == 24, "MAP_FORMAT");
+
+/* What the list of a value in one chunk takes. */
+enum { LIST_LEAST = sizeof(struct chunk_list) + sizeof(uint32_t) };
+
+/* False: no value is cut like that. */
+static bool list_is_sane(const struct chunk_list *list)
+{
+    if (list->tail >= list->size || (list->tail != 0 && list->tail != list->size % CHUNK_SIZE)) {
+        return false;
+    }
+    size_t count = record_chunks(list->size - list->tail);
+    return list->first <= UINT64_MAX - count &&
+           (list->pages == 0 || (list->pages == count && count <= RECORD_PAGES_MAX));
+}
 
 static void take_value(struct reader *reader, struct record *record)
 {
@@ -70,15 +89,19 @@ static void take_value(struct reader *reader, struct record *record)
         return;
     }
     memcpy(&list, bytes, sizeof list);
-    if (list.size == 0 || list.size > UINT32_MAX ||
-        list.first > UINT64_MAX - record_chunks((size_t)list.size)) {
+    if (!list_is_sane(&list)) {
         reader->failed = true;
         return;
     }
     record->first_chunk = list.first;
     record->value_checksum = list.checksum;
-    record->value_size = (size_t)list.size;
-    record->chunk_count = record_chunks((size_t)list.size);
+    record->value_size = list.size;
+    record->chunk_count = record_chunks(list.size - list.tail);
+    if (list.pages > 0) {
+        record->pages = take(reader, list.pages * sizeof(uint32_t));
+    }
+    record->tail_size = list.tail;
+    record->tail = take(reader, list.tail);
 }
 
 static bool header_is_sane(const struct record_header *header)
@@ -193,8 +216,7 @@ bool record_decode(const void *bytes, size_t size, struct record *record)
     if (__builtin_expect(head == NULL, 0)) {
         return false;
     }
-    *record = (struct record){.value = NULL};
-    unpack(head, &record->header);
+    unpack(head, &record->header); /* the rest is as it was before */
     const struct record_header *header = &record->header;
     if (__builtin_expect(!header_is_sane(header), 0)) {
         return false;
@@ -234,15 +256,39 @@ static size_t size_without_value(const struct record *record)
 
 size_t record_size(const struct record *record)
 {
-    bool chunked = (record->header.flags & RECORD_CHUNKED) != 0;
-    return size_without_value(record) + record->padding +
-           (chunked ? sizeof(struct chunk_list) : record->value_size);
+    size_t size = size_without_value(record) + record->padding;
+    if ((record->header.flags & RECORD_CHUNKED) == 0) {
+        return size + record->value_size;
+    }
+    size_t pages = record->pages != NULL ? record->chunk_count : 0;
+    return size + sizeof(struct chunk_list) + pages * sizeof(uint32_t) + record->tail_size;
+}
+
+/* How far a record (with its key's form) that takes a page of its own may grow without taking
+ * another one. Only one with a long key may take several. */
+static size_t page_room(size_t size)
+{
+    enum { PAGE = 4096, PAGE_HEADER = PAGE - RECORD_PAGE_MAX };
+    return (size + PAGE_HEADER + PAGE - 1) / PAGE * PAGE - PAGE_HEADER;
 }
 
 bool record_needs_chunks(const struct key *key, const struct record *record)
 {
-    size_t size = key->form_size + size_without_value(record) + record->value_size;
-    return record->value_size > sizeof(struct chunk_list) && size > RECORD_NODE_MAX;
+    size_t size = key->form_size + size_without_value(record);
+    return size + record->value_size > page_room(size + LIST_LEAST);
+}
+
+void record_cut(const struct key *key, struct record *record)
+{
+    size_t count = record->value_size / CHUNK_SIZE, tail = record->value_size % CHUNK_SIZE;
+    size_t size = key->form_size + size_without_value(record) + sizeof(struct chunk_list);
+    if (count <= RECORD_PAGES_MAX) {
+        size += count * sizeof(uint32_t);
+    }
+    size_t room = size <= RECORD_NODE_MAX ? RECORD_NODE_MAX : page_room(size);
+    bool fits = count > 0 && size + tail <= room;
+    record->chunk_count = fits ? count : record_chunks(record->value_size);
+    record->tail_size = fits ? tail : 0;
 }
 
 static uint8_t *put(uint8_t *at, const void *bytes, size_t size)
@@ -287,10 +333,16 @@ void record_encode(void *bytes, const struct record *record, uint64_t key_hash)
         at = put(at, record->long_key, record->long_key_size);
     }
     if ((record->header.flags & RECORD_CHUNKED) != 0) {
-        struct chunk_list list = {.first = record->first_chunk,
-                                  .checksum = record->value_checksum,
-                                  .size = record->value_size};
+        struct chunk_list list = {
+            .first = record->first_chunk,
+            .checksum = record->value_checksum,
+            .size = (uint32_t)record->value_size,
+            .tail = (uint16_t)record->tail_size,
+            .pages = (uint16_t)(record->pages != NULL ? record->chunk_count : 0),
+        };
         at = put(at, &list, sizeof list);
+        at = put(at, record->pages, list.pages * sizeof(uint32_t));
+        at = put(at, record->tail, record->tail_size);
     } else {
         at = put(at, record->value, record->value_size);
     }

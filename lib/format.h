@@ -1,9 +1,9 @@
 /* format.h: what stands behind a key in the tree: a record. MAP_FORMAT
  *
  *   head (24 bytes) | extras, 8 bytes each, in the order of their bits | marks: how many (a byte),
- *   16 bytes each |
- *   long key (4 bytes of size, the key) | the value, or where its chunks are (24 bytes) | padding,
- *   whose last byte says how much of it there is
+ *   16 bytes each | long key (4 bytes of size, the key) | the value, or the list of its chunks:
+ *   where they are (24 bytes), the page that each stands on (4 bytes each), what is left of the
+ *   value behind them | padding, whose last byte says how much of it there is
  *
  * A value's size is what is left of the record, so that the common entry carries 24 or 32 bytes
  * beside its value: leaves are most of what a hit waits for. All integers in the machine's byte
@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "key.h"
 #include "larder.h"
@@ -47,12 +48,17 @@ enum {
     RECORD_MARKS_MAX = 17, /* a group and 16 tags */
     RECORD_MARK_SIZE = 16,
 
-    /* A leaf node of LMDB holds two of these on a page of 4 KiB; a larger one takes a page run of
-     * its own, which is what chunks are for. (4096 - 16) / 2 rounded down to even, less the 2 bytes
-     * of its pointer and 8 of its header. */
+    /* A leaf node of LMDB holds two of these on a page of 4 KiB. (4096 - 16) / 2 rounded down to
+     * even, less the 2 bytes of its pointer and 8 of its header. */
     RECORD_NODE_MAX = 2030, /* key form + record */
 
-    CHUNK_SIZE = 4080 /* one page less LMDB's page header */
+    /* A larger one takes a page of its own: one page less LMDB's page header. Beyond that it would
+     * take a run of them, which is what chunks are for. */
+    RECORD_PAGE_MAX = 4080,
+
+    CHUNK_PAGE = RECORD_PAGE_MAX, /* its number, then */
+    CHUNK_SIZE = CHUNK_PAGE - 8,  /* this much of the value */
+    RECORD_PAGES_MAX = 260        /* pages that a record names: those of a value of 1 MiB */
 };
 
 /* As it stands in the tree. Packed: row | kind << 48 | flags << 50 | extras << 56. */
@@ -89,6 +95,9 @@ struct record {
     uint64_t first_chunk;    /* ids first_chunk .. first_chunk + chunk_count - 1 */
     uint64_t value_checksum; /* of a chunked value: record_value_hash() */
     size_t chunk_count;
+    const void *pages;   /* record_page() of each chunk; NULL: not known */
+    const uint8_t *tail; /* of a chunked value: what is left of it behind its chunks */
+    size_t tail_size;
     size_t padding; /* for record_encode(): bytes to add, at most RECORD_PADDING_MAX; a decoded
                        record has lost its own, and the flag */
 };
@@ -110,8 +119,13 @@ bool record_decode(const void *bytes, size_t size, struct record *record);
 /* Bytes that the record will take, value or chunk list included. */
 size_t record_size(const struct record *record);
 
-/* Whether the value is too large to stand beside its key. */
+/* Whether the value is too large for its record. */
 bool record_needs_chunks(const struct key *key, const struct record *record);
+
+/* How many chunks a value that needs them is cut into, and how much of it (tail_size) is left for
+ * the record: the end of it where that fits, which saves a reader a page, and the map most of one.
+ */
+void record_cut(const struct key *key, struct record *record);
 
 /* Write it into record_size() bytes and seal it with its checksum. */
 void record_encode(void *bytes, const struct record *record, uint64_t key_hash);
@@ -121,9 +135,26 @@ bool record_intact(const void *bytes, size_t size, uint64_t key_hash);
 
 uint64_t record_value_hash(const void *value, size_t size);
 
+/* Chunks of a value of which nothing stands in its record: the most that one of that size takes. */
 static inline size_t record_chunks(size_t value_size)
 {
     return (value_size + CHUNK_SIZE - 1) / CHUNK_SIZE;
+}
+
+/* The page that a chunk is said to stand on: a hint (store_chunk_at()). 0: not known. */
+static inline uint32_t record_page(const struct record *record, size_t index)
+{
+    uint32_t page = 0;
+    if (record->pages != NULL) {
+        memcpy(&page, (const uint8_t *)record->pages + index * sizeof page, sizeof page);
+    }
+    return page;
+}
+
+/* In how many pieces the value stands in the map. */
+static inline size_t record_parts(const struct record *record)
+{
+    return record->chunk_count == 0 ? 1 : record->chunk_count + (record->tail_size > 0);
 }
 
 /* home: control->home. Most entries are of that node, and leave it out. */

@@ -105,7 +105,8 @@ static void check_entry(struct transaction *t, const larder_bytes *form, const l
         damage(report, "entry \"%s\": the long key in its record is another one", name);
     } else if (!record_intact(bytes->data, bytes->size, key.hash)) {
         damage(report, "entry \"%s\": wrong checksum", name);
-    } else if (record.chunk_count > 0 && chunks_verify(t, &record) != LARDER_OK) {
+    } else if (record.chunk_count > 0 && (chunks_verify(t, &record) != LARDER_OK ||
+                                          chunks_verify_pages(t, &record) != LARDER_OK)) {
         damage(report, "entry \"%s\": %s", name, larder_last_error());
     } else if (store_log_next(t, record.header.row, &row, &named) != LARDER_OK ||
                row != record.header.row) {

@@ -91,6 +91,9 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
         } else if (__builtin_expect(!record_is_of(&l->record, &l->key), 0)) {
             result = LARDER_MISS;
         } else {
+            if (l->record.chunk_count > 0) {
+                chunks_ask(t, &l->record);
+            }
             result = lookup_judge(t->store->control, &l->record, l->key.hash, l->dead_before, flags,
                                   &expired);
         }

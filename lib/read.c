@@ -284,7 +284,7 @@ static int fill_parts(struct transaction *t, const struct record *record, struct
                                         .iov_len = record->value_size};
         return LARDER_OK;
     }
-    for (size_t i = 0; i < record->chunk_count; i++) {
+    for (size_t i = 0; i < record_parts(record); i++) {
         larder_bytes part;
         int result = chunks_part(t, record, i, &part);
         if (result != LARDER_OK) {
@@ -339,7 +339,7 @@ int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view 
     }
     result = lookup_find(handle, &reader->transaction, &l, 0);
     if (result == LARDER_OK || result == LARDER_ABSENT) {
-        size_t count = l.record.chunk_count == 0 ? 1 : l.record.chunk_count;
+        size_t count = record_parts(&l.record);
         view = malloc(sizeof *view + count * sizeof view->parts[0]);
         if (view == NULL) {
             result = error_set(LARDER_ENOMEM, "out of memory");

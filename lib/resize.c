@@ -1,9 +1,12 @@
 /* resize.c: a map of another size: what must not be lost and what fits is copied into a new
- * generation while readers go on with the old one. Rows and chunks keep their numbers.
+ * generation while readers go on with the old one. Rows and chunks keep their numbers; chunks
+ * stand on other pages there, and their records say so.
  */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "chunks.h"
 #include "clock.h"
 #include "error.h"
 #include "evict.h"
@@ -13,6 +16,7 @@
 #include "map.h"
 #include "registry.h"
 #include "upkeep.h"
+#include "writer.h"
 
 enum { ROWS_PER_COMMIT = 10000, READER_WAIT_MS = 50 };
 
@@ -23,6 +27,7 @@ struct copy {
     uint64_t skip_bytes;   /* clean values to leave out, the oldest first */
     uint64_t needed_bytes; /* what cannot be left out */
     uint64_t clean_bytes;
+    uint32_t pages[RECORD_PAGES_MAX]; /* of the chunks that were copied last */
 };
 
 typedef int visitor(struct copy *copy, uint64_t row, const larder_bytes *form,
@@ -38,7 +43,7 @@ static uint64_t weight(const larder_bytes *form, const larder_bytes *bytes,
                        const struct record *record)
 {
     return (bytes->size + 2 * form->size + 64) * 3 / 2 +
-           (uint64_t)record->chunk_count * (CHUNK_SIZE + 64);
+           (uint64_t)record->chunk_count * (CHUNK_PAGE + 64);
 }
 
 static int weigh(struct copy *copy, uint64_t row, const larder_bytes *form,
@@ -50,24 +55,72 @@ static int weigh(struct copy *copy, uint64_t row, const larder_bytes *form,
     return LARDER_OK;
 }
 
+static int copy_chunks(struct copy *copy, const struct record *record)
+{
+    larder_bytes part;
+    for (size_t i = 0; i < record->chunk_count; i++) {
+        uint32_t page = 0;
+        int result = chunks_part(&copy->from, record, i, &part);
+        if (result != LARDER_OK) {
+            return result;
+        }
+        (void)store_chunk_put(&copy->to, record->first_chunk + i, part.data, part.size, &page);
+        if (record->pages != NULL) {
+            copy->pages[i] = page;
+        }
+    }
+    return LARDER_OK;
+}
+
+/* A record in chunks, with the pages where they stand now. One that is damaged stays so: it must
+ * not be sealed again. */
+static int put_moved(struct copy *copy, const larder_bytes *form, const larder_bytes *bytes,
+                     const struct record *record)
+{
+    struct transaction *to = &copy->to;
+    struct record moved = *record;
+    struct key key;
+    void *memory = NULL, *sealed = malloc(bytes->size);
+    int result = entry_key(form, record, &key, &memory);
+    if (sealed == NULL) {
+        result = error_set(LARDER_ENOMEM, "out of memory");
+    }
+    if (result == LARDER_OK) {
+        memcpy(sealed, bytes->data, bytes->size);
+        moved.pages = copy->pages;
+        if (record_intact(bytes->data, bytes->size, key.hash) &&
+            record_size(&moved) == bytes->size) {
+            record_encode(sealed, &moved, key.hash);
+        }
+        result = store_entry_put(to, form->data, form->size, sealed, bytes->size);
+    }
+    free(memory);
+    free(sealed);
+    return result;
+}
+
 static int copy_entry(struct copy *copy, uint64_t row, const larder_bytes *form,
                       const larder_bytes *bytes, const struct record *record)
 {
-    larder_bytes part;
     struct transaction *to = &copy->to;
     if (!must_stay(record) && copy->skip_bytes > 0) {
         uint64_t skipped = weight(form, bytes, record);
         copy->skip_bytes -= skipped < copy->skip_bytes ? skipped : copy->skip_bytes;
         return LARDER_OK;
     }
-    for (size_t i = 0; i < record->chunk_count; i++) {
-        int result = store_chunk_get(&copy->from, record->first_chunk + i, &part);
-        if (result != LARDER_OK) {
-            return result < 0 ? result : LARDER_OK; /* damaged: it is left out */
-        }
-        (void)store_chunk_put(to, record->first_chunk + i, part.data, part.size);
+    int result = copy_chunks(copy, record);
+    if (result != LARDER_OK) {
+        /* damaged: it is left out */
+        return result == LARDER_ECORRUPT && copy->from.error == LARDER_OK ? LARDER_OK : result;
     }
-    (void)store_entry_put(to, form->data, form->size, bytes->data, bytes->size);
+    if (record->pages != NULL) {
+        result = put_moved(copy, form, bytes, record);
+        if (result != LARDER_OK) {
+            return result;
+        }
+    } else {
+        (void)store_entry_put(to, form->data, form->size, bytes->data, bytes->size);
+    }
     (void)store_log_append(to, row, form->data, form->size);
     *(record->header.kind == RECORD_DELETED ? &copy->ledger.tombstones : &copy->ledger.values) += 1;
     copy->ledger.dirty += (record->header.flags & RECORD_DIRTY) != 0;

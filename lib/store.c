@@ -732,10 +732,11 @@ static int put(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *d
     return code == MDB_SUCCESS ? LARDER_OK : fail(t, code, what);
 }
 
-/* Numbers come in ascending order, and then the page that takes them is filled to the brim; where
- * they do not (a generation that is copied), LMDB says so and the ordinary way is taken. */
-static int append(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *data,
-                  const char *what)
+/* Room for a value. Numbers come in ascending order, and then the page that takes them is filled to
+ * the brim; where they do not (a generation that is copied), LMDB says so and the ordinary way is
+ * taken. */
+static int append_room(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val *room,
+                       const char *what)
 {
     if (t->error != LARDER_OK) {
         return t->error;
@@ -744,9 +745,9 @@ static int append(struct transaction *t, MDB_dbi database, MDB_val *key, MDB_val
     volatile int code = MDB_PANIC;
     GUARDED(
         {
-            code = mdb_put(t->txn, database, key, data, MDB_APPEND);
+            code = mdb_put(t->txn, database, key, room, MDB_RESERVE | MDB_APPEND);
             if (code == MDB_KEYEXIST) { /* but never over another's */
-                code = mdb_put(t->txn, database, key, data, MDB_NOOVERWRITE);
+                code = mdb_put(t->txn, database, key, room, MDB_RESERVE | MDB_NOOVERWRITE);
             }
         },
         return hosed(t));
@@ -1565,10 +1566,46 @@ static int next_number(struct transaction *t, MDB_dbi database, uint64_t from, u
     return result;
 }
 
-int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t size)
+/* The number of the page that begins before those bytes, from its header; 0: they do not begin a
+ * page, or its number takes more than 32 bits. A writer's page may lie in memory of its own, but
+ * bears the number it will have. MAP_FORMAT */
+static uint32_t page_of(const struct store *store, const void *content)
 {
-    MDB_val key = value_of(&id, sizeof id), value = value_of(data, size);
-    return append(t, t->store->chunks, &key, &value, "writing a chunk");
+    uint64_t number;
+    memcpy(&number, (const uint8_t *)content - PAGE_HEADER, sizeof number);
+    return store->page_size == STORE_CHUNKS_PAGE && number < store->max_pages &&
+                   number <= UINT32_MAX
+               ? (uint32_t)number
+               : 0;
+}
+
+int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t size,
+                    uint32_t *page)
+{
+    MDB_val key = value_of(&id, sizeof id), room = {.mv_size = CHUNK_PAGE};
+    int result = append_room(t, t->store->chunks, &key, &room, "writing a chunk");
+    *page = 0;
+    if (result == LARDER_OK) {
+        memcpy(room.mv_data, &id, sizeof id);
+        if (size > 0) {
+            memcpy((uint8_t *)room.mv_data + sizeof id, data, size);
+        }
+        *page = page_of(t->store, room.mv_data);
+    }
+    return result;
+}
+
+/* The bytes of a chunk, if it is that one. */
+static int open_chunk(const larder_bytes *content, uint64_t id, larder_bytes *data)
+{
+    uint64_t theirs;
+    if (content->size != CHUNK_PAGE) {
+        return LARDER_MISS;
+    }
+    memcpy(&theirs, content->data, sizeof theirs);
+    *data =
+        (larder_bytes){.data = (const uint8_t *)content->data + sizeof theirs, .size = CHUNK_SIZE};
+    return theirs == id ? LARDER_OK : LARDER_MISS;
 }
 
 int store_chunk_get(struct transaction *t, uint64_t id, larder_bytes *data)
@@ -1578,12 +1615,16 @@ int store_chunk_get(struct transaction *t, uint64_t id, larder_bytes *data)
         if (result != LARDER_OK) {
             return result;
         }
-        return found(t, descent_find_number(&t->chunks, id, &t->place, data), "reading a chunk");
+        larder_bytes content = {0};
+        result =
+            found(t, descent_find_number(&t->chunks, id, &t->place, &content), "reading a chunk");
+        return result == LARDER_OK ? open_chunk(&content, id, data) : result;
     }
     MDB_val key = value_of(&id, sizeof id), value;
     int result = get(t, t->store->chunks, &key, &value, "reading a chunk");
     if (result == LARDER_OK) {
-        *data = bytes_of(&value);
+        larder_bytes content = bytes_of(&value);
+        result = open_chunk(&content, id, data);
     }
     return result;
 }

@@ -5,7 +5,7 @@
  *               0x01tick            -> see store_touch()
  *               0x02... -> record      entries (see key.h, format.h)
  *               0x03 block -> rows     the log (rows.h): order of writes; exactly one row an entry
- *   chunks      id (u64)  -> bytes     parts of large values, one page each
+ *   chunks      id (u64)  -> id, bytes parts of large values, one page each
  *
  * The entries stand in the main tree because a read then needs no look-up of a database record, and
  * a write dirties one tree only: the log is its right edge (doc/decisions).
@@ -26,6 +26,8 @@
 #include "hotset.h"
 #include "inspect.h"
 #include "larder.h"
+
+enum { STORE_CHUNKS_PAGE = 4096 /* so large are pages that one chunk fills */ };
 
 struct MDB_cursor;
 struct MDB_env;
@@ -162,8 +164,36 @@ int store_log_next(struct transaction *t, uint64_t from, uint64_t *row, larder_b
 /* The last row < before; LARDER_MISS at the beginning. */
 int store_log_previous(struct transaction *t, uint64_t before, uint64_t *row, larder_bytes *form);
 
-int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t size);
+/* A chunk takes a page of its own, whatever its size (at most CHUNK_SIZE). Which one, for
+ * store_chunk_at(), or 0. */
+int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t size,
+                    uint32_t *page);
+/* All CHUNK_SIZE bytes of it. A page that does not bear its number is a miss, too. */
 int store_chunk_get(struct transaction *t, uint64_t id, larder_bytes *data);
+
+/* Whether this transaction may look for chunks where their record says: a reader that finds its own
+ * way, where a chunk fills a page. Writers may have other pages than those of the file. */
+static inline bool store_chunks_direct(const struct transaction *t)
+{
+    return t->store->descends && !t->write && t->error == LARDER_OK &&
+           t->store->page_size == STORE_CHUNKS_PAGE;
+}
+
+/* All CHUNK_SIZE bytes of a chunk without its tree, if it stands on that page; else NULL. page and
+ * id are of one record of the snapshot, store_chunks_direct().
+ *
+ * Why a page that bears a chunk's number is that chunk, in a snapshot whose record names both: LMDB
+ * gives a value's page another number never, and the page to somebody else only once the chunk is
+ * deleted or written again. Copying, splitting and joining leaves moves what names the page, not
+ * the page. Chunks are never written again, and deleted only in the transaction that replaces their
+ * record (entry.c); so a snapshot that sees the record keeps the page. Chunk numbers are not given
+ * twice. Where that is not so the file is damaged, or was copied by other hands: then the page's
+ * header or its chunk number tells. */
+static inline const void *store_chunk_at(const struct transaction *t, uint32_t page, uint64_t id)
+{
+    return descent_page(&t->tree, page, id);
+}
+
 int store_chunk_delete(struct transaction *t, uint64_t id);
 /* The first chunk >= from; LARDER_MISS at the end. */
 int store_chunk_next(struct transaction *t, uint64_t from, uint64_t *id);

@@ -234,7 +234,8 @@ static int verify_row(struct transaction *t, const larder_bytes *form, uint64_t 
                  record.header.row == row;
     if (whole && entry_key(form, &record, &key, &memory) == LARDER_OK) {
         whole = record_intact(bytes.data, bytes.size, key.hash) &&
-                (record.chunk_count == 0 || chunks_verify(t, &record) == LARDER_OK);
+                (record.chunk_count == 0 || (chunks_verify(t, &record) == LARDER_OK &&
+                                             chunks_verify_pages(t, &record) == LARDER_OK));
         free(memory);
     }
     return whole ? LARDER_OK

@@ -48,7 +48,8 @@ struct writer {
     struct event_batch events;            /* told once this is committed */
     uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
     struct writer_fresh fresh;
-    struct combine_batch batch; /* others' requests in this transaction */
+    uint32_t pages[RECORD_PAGES_MAX]; /* of the chunks that were written last */
+    struct combine_batch batch;       /* others' requests in this transaction */
     uint32_t request; /* 1 + the slot of the one that is carried out in place; 0: our own */
 };
 

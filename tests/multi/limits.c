@@ -255,6 +255,10 @@ static void value_sizes(void)
         one_size(size);
     for (size_t size = RECORD_NODE_MAX - 100; size <= RECORD_NODE_MAX + 20; size++)
         one_size(size);
+    for (size_t size = RECORD_PAGE_MAX - 100; size <= RECORD_PAGE_MAX + 20; size++)
+        one_size(size);
+    for (size_t tail = RECORD_NODE_MAX - 120; tail <= RECORD_NODE_MAX; tail++)
+        one_size(CHUNK_SIZE + tail);
     for (size_t chunks = 1; chunks <= 20; chunks++) {
         for (size_t size = chunks * CHUNK_SIZE - 2; size <= chunks * CHUNK_SIZE + 2; size++) {
             one_size(size);

@@ -372,6 +372,19 @@ static void touch(int result, const larder_bytes *bytes)
     }
 }
 
+/* Straight to a page, whatever it is. */
+static bool look_straight(const struct descent *tree, uint64_t page)
+{
+    uint64_t begins = 0;
+    if (page < copy_pages) {
+        memcpy(&begins, copy + page * PAGE + 16, sizeof begins);
+    }
+    larder_bytes bytes = {.data = descent_page(tree, page, begins), .size = PAGE - 24};
+    ck_assert_ptr_null(descent_page(tree, page, begins + 1));
+    touch(bytes.data != NULL ? LARDER_OK : LARDER_MISS, &bytes);
+    return bytes.data != NULL;
+}
+
 /* Look for some keys, walk from some, read some numbers. Returns how many calls found damage. */
 static unsigned look(size_t looks)
 {
@@ -385,6 +398,7 @@ static unsigned look(size_t looks)
         return 1;
     }
     for (size_t i = 0; i < looks; i++) {
+        (void)look_straight(&tree, below(4) == 0 ? UINT64_MAX >> below(64) : below(copy_pages));
         const struct key_bytes *key = &known[below(KEYS)];
         int result = descent_find(&tree, key->bytes, key->size, &bytes);
         touch(result, &bytes);
@@ -469,6 +483,31 @@ START_TEST(each_field_at_its_extremes)
     }
     ck_assert_uint_gt(damaged, 100);
     ck_assert_uint_eq(look(2000), 0);
+}
+END_TEST
+
+/* Overflow pages that are no part of a run, and no others. */
+START_TEST(straight_to_a_page)
+{
+    struct descent tree;
+    unsigned found = 0;
+    ck_assert(descent_begin(&tree, copy, PAGE, copy_pages, copy_number));
+    for (uint64_t page = 0; page < copy_pages + 2; page++) {
+        const uint8_t *at = whole + page * PAGE;
+        uint64_t number = 0;
+        uint32_t run = 0;
+        bool single = false;
+        if (page < tree.pages) {
+            memcpy(&number, at, sizeof number);
+            memcpy(&run, at + 12, sizeof run);
+            single = number == page && (at[10] & 0x6f) == 0x04 && run == 1;
+        }
+        ck_assert_int_eq(look_straight(&tree, page), single);
+        found += single;
+    }
+    ck_assert_uint_gt(found, 10);
+    ck_assert_ptr_null(descent_page(&tree, UINT64_MAX, 0));
+    ck_assert_ptr_null(descent_page(&tree, tree.pages, 0));
 }
 END_TEST
 
@@ -631,6 +670,7 @@ int main(void)
     tcase_add_checked_fixture(damage, make_copy, drop_copy);
     tcase_add_test(damage, bytes_flipped_anywhere);
     tcase_add_test(damage, each_field_at_its_extremes);
+    tcase_add_test(damage, straight_to_a_page);
     tcase_add_test(damage, pages_that_lead_round_in_circles);
     suite_add_tcase(suite, damage);
     TCase *beside = tcase_create("beside");

@@ -10,6 +10,7 @@
 
 #include "tests/harness.h"
 
+static const uint32_t page_numbers[3] = {12, UINT32_MAX, 0};
 static uint8_t long_bytes[LARDER_KEY_MAX];
 static const uint8_t value_bytes[] = "a value of some bytes";
 static const uint64_t HASH = UINT64_C(0x0123456789abcdef);
@@ -45,10 +46,13 @@ static struct record make(unsigned extras, unsigned flags, uint8_t marks, size_t
     }
     if ((flags & RECORD_CHUNKED) != 0) {
         record.value = NULL;
-        record.value_size = 100000;
+        record.value_size = 3 * CHUNK_SIZE + 21;
         record.first_chunk = 77;
         record.value_checksum = UINT64_C(0xfeedfacecafebeef);
-        record.chunk_count = record_chunks(100000);
+        record.chunk_count = 3;
+        record.pages = page_numbers;
+        record.tail = value_bytes;
+        record.tail_size = 21;
     }
     return record;
 }
@@ -91,6 +95,14 @@ static void same(const struct record *in, const struct record *out)
         ck_assert_ptr_null(out->value);
         ck_assert_uint_eq(out->first_chunk, in->first_chunk);
         ck_assert_uint_eq(out->value_checksum, in->value_checksum);
+        for (size_t i = 0; i < in->chunk_count; i++) {
+            ck_assert_uint_eq(record_page(out, i), record_page(in, i));
+        }
+        ck_assert_uint_eq(out->tail_size, in->tail_size);
+        if (in->tail_size > 0) {
+            ck_assert_mem_eq(out->tail, in->tail, in->tail_size);
+        }
+        ck_assert_uint_eq(record_parts(out), in->chunk_count + (in->tail_size > 0));
     } else if (in->value_size > 0) {
         ck_assert_mem_eq(out->value, in->value, in->value_size);
     }
@@ -131,6 +143,19 @@ static void round_trip(const struct record *record)
 START_TEST(every_combination_comes_back)
 {
     each_combination(round_trip);
+}
+END_TEST
+
+START_TEST(a_chunk_list_without_pages_or_tail)
+{
+    struct record record = make(0, RECORD_CHUNKED, 0, 5);
+    record.pages = NULL;
+    round_trip(&record);
+    record.value_size = 100000;
+    record.chunk_count = record_chunks(100000);
+    record.tail_size = 0;
+    round_trip(&record);
+    ck_assert_uint_eq(record_page(&record, 3), 0);
 }
 END_TEST
 
@@ -180,6 +205,11 @@ static void flip_every_bit(const struct record *record)
             ck_assert(out.value == NULL || (out.value >= bytes && out.value <= bytes + size));
             ck_assert(out.value == NULL || out.value_size <= (size_t)(bytes + size - out.value));
             ck_assert(out.long_key == NULL || (out.long_key > bytes && out.long_key_size <= size));
+            const uint8_t *end = bytes + size, *pages = out.pages;
+            ck_assert(out.tail == NULL ||
+                      (out.tail > bytes && out.tail_size <= (size_t)(end - out.tail)));
+            ck_assert(pages == NULL || (pages > bytes && out.chunk_count * sizeof(uint32_t) <=
+                                                             (size_t)(end - pages)));
         }
         bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
     }
@@ -216,10 +246,16 @@ START_TEST(random_bytes_are_safe_to_decode)
             bytes[23] &= 0x9f;
             bytes[24] %= 6;
         }
-        if (record_decode(bytes, size, &out) && out.value != NULL) {
+        if (record_decode(bytes, size, &out)) {
             uint8_t sum = 0;
-            for (size_t at = 0; at < out.value_size; at++) {
+            for (size_t at = 0; out.value != NULL && at < out.value_size; at++) {
                 sum = (uint8_t)(sum + out.value[at]); /* a sanitizer watches */
+            }
+            for (size_t at = 0; at < out.tail_size; at++) {
+                sum = (uint8_t)(sum + out.tail[at]);
+            }
+            if (out.pages != NULL) {
+                sum = (uint8_t)(sum + record_page(&out, out.chunk_count - 1));
             }
             (void)sum;
         }
@@ -266,11 +302,45 @@ START_TEST(insane_fields_are_refused)
     not_decoded(make(0, RECORD_LONG_KEY, 0, 5), body, &size, sizeof size);
     uint64_t number = UINT64_MAX; /* chunks beyond the last number */
     not_decoded(make(0, RECORD_CHUNKED, 0, 5), body, &number, sizeof number);
-    not_decoded(make(0, RECORD_CHUNKED, 0, 5), body + 16, &number, sizeof number);
-    number = 0; /* chunks of nothing */
-    not_decoded(make(0, RECORD_CHUNKED, 0, 5), body + 16, &number, sizeof number);
-    number = (uint64_t)UINT32_MAX + 1;
-    not_decoded(make(0, RECORD_CHUNKED, 0, 5), body + 16, &number, sizeof number);
+}
+END_TEST
+
+/* The list in the record of make() with other sizes in it. */
+static void not_a_list(uint32_t size, uint16_t tail, uint16_t pages)
+{
+    const size_t body = sizeof(struct record_head);
+    uint8_t bytes[8];
+    memcpy(bytes, &size, sizeof size);
+    memcpy(bytes + 4, &tail, sizeof tail);
+    memcpy(bytes + 6, &pages, sizeof pages);
+    not_decoded(make(0, RECORD_CHUNKED, 0, 5), body + 16, bytes, sizeof bytes);
+}
+
+START_TEST(chunk_lists_that_contradict_themselves_are_refused)
+{
+    const uint32_t size = 3 * CHUNK_SIZE + 21;
+    not_a_list(0, 0, 0); /* chunks of nothing */
+    not_a_list(0, 21, 3);
+    not_a_list(21, 21, 0); /* all of it behind them */
+    not_a_list(size, 20, 3);
+    not_a_list(size, 22, 3);
+    not_a_list(size, 21 + 12, 0);
+    not_a_list(size, 21, 2); /* pages of some of them */
+    not_a_list(size, 21, 4);
+    not_a_list(size + CHUNK_SIZE, 21, 3);
+    not_a_list(size, 0, 3);
+    not_a_list(UINT32_MAX, 21, UINT16_MAX);
+    /* more pages than a record names */
+    static uint32_t many[RECORD_PAGES_MAX + 1];
+    struct record record = make(0, RECORD_CHUNKED, 0, 5), out;
+    record.chunk_count = RECORD_PAGES_MAX + 1;
+    record.value_size = record.chunk_count * CHUNK_SIZE;
+    record.pages = many;
+    record.tail_size = 0;
+    size_t encoded;
+    uint8_t *bytes = encode(&record, &encoded);
+    ck_assert(!record_decode(bytes, encoded, &out));
+    free(bytes);
 }
 END_TEST
 
@@ -287,12 +357,12 @@ START_TEST(bytes_behind_a_chunk_list_are_damage)
 }
 END_TEST
 
-START_TEST(values_go_to_chunks_only_when_two_would_not_share_a_page)
+START_TEST(values_go_to_chunks_only_when_a_page_does_not_hold_the_record)
 {
     struct key key;
     ck_assert_int_eq(key_make(&key, "key", 3), LARDER_OK);
     struct record record = make(0, 0, 0, 0);
-    size_t edge = RECORD_NODE_MAX - key.form_size - sizeof(struct record_head);
+    size_t edge = RECORD_PAGE_MAX - key.form_size - sizeof(struct record_head);
     record.value_size = edge;
     ck_assert(!record_needs_chunks(&key, &record));
     record.value_size = edge + 1;
@@ -302,14 +372,50 @@ START_TEST(values_go_to_chunks_only_when_two_would_not_share_a_page)
     ck_assert(record_needs_chunks(&key, &record));
     record.value_size = edge - 8;
     ck_assert(!record_needs_chunks(&key, &record));
-    /* a value smaller than a chunk list gains nothing, whatever the key's size */
+    /* beside a key that takes pages of its own there is what is left of the last of them */
     struct record huge_key = make(0, RECORD_LONG_KEY, 0, 10);
     huge_key.long_key_size = 60000;
     ck_assert(!record_needs_chunks(&key, &huge_key));
+    huge_key.value_size = 28; /* what the list of one chunk takes */
+    size_t size = key.form_size + record_size(&huge_key);
+    huge_key.value_size += RECORD_PAGE_MAX - size % 4096;
+    ck_assert(!record_needs_chunks(&key, &huge_key));
+    huge_key.value_size++;
+    ck_assert(record_needs_chunks(&key, &huge_key));
     ck_assert_uint_eq(record_chunks(0), 0);
     ck_assert_uint_eq(record_chunks(1), 1);
     ck_assert_uint_eq(record_chunks(CHUNK_SIZE), 1);
     ck_assert_uint_eq(record_chunks(CHUNK_SIZE + 1), 2);
+}
+END_TEST
+
+/* Cut, sealed and counted: the pieces are the value, and a page is not taken for what fits. */
+static void cut(const struct key *key, size_t value_size, size_t chunks, size_t tail)
+{
+    struct record record = make(0, 0, 0, 0);
+    record.value_size = value_size;
+    ck_assert(record_needs_chunks(key, &record));
+    record_cut(key, &record);
+    ck_assert_uint_eq(record.chunk_count, chunks);
+    ck_assert_uint_eq(record.tail_size, tail);
+    ck_assert_uint_le(record.chunk_count, record_chunks(value_size));
+}
+
+START_TEST(the_end_of_a_value_stands_in_its_record_where_it_fits)
+{
+    struct key key;
+    ck_assert_int_eq(key_make(&key, "key", 3), LARDER_OK);
+    const size_t room = RECORD_NODE_MAX - key.form_size - sizeof(struct record_head) - 24;
+    cut(&key, CHUNK_SIZE, 1, 0);
+    cut(&key, CHUNK_SIZE + 1, 1, 1);
+    cut(&key, CHUNK_SIZE + room - 4, 1, room - 4);
+    cut(&key, CHUNK_SIZE + room - 3, 2, 0);
+    cut(&key, 2 * CHUNK_SIZE - 1, 2, 0);
+    cut(&key, 4 * CHUNK_SIZE + room - 16, 4, room - 16);
+    cut(&key, 4 * CHUNK_SIZE + room - 15, 5, 0);
+    cut(&key, (size_t)RECORD_PAGES_MAX * CHUNK_SIZE + 500, RECORD_PAGES_MAX, 500);
+    /* without the numbers of its pages a record has more room */
+    cut(&key, (size_t)(RECORD_PAGES_MAX + 1) * CHUNK_SIZE + room, RECORD_PAGES_MAX + 1, room);
 }
 END_TEST
 
@@ -369,12 +475,15 @@ int main(void)
     TCase *tests = tcase_create("format");
     tcase_set_timeout(tests, 30);
     tcase_add_test(tests, every_combination_comes_back);
+    tcase_add_test(tests, a_chunk_list_without_pages_or_tail);
     tcase_add_test(tests, cut_anywhere_it_is_noticed);
     tcase_add_test(tests, one_wrong_bit_is_noticed);
     tcase_add_test(tests, random_bytes_are_safe_to_decode);
     tcase_add_test(tests, insane_fields_are_refused);
     tcase_add_test(tests, bytes_behind_a_chunk_list_are_damage);
-    tcase_add_test(tests, values_go_to_chunks_only_when_two_would_not_share_a_page);
+    tcase_add_test(tests, chunk_lists_that_contradict_themselves_are_refused);
+    tcase_add_test(tests, values_go_to_chunks_only_when_a_page_does_not_hold_the_record);
+    tcase_add_test(tests, the_end_of_a_value_stands_in_its_record_where_it_fits);
     tcase_add_test(tests, a_record_knows_its_long_key);
     tcase_add_test(tests, a_node_is_written_only_where_it_is_anothers);
     tcase_add_test(tests, creation_time_is_the_versions_unless_it_is_said);

@@ -232,13 +232,16 @@ START_TEST(a_damaged_entry_does_not_hold_up_the_rest)
 {
     static char big[10000];
     struct writer writer;
-    struct record record;
+    struct record record, changed;
     struct key key;
     ck_assert_int_eq(larder_set(map, "big", 3, big, sizeof big, NULL), LARDER_OK);
     ck_assert_int_eq(maps_set(map, "next", "value"), LARDER_OK);
     ck_assert_int_eq(writer_begin(&writer, map, 1000), LARDER_OK);
     ck_assert_int_eq(key_make(&key, "big", 3), LARDER_OK);
     ck_assert_int_eq(entry_find(&writer.transaction, &key, &record), LARDER_OK);
+    changed = record;
+    changed.pages = NULL; /* or a reader would not ask the tree */
+    ck_assert_int_eq(entry_reseal(&writer, &key, &record, &changed), LARDER_OK);
     ck_assert_int_eq(store_chunk_delete(&writer.transaction, record.first_chunk), LARDER_OK);
     ck_assert_int_eq(writer_commit(&writer), LARDER_OK);
     ck_assert_str_eq(outbox(), "next");

@@ -484,6 +484,7 @@ END_TEST
 START_TEST(chunks_are_a_page_each)
 {
     static uint8_t bytes[CHUNK_SIZE];
+    uint32_t pages[51];
     uint64_t id;
     larder_bytes data;
     open_store();
@@ -491,7 +492,9 @@ START_TEST(chunks_are_a_page_each)
     struct transaction t = begin_write();
     uint64_t before = store_used_pages(&t);
     for (uint64_t i = 1; i <= 50; i++) {
-        ck_assert_int_eq(store_chunk_put(&t, i * 2, bytes, sizeof bytes), LARDER_OK);
+        size_t size = i % 2 == 0 ? sizeof bytes : 0; /* whatever their size */
+        ck_assert_int_eq(store_chunk_put(&t, i * 2, bytes, size, &pages[i]), LARDER_OK);
+        ck_assert_uint_ne(pages[i], 0);
     }
     uint64_t used = store_used_pages(&t) - before;
     ck_assert_uint_ge(used, 50);
@@ -501,6 +504,7 @@ START_TEST(chunks_are_a_page_each)
     ck_assert_int_eq(store_chunk_get(&t, 4, &data), LARDER_OK);
     ck_assert_uint_eq(data.size, sizeof bytes);
     ck_assert_mem_eq(data.data, bytes, sizeof bytes);
+    ck_assert(!store_chunks_direct(&t)); /* writers ask the tree */
     ck_assert_int_eq(store_chunk_get(&t, 5, &data), LARDER_MISS);
     ck_assert_int_eq(store_chunk_next(&t, 5, &id), LARDER_OK);
     ck_assert_uint_eq(id, 6);
@@ -510,6 +514,16 @@ START_TEST(chunks_are_a_page_each)
     ck_assert_uint_eq(id, 8);
     ck_assert_int_eq(store_chunk_next(&t, 101, &id), LARDER_MISS);
     commit(&t);
+    t = begin_read();
+    ck_assert(store_chunks_direct(&t));
+    for (uint64_t i = 1; i <= 50; i++) {
+        if (i * 2 != 6) {
+            ck_assert_int_eq(store_chunk_get(&t, i * 2, &data), LARDER_OK);
+            ck_assert_ptr_eq(store_chunk_at(&t, pages[i], i * 2), data.data);
+            ck_assert_ptr_null(store_chunk_at(&t, pages[i], i * 2 + 1));
+        }
+    }
+    end_read(&t);
 }
 END_TEST
 
@@ -558,7 +572,8 @@ START_TEST(a_full_map_says_so_and_keeps_what_it_has)
     int result = LARDER_OK;
     for (uint64_t i = 1; result == LARDER_OK; i++) {
         ck_assert_uint_le(i, MAP_BYTES / CHUNK_SIZE);
-        result = store_chunk_put(&t, i, bytes, sizeof bytes);
+        uint32_t page;
+        result = store_chunk_put(&t, i, bytes, sizeof bytes, &page);
     }
     ck_assert_int_eq(result, LARDER_EFULL);
     ck_assert_ptr_nonnull(strstr(larder_last_error(), "full"));
