@@ -80,7 +80,9 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
 {
     struct stats_slot *stats = map_stats(handle->map);
     bool expired = false;
-    evict_prefetch(t->store, l->key.hash);
+    if (__builtin_expect(t->large_in_row < LOOKUP_LARGE_IN_ROW, 1)) { /* else pages go first */
+        evict_prefetch(t->store, l->key.hash);
+    }
     int result = store_entry_get(t, l->key.form, l->key.form_size, &l->bytes);
     if (__builtin_expect(result == LARDER_OK, 1)) {
         if (__builtin_expect(!record_decode(l->bytes.data, l->bytes.size, &l->record) ||
@@ -106,6 +108,8 @@ int lookup_find(const struct larder *handle, struct transaction *t, struct looku
     }
     if (__builtin_expect(lookup_found(result), 1)) {
         offer(t, l, evict_touch(t->store, l->key.hash));
+        bool large = l->record.chunk_count > 0 || l->bytes.size > HOTSET_RECORD_MAX;
+        t->large_in_row = large ? t->large_in_row + 1 : 0;
     }
     if (__builtin_expect(result != LARDER_OK, 0)) {
         count_other(stats, result, expired);

@@ -16,7 +16,9 @@
 
 enum {
     LOOKUP_TRIES = 3, /* a control segment may be replaced under a reader; not again and again */
-    LOOKUP_COLD = -1  /* lookup_find_hot(): ask the tree */
+    LOOKUP_COLD = -1, /* lookup_find_hot(): ask the tree */
+
+    LOOKUP_LARGE_IN_ROW = 8 /* after so many large values the next one is taken to be large, too */
 };
 
 struct lookup {

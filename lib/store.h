@@ -68,6 +68,7 @@ struct transaction {
     struct descent chunks;      /* where chunks_known */
     struct descent_place place; /* of the last chunk that was read */
     bool chunks_known;
+    unsigned large_in_row; /* of its look-ups, the last so many found what no hot set takes */
 
     uint8_t record[OVERWRITE_MAX]; /* of a reader: the small record it was given last */
 };
