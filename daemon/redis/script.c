@@ -68,7 +68,7 @@ static const char join[] =
     "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
     "local last = call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)\n"
     "if #last == 0 then\n"
-    "  local id = string.format('%.0f-0', now)\n"
+    "  local id = string.format('%.0f-0', t[1] * 1000000 + t[2])\n"
     "  local added = redis.pcall('XADD', KEYS[1], id, 'e', ARGV[2])\n"
     "  if type(added) == 'table' then\n"
     "    if not string.find(added.err, 'equal or smaller', 1, true) then return added end\n"

@@ -121,6 +121,27 @@ START_TEST(nothing_is_written_without_the_stream)
 }
 END_TEST
 
+/* Else who knew the first would go on in the second as if it were the same. */
+START_TEST(streams_that_begin_in_one_millisecond_have_their_own_epochs)
+{
+    char join[64], before[64] = "";
+    char *answer = harness_redis_command(&redis, "SCRIPT", "LOAD", script_text(SCRIPT_JOIN), NULL);
+    (void)snprintf(join, sizeof join, "%s", answer);
+    free(answer);
+    for (int i = 0; i < 200; i++) {
+        free(harness_redis_command(&redis, "UNLINK", "s", NULL));
+        free(harness_redis_command(&redis, "EVALSHA", join, "1", "s", "", "begin", "c", NULL));
+        answer = harness_redis_command(&redis, "EVAL",
+                                       "return redis.call('XREVRANGE', KEYS[1], '+', '-')[1][1]",
+                                       "1", "s", NULL);
+        ck_assert_msg(strchr(answer, '-') != NULL && strcmp(answer, before) != 0,
+                      "the epoch after %s: %s", before, answer);
+        (void)snprintf(before, sizeof before, "%s", answer);
+        free(answer);
+    }
+}
+END_TEST
+
 START_TEST(foreign_record_is_left_alone)
 {
     free(harness_redis_command(&redis, "SET", "v:{k}", "2something of the future", NULL));
@@ -145,6 +166,7 @@ int main(void)
     tcase_add_test(all, every_part_counts);
     tcase_add_test(all, chance);
     tcase_add_test(all, nothing_is_written_without_the_stream);
+    tcase_add_test(all, streams_that_begin_in_one_millisecond_have_their_own_epochs);
     tcase_add_test(all, foreign_record_is_left_alone);
     suite_add_tcase(suite, all);
     return harness_run(suite);
