@@ -45,10 +45,36 @@ bool inbound_empty(const struct sync *self)
     return self->in.collecting->count == 0 && !self->in.apply_wanted;
 }
 
+bool inbound_held_up(const struct sync *self)
+{
+    const struct inbound *in = &self->in;
+    return in->apply_wanted && !in->apply_out && in->apply_at > self->now_ms;
+}
+
 static bool has_room(const struct change_set *set, size_t bytes)
 {
     return set->count < SYNC_APPLY_MAX &&
            (set->count == 0 || set->bytes + bytes <= SYNC_APPLY_BYTES);
+}
+
+/* An event overtakes fetches of its key: what they bring, if it is older, would come after it, into
+ * a map that holds nothing to compare it with. */
+static void outdate_fetches(struct inbound *in, const replica_record *record)
+{
+    size_t left = in->fetch_count;
+    for (size_t i = 0; left != 0 && i < FETCHES_MAX; i++) {
+        struct fetch *fetch = &in->fetches[i];
+        if (fetch->state == FETCH_FREE)
+            continue;
+        left--;
+        if (fetch->wanted.key_size != record->key_size ||
+            memcmp(fetch->wanted.key, record->key, record->key_size) != 0 ||
+            sync_order(&fetch->wanted, record) >= 0)
+            continue;
+        fetch->wanted.version = record->version;
+        fetch->wanted.kind = record->kind;
+        fetch->wanted.value_hash = record->value_hash;
+    }
 }
 
 bool inbound_take(struct sync *self, const sync_change *change, bool from_stream)
@@ -76,6 +102,7 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
     set->from_stream[set->count] = from_stream;
     set->count++;
     set->bytes += bytes;
+    outdate_fetches(&self->in, record);
     return true;
 }
 

@@ -181,5 +181,7 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
 void inbound_advance(struct sync *self, bool flush);
 int64_t inbound_deadline(const struct sync *self);
 bool inbound_empty(const struct sync *self);
+/* The map was busy: what came in waits for the next attempt to apply it. */
+bool inbound_held_up(const struct sync *self);
 
 #endif

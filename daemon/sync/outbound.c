@@ -151,6 +151,14 @@ static bool window_open(const struct sync *self)
            out->retry_count < self->settings.retry_entries;
 }
 
+/* When the rows to look at again are read. Not before the winners that some of them wait for could
+ * be applied: the same answer would come at once, as fast as Redis gives it. */
+static int64_t ranges_due(const struct sync *self)
+{
+    const struct outbound *out = &self->out;
+    return out->range_count == 0 || inbound_held_up(self) ? SYNC_NEVER : out->ranges_at;
+}
+
 /* What to read next. false: nothing now. */
 static bool choose(struct sync *self, sync_action *read, struct retry **retry)
 {
@@ -167,7 +175,7 @@ static bool choose(struct sync *self, sync_action *read, struct retry **retry)
     }
     if (out->retry_count == self->settings.retry_entries)
         return false;
-    if (out->range_count != 0 && out->ranges_at <= self->now_ms) {
+    if (ranges_due(self) <= self->now_ms) {
         out->read_source = FROM_RANGE;
         read->read.from_row = out->ranges[0].low;
         return true;
@@ -571,8 +579,8 @@ int64_t outbound_deadline(const struct sync *self)
         return due;
     int64_t read = out->retry_at;
     if (window_open(self)) {
-        if (out->range_count != 0 && out->ranges_at < read)
-            read = out->ranges_at;
+        if (ranges_due(self) < read)
+            read = ranges_due(self);
         if (out->scan == LOG_COOLING && out->scan_at < read)
             read = out->scan_at;
         if (out->scan == LOG_ACTIVE || out->resync == RESYNC_TOMBSTONES ||

@@ -1,0 +1,199 @@
+/* test_sync_scenes.c: one protocol machine, told step by step what happens: the scenes in which a
+ * seed of the simulated fleet (tests/sim) once showed it to be wrong.
+ */
+#include "tests/harness.h"
+
+#include <string.h>
+
+#include "daemon/sync/sync.h"
+
+static struct sync *machine;
+static int64_t now_ms;
+static sync_action_list done; /* all that the machine asked for since expect_nothing() */
+
+static void give(sync_event event)
+{
+    sync_action_list actions;
+    event.now_ms = event.wall_ms = now_ms;
+    sync_step(machine, &event, &actions);
+    for (size_t i = 0; i < actions.count; i++) {
+        ck_assert_uint_lt(done.count, SYNC_ACTIONS_MAX);
+        done.items[done.count++] = actions.items[i];
+    }
+}
+
+static const sync_action *asked_for(enum sync_action_kind kind)
+{
+    for (size_t i = 0; i < done.count; i++)
+        if (done.items[i].kind == kind)
+            return &done.items[i];
+    return NULL;
+}
+
+static void give_rows(const replica_record *records, size_t count)
+{
+    replica_batch rows = {.records = (replica_record *)(uintptr_t)records,
+                          .count = count,
+                          .next_row = count == 0 ? 100 : records[count - 1].row + 1,
+                          .end = true};
+    give((sync_event){.kind = SYNC_EV_ROWS, .rows = &rows});
+}
+
+/* Of all that is read now; nothing is there. */
+static bool is_read(uint64_t row)
+{
+    bool found = false;
+    for (int turn = 0; turn < 8 && !found; turn++) {
+        for (size_t i = 0; i < done.count; i++)
+            found = found ||
+                    (done.items[i].kind == SYNC_ACT_READ && done.items[i].read.from_row == row);
+        if (asked_for(SYNC_ACT_READ) == NULL)
+            break;
+        const sync_action *apply = asked_for(SYNC_ACT_APPLY);
+        sync_action kept = apply == NULL ? (sync_action){.kind = SYNC_ACT_ARM} : *apply;
+        done.items[0] = kept;
+        done.count = 1;
+        give_rows(NULL, 0);
+    }
+    return found;
+}
+
+/* A machine that is up, in step with an empty stream, and asleep. */
+static void begin(void)
+{
+    static const replica_position nowhere = {.epoch = 7, .run_id = "run"};
+    sync_settings settings = {.batch_commands = 8,
+                              .batch_bytes = 65536,
+                              .batches_in_flight = 2,
+                              .retry_entries = 8,
+                              .linger_ms = 2,
+                              .backoff_min_ms = 10,
+                              .backoff_max_ms = 20,
+                              .park_ms = 100,
+                              .retry_max_ms = 100,
+                              .heartbeat_ms = 1000000,
+                              .breaker_failures = 3,
+                              .breaker_open_ms = 10,
+                              .page = 8,
+                              .max_value = 1000,
+                              .random_seed = harness_seed()};
+    now_ms = 1000;
+    machine = sync_create(&settings);
+    ck_assert_ptr_nonnull(machine);
+    give((sync_event){.kind = SYNC_EV_START, .position = &nowhere});
+    give((sync_event){.kind = SYNC_EV_CONNECTED, .run_id = "run"});
+    give((sync_event){.kind = SYNC_EV_JOINED,
+                      .joined = {.epoch = 7, .cursor_found = true, .redis_ms = now_ms}});
+    for (int i = 0; i < 4; i++) {
+        give_rows(NULL, 0);
+        now_ms += 2;
+        give((sync_event){.kind = SYNC_EV_TICK});
+    }
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_ARM));
+    done.count = 0;
+}
+
+static void end(void)
+{
+    sync_destroy(&machine);
+}
+
+static sync_change change_of(uint64_t clock, uint64_t hash, uint64_t size)
+{
+    return (sync_change){.epoch = 7,
+                         .emitter = 1,
+                         .numbered = true,
+                         .value_missing = true,
+                         .full_size = size,
+                         .record = {.version = {.clock = clock, .node = 9},
+                                    .kind = REPLICA_VALUE,
+                                    .value_hash = hash,
+                                    .expires_at_ms = INT64_MAX,
+                                    .key = (const uint8_t *)"key",
+                                    .key_size = 3}};
+}
+
+/* An event whose value is not with it; the map holds nothing of the key, and is told so. */
+static void hear(uint64_t number, const sync_change *change)
+{
+    sync_change numbered = *change;
+    numbered.number = number;
+    give((sync_event){.kind = SYNC_EV_STREAM, .change = &numbered});
+    give((sync_event){.kind = SYNC_EV_IDLE});
+    const sync_action *apply = asked_for(SYNC_ACT_APPLY);
+    ck_assert_ptr_nonnull(apply);
+    ck_assert_uint_eq(apply->apply.count, 1);
+    apply->apply.events[0].verdict = REPLICA_REFUSED;
+    give((sync_event){.kind = SYNC_EV_APPLIED});
+}
+
+START_TEST(a_fetch_that_an_event_overtook_brings_nothing)
+{
+    sync_change first = change_of(10, 1, 500), second = change_of(20, 2, 5000);
+    hear(1, &first);
+    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
+    ck_assert_ptr_nonnull(fetch);
+    uint64_t id = fetch->fetch.id;
+    done.count = 0;
+    hear(2, &second); /* too large to be fetched: the key stays a miss */
+    ck_assert_ptr_null(asked_for(SYNC_ACT_FETCH));
+    done.count = 0;
+
+    first.value_missing = false;
+    first.record.value = (const uint8_t *)"old";
+    first.record.value_size = 3;
+    give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id, .change = &first}});
+    give((sync_event){.kind = SYNC_EV_IDLE});
+    ck_assert_ptr_null(asked_for(SYNC_ACT_APPLY));
+}
+END_TEST
+
+START_TEST(a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applied)
+{
+    replica_record ours = {.version = {.clock = 5, .node = 3},
+                           .kind = REPLICA_VALUE,
+                           .value_hash = 5,
+                           .row = 4,
+                           .expires_at_ms = INT64_MAX,
+                           .key = (const uint8_t *)"key",
+                           .key_size = 3,
+                           .value = (const uint8_t *)"ours",
+                           .value_size = 4};
+    sync_change winner = change_of(10, 1, 500);
+    winner.numbered = false;
+    give((sync_event){.kind = SYNC_EV_WAKE});
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_READ));
+    give_rows(&ours, 1);
+    const sync_action *push = asked_for(SYNC_ACT_PUSH);
+    ck_assert_ptr_nonnull(push);
+    struct sync_batch *batch = push->push.batch;
+    give((sync_event){.kind = SYNC_EV_REPLY,
+                      .reply = {.batch = batch, .outcome = SYNC_OLD, .winner = &winner}});
+    give((sync_event){.kind = SYNC_EV_IDLE});
+    give_rows(NULL, 0); /* of the log */
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_APPLY));
+    give((sync_event){.kind = SYNC_EV_APPLIED, .status = LARDER_EBUSY});
+    done.count = 0;
+
+    now_ms += 10; /* the linger is over, the map's pause is not */
+    give((sync_event){.kind = SYNC_EV_TICK});
+    ck_assert_msg(!is_read(ours.row), "its row is read at once");
+    ck_assert_int_gt(sync_deadline(machine), now_ms);
+    now_ms += 100;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_APPLY));
+    give((sync_event){.kind = SYNC_EV_APPLIED});
+    ck_assert_msg(is_read(ours.row), "its row is read now");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("sync_scenes");
+    TCase *all = tcase_create("scenes");
+    tcase_add_checked_fixture(all, begin, end);
+    tcase_add_test(all, a_fetch_that_an_event_overtook_brings_nothing);
+    tcase_add_test(all, a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applied);
+    suite_add_tcase(suite, all);
+    return harness_run(suite);
+}
