@@ -1,0 +1,201 @@
+/* check.c: what must hold, while the fleet runs and when it is at rest. The truth is kept here: the
+ * newest version ever written of each key, and whether it was lost by what the protocol does not
+ * promise to survive: nobody, neither a map nor Redis, holds it any more after a host lost its map,
+ * Redis forgot, or a map evicted what Redis had acknowledged long ago.
+ */
+#include "tests/sim/sim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- The truth --------------------------------------------------------------------------------
+ */
+
+void check_written(int key, const replica_record *record)
+{
+    truth *at = &sim.truth[key];
+    if (at->any && sync_order(&at->newest, record) >= 0)
+        return;
+    at->any = true;
+    at->lost = false;
+    at->newest = *record;
+}
+
+void check_lost(int key)
+{
+    truth *at = &sim.truth[key];
+    const stored *there = &sim.server.data.keys[key];
+    if (!at->any || at->lost || (there->there && sync_order(&there->record, &at->newest) >= 0))
+        return;
+    for (unsigned h = 0; h < sim.hosts_count; h++) {
+        const held_entry *ours = &sim.hosts[h].map.keys[key];
+        if (ours->there && sync_order(&ours->record, &at->newest) >= 0)
+            return;
+    }
+    at->lost = true;
+    TRACE("nobody holds the newest %s any more", sim.key_names[key]);
+}
+
+/* ---- While it runs ----------------------------------------------------------------------------
+ */
+
+/* No reader of a host ever sees a key go back. */
+void check_held(host *self, int key)
+{
+    host_map *map = &self->map;
+    const replica_record *now = &map->keys[key].record;
+    if (map->seen_any[key] && sync_order(now, &map->seen[key]) < 0)
+        sim_fail("host %d: %s went back from %s to %s", self->number, sim.key_names[key],
+                 sim_text(&map->seen[key]), sim_text(now));
+    map->seen_any[key] = true;
+    map->seen[key] = *now;
+}
+
+void check_bounds(const host *self)
+{
+    sync_view view;
+    const sync_settings *settings = &self->settings;
+    sync_look(self->machine, &view);
+    if (view.in_flight_batches > settings->batches_in_flight ||
+        view.in_flight_items > settings->batches_in_flight * settings->batch_commands ||
+        view.retry_entries > settings->retry_entries)
+        sim_fail("host %d: %u batches, %u commands in flight, %u refused rows", self->number,
+                 view.in_flight_batches, view.in_flight_items, view.retry_entries);
+}
+
+static bool same_version(const replica_record *a, const replica_record *b)
+{
+    return a->version.clock == b->version.clock && a->version.node == b->version.node;
+}
+
+/* With Redis out of memory, everybody in touch with it learns of a deletion all the same. (Not of
+ * an eviction's invalidation, which has the version of the value: that one is no older.) */
+void check_deletions_told(void)
+{
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        const truth *at = &sim.truth[k];
+        bool known = false;
+        for (unsigned h = 0; h < sim.hosts_count; h++) {
+            const held_entry *ours = &sim.hosts[h].map.keys[k];
+            known = known || (ours->there && sync_order(&ours->record, &at->newest) == 0);
+        }
+        if (!at->any || at->newest.kind != REPLICA_DELETED || !known)
+            continue;
+        for (unsigned h = 0; h < sim.hosts_count; h++)
+            if (map_live(&sim.hosts[h], (int)k) &&
+                !same_version(&sim.hosts[h].map.keys[k].record, &at->newest))
+                sim_fail("host %u: %s is deleted, but Redis has no memory, and it still has %s", h,
+                         sim.key_names[k], sim_text(&sim.hosts[h].map.keys[k].record));
+    }
+}
+
+/* ---- At rest ----------------------------------------------------------------------------------
+ */
+
+bool check_settled(void)
+{
+    for (unsigned h = 0; h < sim.hosts_count; h++) {
+        const host *self = &sim.hosts[h];
+        sync_view view;
+        sync_look(self->machine, &view);
+        if (view.state != SYNC_UP || !view.drained || host_waits(self) ||
+            map_dirty(&self->map) != 0)
+            return false;
+    }
+    return true;
+}
+
+void check_never_settled(void)
+{
+    char text[512];
+    int size = 0;
+    for (unsigned h = 0; h < sim.hosts_count && size < (int)sizeof text; h++) {
+        const host *self = &sim.hosts[h];
+        sync_view view;
+        sync_look(self->machine, &view);
+        size +=
+            snprintf(text + size, sizeof text - (size_t)size,
+                     "; host %u: state %d%s%s%s, %u dirty, %u in flight, %u refused", h,
+                     (int)view.state, view.drained ? "" : ", not drained",
+                     view.resyncing ? ", pushing all" : "", view.catching_up ? ", catching up" : "",
+                     map_dirty(&self->map), view.in_flight_items, view.retry_entries);
+    }
+    sim_fail("never at rest%s", text);
+}
+
+/* A removal that was told outside the numbers leaves a tombstone of a version just before the true
+ * one: a miss all the same. */
+static bool same_for_readers(const replica_record *found, const replica_record *wanted)
+{
+    return sync_order(found, wanted) == 0 ||
+           (found->kind == REPLICA_DELETED && wanted->kind == REPLICA_DELETED);
+}
+
+static bool is_hint(const replica_record *record)
+{
+    return record->kind == REPLICA_DELETED && record->version.node % 2 == 1;
+}
+
+static void check_server_key(int key, const replica_record *wanted)
+{
+    const stored *at = &sim.server.data.keys[key];
+    const char *name = sim.key_names[key];
+    bool plain = server_plain_there(at);
+    if (wanted != NULL && !at->there && !at->evicted)
+        sim_fail("redis does not know the newest %s, %s", name, sim_text(wanted));
+    if (wanted != NULL && at->there && sync_order(&at->record, wanted) != 0)
+        sim_fail("redis has %s of %s, the newest is %s", sim_text(&at->record), name,
+                 sim_text(wanted));
+    if (!at->there || at->foreign)
+        return;
+    bool value =
+        at->record.kind == REPLICA_VALUE && server_wall(&sim.server) < at->record.expires_at_ms;
+    if (plain && (!value || at->plain_hash != at->record.value_hash))
+        sim_fail("redis has a value of %s that is not that of %s", name, sim_text(&at->record));
+    if (!plain && value && !at->unlinked)
+        sim_fail("redis has lost the value of %s, %s", name, sim_text(&at->record));
+}
+
+static void check_key(int key)
+{
+    const truth *at = &sim.truth[key];
+    const stored *there = &sim.server.data.keys[key];
+    const replica_record *wanted = at->lost ? NULL : &at->newest;
+    check_server_key(key, wanted);
+    if (wanted == NULL && there->there)
+        wanted = &there->record;
+    for (unsigned h = 0; h < sim.hosts_count; h++) {
+        const held_entry *ours = &sim.hosts[h].map.keys[key];
+        if (!ours->there)
+            continue;
+        if (at->lost && is_hint(&ours->record))
+            continue; /* what it told of went down with its host */
+        if (wanted == NULL)
+            wanted = &ours->record; /* Redis was never asked for it since it forgot it */
+        if (!same_for_readers(&ours->record, wanted))
+            sim_fail("host %u keeps %s of %s, the newest is %s%s", h, sim_text(&ours->record),
+                     sim.key_names[key], sim_text(wanted), at->lost ? " (of those left)" : "");
+    }
+}
+
+static void check_position(const host *self)
+{
+    const replica_position *at = &self->map.position;
+    const server_data *data = &sim.server.data;
+    if (at->epoch != data->last_epoch || at->number != data->last_number ||
+        strcmp(at->run_id, sim.server.run_id) != 0)
+        sim_fail("host %d has stored its place as %" PRIu64 "-%" PRIu64 " of %s, it is %" PRIu64
+                 "-%" PRIu64 " of %s",
+                 self->number, at->epoch, at->number, at->run_id, data->last_epoch,
+                 data->last_number, sim.server.run_id);
+}
+
+void check_converged(void)
+{
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        if (sim.truth[k].any)
+            check_key((int)k);
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        check_position(&sim.hosts[h]);
+}

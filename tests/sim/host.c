@@ -1,0 +1,372 @@
+/* host.c: one host's larderd without its sockets: feeds the real protocol machine, carries out its
+ * actions against the map's model, and holds the wires to Redis: requests not yet worked off,
+ * replies and messages not yet read. What passes between machine and world passes here, so this is
+ * also where most of the machine's rules are switched off.
+ */
+#include "tests/sim/sim.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* ---- Wires ------------------------------------------------------------------------------------
+ */
+
+/* The connection is gone. What Redis had received already it may still carry out. */
+static void cut(host *self)
+{
+    uint64_t received = self->worked;
+    if (sim.faults[FAULT_ORPHANS] && !sim.calm && self->tail > self->worked)
+        received += sim_pick((unsigned)(self->tail - self->worked) + 1);
+    for (uint64_t i = self->worked; i < received; i++)
+        if (self->asked[i % ASKED_MAX].kind == ASK_PUSH)
+            server_orphan(&self->asked[i % ASKED_MAX]);
+    self->head = self->worked = self->tail;
+    self->heard_head = self->heard_tail;
+    self->subscribed = false;
+}
+
+static request *ask(host *self, enum asked kind)
+{
+    if (self->tail - self->head == ASKED_MAX)
+        sim_fail("host %d asks Redis without end", self->number);
+    request *r = &self->asked[self->tail++ % ASKED_MAX];
+    r->kind = kind;
+    return r;
+}
+
+bool host_stalled(const host *self)
+{
+    return !sim.calm && sim.step < self->stalled_until;
+}
+
+void host_hear(host *self, const stream_entry *entry, bool numbered)
+{
+    if (self->heard_tail - self->heard_head == HEARD_MAX) {
+        host_disconnect(self, SYNC_LOST_CONNECTION); /* client-output-buffer-limit */
+        return;
+    }
+    message *to = &self->heard[self->heard_tail++ % HEARD_MAX];
+    to->numbered = numbered;
+    to->entry = *entry;
+}
+
+/* ---- Actions ----------------------------------------------------------------------------------
+ */
+
+static void feed(host *self, const sync_event *event);
+
+static void do_push(host *self, const sync_action *action)
+{
+    uint64_t nonces = action->push.nonce_seed;
+    for (size_t i = 0; i < action->push.count; i++) {
+        const replica_record *record = action->push.records[i];
+        request *r = ask(self, ASK_PUSH);
+        r->batch = action->push.batch;
+        r->index = i;
+        r->key = sim_key(record->key, record->key_size);
+        r->record = *record;
+        r->record.key = r->record.value = NULL;
+        r->epoch = action->push.epoch;
+        r->emitter = action->push.emitter;
+        r->nonce = sync_random(&nonces);
+        r->quiet = action->push.quiet && !rule_off(RULE_QUIET);
+        r->remove = action->push.remove;
+        r->redis_ms = action->push.redis_ms;
+    }
+}
+
+static void do_map(host *self, const sync_action *action)
+{
+    sync_event answer = {.kind = SYNC_EV_ROWS, .rows = &self->rows_out};
+    if (action->kind == SYNC_ACT_READ) {
+        answer.status = map_outbox(self, action);
+        if (rule_off(RULE_ARM) && self->just_armed && answer.status == LARDER_OK) {
+            self->rows_out.count = 0;
+            self->rows_out.end = true;
+        }
+        self->just_armed = false;
+    } else if (action->kind == SYNC_ACT_APPLY) {
+        answer.kind = SYNC_EV_APPLIED;
+        answer.status = map_apply(self, action);
+    } else {
+        size_t cleared;
+        answer.kind = SYNC_EV_ACKNOWLEDGED;
+        answer.status = map_acknowledge(self, action, &cleared);
+        answer.acknowledged.batch = action->acknowledge.batch;
+        answer.acknowledged.cleared = cleared;
+    }
+    feed(self, &answer);
+}
+
+static void carry_out(host *self, const sync_action *action)
+{
+    request *r;
+    switch (action->kind) {
+    case SYNC_ACT_CONNECT:
+        cut(self);
+        (void)ask(self, ASK_CONNECT);
+        break;
+    case SYNC_ACT_DISCONNECT:
+        cut(self);
+        break;
+    case SYNC_ACT_JOIN:
+    case SYNC_ACT_RANGE:
+        r = ask(self, action->kind == SYNC_ACT_JOIN ? ASK_JOIN : ASK_RANGE);
+        r->epoch = action->cursor.epoch;
+        r->number = action->cursor.number;
+        r->limit = action->cursor.count;
+        break;
+    case SYNC_ACT_PUSH:
+        do_push(self, action);
+        break;
+    case SYNC_ACT_LOAD:
+        (void)ask(self, ASK_LOAD);
+        break;
+    case SYNC_ACT_FETCH:
+        r = ask(self, ASK_FETCH);
+        r->id = action->fetch.id;
+        r->key = sim_key(action->fetch.key, action->fetch.key_size);
+        break;
+    case SYNC_ACT_ARM:
+        self->armed = self->just_armed = true;
+        break;
+    case SYNC_ACT_READ:
+    case SYNC_ACT_APPLY:
+    case SYNC_ACT_ACKNOWLEDGE:
+        do_map(self, action);
+        break;
+    }
+}
+
+/* Actions that answer at once are worked off after the others of their step, as the daemon does. */
+static void feed(host *self, const sync_event *event)
+{
+    if (sim.feeding) {
+        if (sim.waiting_count == WAITING_MAX)
+            sim_fail("host %d: too many answers in one step", self->number);
+        sim.waiting[sim.waiting_count++] = *event;
+        return;
+    }
+    sim.feeding = true;
+    sync_event now = *event;
+    for (unsigned turn = 0;; turn++) {
+        sync_action_list actions;
+        if (turn == 2000)
+            sim_fail("host %d: the machine goes round in circles", self->number);
+        now.now_ms = sim.now_ms;
+        now.wall_ms = host_wall(self);
+        sync_step(self->machine, &now, &actions);
+        for (size_t i = 0; i < actions.count; i++)
+            carry_out(self, &actions.items[i]);
+        if (sim.waiting_count == 0)
+            break;
+        now = sim.waiting[0];
+        sim.waiting_count--;
+        memmove(sim.waiting, sim.waiting + 1, sim.waiting_count * sizeof *sim.waiting);
+    }
+    sim.feeding = false;
+    check_bounds(self);
+}
+
+void host_say(host *self, enum sync_event_kind kind)
+{
+    sync_event event = {.kind = kind};
+    feed(self, &event);
+}
+
+void host_disconnect(host *self, enum sync_cause cause)
+{
+    sync_event event = {.kind = SYNC_EV_DISCONNECTED, .cause = cause};
+    cut(self);
+    feed(self, &event);
+}
+
+/* ---- What Redis says --------------------------------------------------------------------------
+ */
+
+/* What the machine holds for the nonce of an entry, so that RULE_NONCE can tell it so. */
+static void note_told(host *self, uint64_t epoch, uint64_t number, uint64_t nonce)
+{
+    self->told[number % TOLD_MAX].epoch = epoch;
+    self->told[number % TOLD_MAX].nonce = nonce;
+}
+
+static uint64_t nonce_told(const host *self, uint64_t epoch, uint64_t number, uint64_t nonce)
+{
+    bool known = self->told[number % TOLD_MAX].epoch == epoch;
+    return known ? self->told[number % TOLD_MAX].nonce : nonce;
+}
+
+static void point_at_value(sync_change *change, const uint64_t *value)
+{
+    change->record.value = (const uint8_t *)value;
+}
+
+static void spoil(sync_change *change)
+{
+    change->malformed = true; /* its number counts, its content is lost */
+    change->emitter = 0;
+}
+
+static void give_joined(host *self, request *r, sync_event *event)
+{
+    sync_joined *joined = &r->joined;
+    sync_view view;
+    sync_look(self->machine, &view);
+    bool other = self->join_epoch != joined->epoch;
+    if (rule_off(RULE_NONCE) && joined->cursor_found)
+        joined->cursor_nonce = nonce_told(self, r->epoch, r->number, joined->cursor_nonce);
+    if (rule_off(RULE_HEARTBEAT) && view.state == SYNC_UP && joined->epoch == view.epoch &&
+        joined->last_number > view.number)
+        joined->last_number = view.number;
+    if (rule_off(RULE_BEGINNING) && other)
+        self->adopted_until = joined->last_number;
+    if (rule_off(RULE_POSITION_AFTER_RESYNC) && other) {
+        self->map.position = (replica_position){
+            .epoch = joined->epoch, .number = joined->last_number, .nonce = joined->last_nonce};
+        memcpy(self->map.position.run_id, sim.server.run_id, sizeof sim.server.run_id);
+    }
+    TRACE("host %d: joins %" PRIu64 "-%" PRIu64 ", its place %" PRIu64 "-%" PRIu64 " is %s",
+          self->number, joined->epoch, joined->last_number, r->epoch, r->number,
+          joined->cursor_found ? "there" : "not there");
+    self->join_epoch = joined->epoch;
+    note_told(self, joined->epoch, joined->last_number, joined->last_nonce);
+    event->kind = SYNC_EV_JOINED;
+    event->joined = *joined;
+}
+
+static void give_replied(const request *r, sync_event *event)
+{
+    event->kind = SYNC_EV_REPLY;
+    event->reply.batch = r->batch;
+    event->reply.index = r->index;
+    event->reply.outcome = r->outcome;
+    event->reply.winner = r->has_change ? &r->changes[0] : NULL;
+    if ((r->outcome == SYNC_NO_SCRIPT || r->outcome == SYNC_NO_STREAM) && rule_off(RULE_NOT_ACKED))
+        event->reply.outcome = SYNC_STORED;
+    if ((r->outcome == SYNC_REFUSED_KEY || r->outcome == SYNC_NO_MEMORY) && rule_off(RULE_RETRY))
+        event->reply.outcome = SYNC_STORED;
+    if (r->outcome == SYNC_OLD && rule_off(RULE_WINNER))
+        event->reply.outcome = SYNC_SAME;
+}
+
+static void give_range(host *self, request *r, sync_event *event)
+{
+    for (size_t i = 0; i < r->count; i++) {
+        sync_change *change = &r->changes[i];
+        point_at_value(change, &change->record.value_hash);
+        note_told(self, change->epoch, change->number, change->nonce);
+        if (!change->begin && (rule_off(RULE_RANGE) ||
+                               (rule_off(RULE_BEGINNING) && change->epoch == self->join_epoch &&
+                                change->number <= self->adopted_until)))
+            spoil(change);
+    }
+    if (r->count != 0)
+        TRACE("host %d: reads the stream from %" PRIu64 "-%" PRIu64 " to %" PRIu64 "-%" PRIu64,
+              self->number, r->epoch, r->number, r->changes[r->count - 1].epoch,
+              r->changes[r->count - 1].number);
+    event->kind = SYNC_EV_RANGE;
+    event->range.changes = r->changes;
+    event->range.count = r->count;
+}
+
+void host_give_reply(host *self)
+{
+    sync_event event = {.kind = SYNC_EV_SCRIPTS};
+    request *r = &self->asked[self->head % ASKED_MAX];
+    if (r->fails) {
+        host_disconnect(self, r->cause);
+        return;
+    }
+    self->head++;
+    if (r->has_change)
+        point_at_value(&r->changes[0], &r->plain_hash);
+    switch (r->kind) {
+    case ASK_CONNECT:
+        self->subscribed = true;
+        event.kind = SYNC_EV_CONNECTED;
+        event.run_id = rule_off(RULE_RUN_ID) ? "run" : sim.server.run_id;
+        break;
+    case ASK_JOIN:
+        give_joined(self, r, &event);
+        break;
+    case ASK_PUSH:
+        give_replied(r, &event);
+        break;
+    case ASK_RANGE:
+        give_range(self, r, &event);
+        break;
+    case ASK_FETCH:
+        event.kind = SYNC_EV_FETCHED;
+        event.fetched.id = r->id;
+        event.fetched.change = r->has_change ? &r->changes[0] : NULL;
+        break;
+    case ASK_LOAD:
+        break;
+    }
+    feed(self, &event);
+}
+
+/* Without the rule, what a gap has swallowed is taken for known. */
+static void hide_gap(host *self, const sync_change *next)
+{
+    sync_view view;
+    sync_look(self->machine, &view);
+    if (next->epoch != view.epoch || view.state != SYNC_UP || next->number <= view.number + 1 ||
+        next->number > view.number + HEARD_MAX)
+        return;
+    for (uint64_t number = view.number + 1; number < next->number; number++) {
+        sync_change missing = {.epoch = next->epoch, .number = number, .numbered = true};
+        sync_event event = {.kind = SYNC_EV_STREAM, .change = &missing};
+        spoil(&missing);
+        feed(self, &event);
+    }
+}
+
+void host_give_message(host *self)
+{
+    message got = self->heard[self->heard_head++ % HEARD_MAX];
+    const stream_entry *entry = &got.entry;
+    sync_change change = server_change(entry, got.numbered);
+    sync_event event = {.kind = SYNC_EV_STREAM, .change = &change};
+    point_at_value(&change, &entry->record.value_hash);
+    if (got.numbered) {
+        note_told(self, entry->epoch, entry->number, entry->nonce);
+        TRACE("host %d: hears %" PRIu64 "-%" PRIu64, self->number, entry->epoch, entry->number);
+        if (rule_off(RULE_GAP))
+            hide_gap(self, &change);
+    } else if (rule_off(RULE_HINT_BEFORE)) {
+        change.record.version.node++; /* the machine takes one away */
+    }
+    feed(self, &event);
+}
+
+/* ---- Life -------------------------------------------------------------------------------------
+ */
+
+void host_start(host *self)
+{
+    self->settings = (sync_settings){.batch_commands = 1 + sim_pick(4),
+                                     .batch_bytes = 65536,
+                                     .batches_in_flight = 1 + sim_pick(3),
+                                     .retry_entries = KEYS_MAX,
+                                     .linger_ms = 2,
+                                     .backoff_min_ms = 10,
+                                     .backoff_max_ms = 200,
+                                     .park_ms = 1000,
+                                     .retry_max_ms = 500,
+                                     .heartbeat_ms = 300,
+                                     .breaker_failures = 3,
+                                     .breaker_open_ms = 100,
+                                     .page = 1 + sim_pick(PAGE_MAX),
+                                     .max_value = LARGE_SIZE,
+                                     .random_seed = sim_random()};
+    sync_destroy(&self->machine);
+    self->machine = sync_create(&self->settings);
+    if (self->machine == NULL)
+        sim_fail("no memory");
+    cut(self);
+    self->armed = self->just_armed = false;
+    sync_event event = {.kind = SYNC_EV_START, .position = &self->map.position};
+    feed(self, &event);
+}

@@ -1,0 +1,383 @@
+/* map.c: the model of one host's map: entries with versions, tombstones, floors, dirty rows, as
+ * lib/replica.c and lib/entry.c have them: what workers and the janitor do to it, and the port that
+ * larderd uses. Called by world.c and host.c.
+ */
+#include "tests/sim/sim.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Node ids are even, so that a removal told outside the numbers, which is one less, shows as such
+ * (check.c). */
+void map_reset(host_map *self)
+{
+    memset(self, 0, sizeof *self);
+    self->next_row = 1;
+    self->node = 2 + 2 * sim_pick(INT32_MAX);
+}
+
+int64_t host_wall(const host *self)
+{
+    return sim.now_ms + self->skew;
+}
+
+static uint64_t *floor_of(host_map *self, int key)
+{
+    return &self->floors[key % BUCKETS];
+}
+
+static void raise_floor(host_map *self, int key, uint64_t clock)
+{
+    uint64_t *at = floor_of(self, key);
+    if (!rule_off(RULE_FLOOR) && clock > *at)
+        *at = clock;
+}
+
+static bool expired(const host *self, const replica_record *record)
+{
+    return record->expires_at_ms != INT64_MAX && host_wall(self) >= record->expires_at_ms;
+}
+
+bool map_live(const host *self, int key)
+{
+    const held_entry *at = &self->map.keys[key];
+    return at->there && at->record.kind == REPLICA_VALUE && !expired(self, &at->record);
+}
+
+unsigned map_dirty(const host_map *self)
+{
+    unsigned count = 0;
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        count += self->keys[k].there && self->keys[k].dirty;
+    return count;
+}
+
+/* ---- Inside a transaction ---------------------------------------------------------------------
+ */
+
+/* A dirty entry waits in the log already; one that is not to travel needs no new place. */
+static void store(host *self, int key, const replica_record *record, bool dirty)
+{
+    host_map *map = &self->map;
+    held_entry *at = &map->keys[key];
+    bool keep_row = at->there && (!dirty || at->dirty);
+    if (!keep_row)
+        at->row = map->next_row++;
+    at->there = true;
+    at->dirty = dirty;
+    at->acked_ms = 0;
+    at->record = *record;
+    at->record.key = at->record.value = NULL;
+    check_held(self, key);
+}
+
+static void requeue(host *self, int key)
+{
+    held_entry *at = &self->map.keys[key];
+    at->dirty = true;
+    at->acked_ms = 0;
+    at->row = self->map.next_row++;
+}
+
+static void erase(host *self, int key)
+{
+    held_entry *at = &self->map.keys[key];
+    at->there = at->dirty = false;
+    raise_floor(&self->map, key, at->record.version.clock);
+}
+
+static larder_version next_version(host *self)
+{
+    uint64_t physical = (uint64_t)host_wall(self) << 16;
+    host_map *map = &self->map;
+    map->clock = physical > map->clock ? physical : map->clock + 1;
+    return (larder_version){.clock = map->clock, .node = map->node};
+}
+
+static void wake(host *self)
+{
+    if (!self->armed)
+        return;
+    self->armed = false;
+    host_say(self, SYNC_EV_WAKE);
+}
+
+/* ---- Workers and the janitor ------------------------------------------------------------------
+ */
+
+void map_set(host *self, int key, enum replica_kind kind, int64_t expires_at_ms)
+{
+    held_entry *at = &self->map.keys[key];
+    replica_record record = {.version = next_version(self),
+                             .kind = kind,
+                             .expires_at_ms = kind == REPLICA_DELETED ? INT64_MAX : expires_at_ms};
+    if (kind == REPLICA_VALUE)
+        record.value_hash = sim_random() | 1;
+    TRACE("host %d: writes %s of %s%s", self->number, sim_text(&record), sim.key_names[key],
+          at->there && at->dirty ? " over a dirty one" : "");
+    check_written(key, &record);
+    if (kind == REPLICA_DELETED && rule_off(RULE_TOMBSTONE)) {
+        at->record.version = record.version;
+        erase(self, key);
+    } else {
+        store(self, key, &record, true);
+    }
+    wake(self);
+}
+
+/* entry_drop(): what Redis may not have, or a failover forget, leaves an invalidation. */
+static void drop(host *self, int key)
+{
+    held_entry *at = &self->map.keys[key];
+    bool recent = at->acked_ms != 0 && host_wall(self) - at->acked_ms < SIM_RECENTLY_MS;
+    bool leaves = at->record.kind != REPLICA_DELETED && (at->dirty || recent);
+    if (leaves) {
+        replica_record gone = {
+            .version = at->record.version, .kind = REPLICA_DELETED, .expires_at_ms = INT64_MAX};
+        check_written(key, &gone);
+        if (!rule_off(at->dirty ? RULE_DIRTY_EVICTED : RULE_RECENT_EVICTED)) {
+            store(self, key, &gone, true);
+            wake(self);
+            return;
+        }
+        erase(self, key);
+        return;
+    }
+    erase(self, key);
+    check_lost(key);
+}
+
+void map_evict(host *self, int key)
+{
+    held_entry *at = &self->map.keys[key];
+    if (!at->there || at->record.kind == REPLICA_DELETED)
+        return;
+    TRACE("host %d: evicts %s of %s%s", self->number, sim_text(&at->record), sim.key_names[key],
+          at->dirty ? " (dirty)" : "");
+    drop(self, key);
+}
+
+void map_expire(host *self)
+{
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        held_entry *at = &self->map.keys[k];
+        if (!at->there || at->record.kind == REPLICA_DELETED || !expired(self, &at->record))
+            continue;
+        TRACE("host %d: %s of %s has expired", self->number, sim_text(&at->record),
+              sim.key_names[k]);
+        drop(self, (int)k);
+    }
+}
+
+/* Too many tombstones: those that Redis has go early, the floors stand for them. */
+void map_forget_tombstones(host *self)
+{
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        held_entry *at = &self->map.keys[k];
+        if (!at->there || at->record.kind != REPLICA_DELETED || at->dirty)
+            continue;
+        TRACE("host %d: forgets %s of %s", self->number, sim_text(&at->record), sim.key_names[k]);
+        drop(self, (int)k);
+    }
+}
+
+void map_fill_begin(host *self, int key)
+{
+    host_map *map = &self->map;
+    if (map->filling)
+        return;
+    map->filling = true;
+    map->fill_key = key;
+    map->fill_version = next_version(self);
+}
+
+void map_fill_end(host *self)
+{
+    host_map *map = &self->map;
+    if (!map->filling)
+        return;
+    map->filling = false;
+    int key = map->fill_key;
+    const held_entry *at = &map->keys[key];
+    uint64_t clock = map->fill_version.clock;
+    bool newer = !at->there || at->record.version.clock < clock;
+    if ((!newer && !rule_off(RULE_FILL_NEWER)) ||
+        (clock <= *floor_of(map, key) && !rule_off(RULE_FILL_FLOOR)))
+        return;
+    replica_record record = {.version = map->fill_version,
+                             .kind = REPLICA_VALUE,
+                             .value_hash = sim_random() | 1,
+                             .expires_at_ms = INT64_MAX};
+    TRACE("host %d: fills %s with %s", self->number, sim.key_names[key], sim_text(&record));
+    check_written(key, &record);
+    store(self, key, &record, true);
+    wake(self);
+}
+
+/* ---- The port ---------------------------------------------------------------------------------
+ */
+
+/* The live row at or after from; -1: none. */
+static int next_row(const host_map *self, uint64_t from)
+{
+    int found = -1;
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        const held_entry *at = &self->keys[k];
+        if (at->there && at->row >= from && (found < 0 || at->row < self->keys[found].row))
+            found = (int)k;
+    }
+    return found;
+}
+
+int map_outbox(host *self, const sync_action *action)
+{
+    replica_batch *out = &self->rows_out;
+    host_map *map = &self->map;
+    unsigned looks = 1 + sim_pick(KEYS_MAX); /* a call looks at a bounded number of rows */
+    if (self->busy && !sim_one_in(3))
+        return LARDER_EBUSY;
+    out->records = self->rows;
+    out->count = 0;
+    out->end = false;
+    out->next_row = action->read.from_row;
+    for (; looks > 0 && out->count < action->read.max_records; looks--) {
+        int k = next_row(map, out->next_row);
+        if (k < 0) {
+            out->end = true;
+            break;
+        }
+        const held_entry *at = &map->keys[k];
+        out->next_row = at->row + 1;
+        if (!at->dirty && !action->read.include_clean)
+            continue;
+        if (action->read.include_clean &&
+            (rule_off(RULE_RESYNC) ||
+             (rule_off(RULE_RESYNC_TOMBSTONES) && at->record.kind == REPLICA_DELETED)))
+            continue;
+        replica_record *record = &self->rows[out->count++];
+        *record = at->record;
+        record->row = at->row;
+        sim_name_key(k, record);
+        record->value = (const uint8_t *)&record->value_hash;
+        record->value_size = record->kind == REPLICA_VALUE ? VALUE_SIZE : 0;
+    }
+    return LARDER_OK;
+}
+
+static void check_value(const replica_event *event)
+{
+    const replica_record *in = &event->record;
+    if (in->kind != REPLICA_VALUE || event->value_missing)
+        return;
+    if (in->value_size != VALUE_SIZE || memcmp(in->value, &in->value_hash, VALUE_SIZE) != 0)
+        sim_fail("a value that is not its record's");
+}
+
+/* Nothing of the newer one can be had: ours goes, and nothing older may come. */
+static void drop_for_missing(host *self, int key, const replica_record *in)
+{
+    held_entry *at = &self->map.keys[key];
+    if (rule_off(RULE_DROP_OLDER))
+        return;
+    at->there = at->dirty = false;
+    if (!rule_off(RULE_FLOOR_OF_MISSING)) {
+        raise_floor(&self->map, key, at->record.version.clock);
+        raise_floor(&self->map, key, in->version.clock - 1);
+    }
+    check_lost(key);
+}
+
+static void apply_newer(host *self, int key, replica_event *event)
+{
+    const replica_record *in = &event->record;
+    held_entry *at = &self->map.keys[key];
+    bool deleted = in->kind == REPLICA_DELETED;
+    bool dead = deleted || expired(self, in);
+    bool unusable = event->value_missing || sim_size(in->value_hash) >= HUGE_SIZE;
+    event->verdict = unusable && !dead ? REPLICA_REFUSED : REPLICA_APPLIED;
+    if ((dead || unusable) && !deleted) {
+        if (at->there)
+            drop_for_missing(self, key, in);
+        return;
+    }
+    check_value(event);
+    store(self, key, in, false);
+}
+
+static void apply_one(host *self, replica_event *event)
+{
+    const replica_record *in = &event->record;
+    int key = sim_key(in->key, in->key_size);
+    host_map *map = &self->map;
+    held_entry *at = &map->keys[key];
+    if (at->there) {
+        int order = sync_order(&at->record, in);
+        if (event->value_missing && at->record.version.clock == in->version.clock &&
+            at->record.version.node == in->version.node && at->record.kind == in->kind)
+            order = 0;
+        if (order == 0) {
+            event->verdict = REPLICA_EQUAL;
+            if (at->dirty && !rule_off(RULE_EQUAL_CLEANS)) {
+                at->dirty = false;
+                at->acked_ms = host_wall(self);
+            }
+            return;
+        }
+        if (order > 0 && !rule_off(RULE_APPLY_NEWER)) {
+            event->verdict = REPLICA_OLDER;
+            if (!at->dirty && !rule_off(RULE_OURS_AGAIN))
+                requeue(self, key);
+            return;
+        }
+    }
+    if (in->version.clock > map->clock && !rule_off(RULE_OBSERVE))
+        map->clock = in->version.clock;
+    if (!at->there && in->version.clock <= *floor_of(map, key)) {
+        event->verdict = REPLICA_REFUSED;
+        return;
+    }
+    apply_newer(self, key, event);
+}
+
+int map_apply(host *self, const sync_action *action)
+{
+    bool refused = self->busy && !sim_one_in(3);
+    if (action->apply.position != NULL && (!refused || rule_off(RULE_POSITION_APPLIED)))
+        self->map.position = *action->apply.position;
+    if (refused)
+        return LARDER_EBUSY;
+    for (size_t i = 0; i < action->apply.count; i++) {
+        replica_event *event = &action->apply.events[i];
+        apply_one(self, event);
+        TRACE("host %d: applies %s of %.*s%s: %d", self->number, sim_text(&event->record),
+              (int)event->record.key_size, (const char *)event->record.key,
+              event->value_missing ? " (no value)" : "", (int)event->verdict);
+    }
+    return LARDER_OK;
+}
+
+int map_acknowledge(host *self, const sync_action *action, size_t *cleared)
+{
+    *cleared = 0;
+    if (self->busy && !sim_one_in(3))
+        return LARDER_EBUSY;
+    for (size_t i = 0; i < action->acknowledge.count; i++) {
+        const replica_ack *ack = &action->acknowledge.acks[i];
+        int key = sim_key(ack->key, ack->key_size);
+        held_entry *at = &self->map.keys[key];
+        if (!at->there || !at->dirty)
+            continue;
+        bool same = at->record.version.clock == ack->version.clock &&
+                    at->record.version.node == ack->version.node && at->record.kind == ack->kind;
+        if (same || rule_off(RULE_ACK_MATCHES)) {
+            at->dirty = false;
+            at->acked_ms = host_wall(self);
+            ++*cleared;
+            TRACE("host %d: %s of %s is acknowledged", self->number, sim_text(&at->record),
+                  sim.key_names[key]);
+        } else if (!rule_off(RULE_ACK_REQUEUES)) {
+            requeue(self, key);
+        }
+    }
+    return LARDER_OK;
+}

@@ -1,0 +1,75 @@
+/* rules.h: the rules of the protocol, each of which can be switched off in the simulator: most in
+ * the models of map and Redis or on the way between them and the machine, a few by the linker
+ * (--wrap) in calls between the machine's files. rules.c says what each is and where it is caught.
+ */
+#ifndef LARDER_TESTS_SIM_RULES_H
+#define LARDER_TESTS_SIM_RULES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum rule {
+    RULE_NONE,
+    /* of the map */
+    RULE_FLOOR,
+    RULE_DIRTY_EVICTED,
+    RULE_RECENT_EVICTED,
+    RULE_TOMBSTONE,
+    RULE_ACK_MATCHES,
+    RULE_ACK_REQUEUES,
+    RULE_OURS_AGAIN,
+    RULE_APPLY_NEWER,
+    RULE_DROP_OLDER,
+    RULE_FLOOR_OF_MISSING,
+    RULE_OBSERVE,
+    RULE_FILL_NEWER,
+    RULE_FILL_FLOOR,
+    RULE_POSITION_APPLIED,
+    RULE_EQUAL_CLEANS,
+    /* of Redis and its scripts */
+    RULE_COMPARE,
+    RULE_KIND_ORDER,
+    RULE_EPOCH,
+    RULE_EVENT_OF_REPLAY,
+    RULE_REMOVE,
+    RULE_HASH,
+    /* of the machine, seen at its border */
+    RULE_GAP,
+    RULE_RANGE,
+    RULE_NONCE,
+    RULE_RUN_ID,
+    RULE_RESYNC,
+    RULE_RESYNC_TOMBSTONES,
+    RULE_BEGINNING,
+    RULE_POSITION_AFTER_RESYNC,
+    RULE_HEARTBEAT,
+    RULE_HINT_BEFORE,
+    RULE_NOT_ACKED,
+    RULE_RETRY,
+    RULE_WINNER,
+    RULE_ARM,
+    RULE_QUIET,
+    /* inside it */
+    RULE_FORGET_COLLECTED,
+    RULE_AGAIN_AFTER_OLD,
+    RULE_PUT_BACK,
+    RULE_FETCH_NEWER,
+    RULE_COUNT
+};
+
+struct rule_row {
+    const char *name;
+    const char *what; /* what is no longer done */
+    unsigned within;  /* seeds in which it must be caught; 0: it is not, why says the reason */
+    const char *why;
+};
+
+extern const struct rule_row rules[RULE_COUNT];
+extern enum rule rule_switched_off;
+
+static inline bool rule_off(enum rule rule)
+{
+    return rule_switched_off == rule;
+}
+
+#endif

@@ -1,0 +1,379 @@
+/* server.c: the model of Redis: what the scripts of daemon/redis/script.c do, each at once and
+ * whole, the stream with its numbers, the channel, and the ways in which a server forgets. It knows
+ * nothing of machines and maps; requests come from host.c.
+ */
+#include "tests/sim/sim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+void server_reset(server *self, stream_entry *stream, stream_entry *replica_stream)
+{
+    memset(self, 0, sizeof *self);
+    self->data.stream = stream;
+    self->replica.stream = replica_stream;
+    (void)snprintf(self->run_id, sizeof self->run_id, "run0");
+}
+
+int64_t server_wall(const server *self)
+{
+    return sim.now_ms + self->skew;
+}
+
+/* ---- Keys that end ----------------------------------------------------------------------------
+ */
+
+bool server_plain_there(const stored *at)
+{
+    return at->plain && server_wall(&sim.server) < at->plain_until;
+}
+
+static stored *look(int key)
+{
+    stored *at = &sim.server.data.keys[key];
+    if (at->there && server_wall(&sim.server) >= at->until)
+        at->there = false;
+    at->plain = server_plain_there(at);
+    return at;
+}
+
+/* ---- The stream and the channel ---------------------------------------------------------------
+ */
+
+static void publish(const stream_entry *entry, bool numbered)
+{
+    for (unsigned h = 0; h < sim.hosts_count; h++) {
+        if (!sim.hosts[h].subscribed)
+            continue;
+        if (sim.faults[FAULT_DEAF] && !sim.calm && sim_one_in(8))
+            continue;
+        host_hear(&sim.hosts[h], entry, numbered);
+        if (sim.faults[FAULT_DEAF] && !sim.calm && sim_one_in(16))
+            host_hear(&sim.hosts[h], entry, numbered);
+    }
+}
+
+/* XADD with the id "epoch-*"; false: it would not be the greatest. */
+static bool add(uint64_t epoch, stream_entry *entry)
+{
+    server_data *data = &sim.server.data;
+    if (data->stream_there && epoch < data->last_epoch)
+        return false;
+    entry->epoch = epoch;
+    entry->number = data->stream_there && epoch == data->last_epoch ? data->last_number + 1 : 0;
+    if (data->count == STREAM_MAX)
+        sim_fail("the stream grows without end");
+    data->stream[data->count++] = *entry;
+    data->stream_there = true;
+    data->last_epoch = epoch;
+    data->last_number = entry->number;
+    sim.emitted++;
+    TRACE("redis: tells %" PRIu64 "-%" PRIu64, entry->epoch, entry->number);
+    return true;
+}
+
+static const stream_entry *find(uint64_t epoch, uint64_t number)
+{
+    const server_data *data = &sim.server.data;
+    for (size_t i = data->first; i < data->count; i++)
+        if (data->stream[i].epoch == epoch && data->stream[i].number == number)
+            return &data->stream[i];
+    return NULL;
+}
+
+sync_change server_change(const stream_entry *entry, bool numbered)
+{
+    sync_change change = {.epoch = entry->epoch,
+                          .number = entry->number,
+                          .nonce = entry->nonce,
+                          .emitter = entry->emitter,
+                          .numbered = numbered,
+                          .begin = entry->begin,
+                          .record = entry->record};
+    if (!entry->begin) {
+        sim_name_key(entry->key, &change.record);
+        change.full_size =
+            entry->record.kind == REPLICA_VALUE ? sim_size(entry->record.value_hash) : 0;
+        change.value_missing = entry->record.kind == REPLICA_VALUE && !entry->with_value;
+        change.record.value_size = change.full_size != 0 && entry->with_value ? VALUE_SIZE : 0;
+    }
+    return change;
+}
+
+/* ---- The scripts ------------------------------------------------------------------------------
+ */
+
+static int compare(const replica_record *a, const replica_record *b)
+{
+    if (rule_off(RULE_COMPARE))
+        return -1;
+    if (a->version.clock != b->version.clock)
+        return a->version.clock < b->version.clock ? -1 : 1;
+    if (a->version.node != b->version.node)
+        return a->version.node < b->version.node ? -1 : 1;
+    if (a->kind != b->kind && !rule_off(RULE_KIND_ORDER))
+        return a->kind < b->kind ? -1 : 1;
+    if (a->value_hash != b->value_hash && !rule_off(RULE_KIND_ORDER))
+        return a->value_hash < b->value_hash ? -1 : 1;
+    return 0;
+}
+
+/* The winner of a push that came too late; its value, if that may be had and is the record's. */
+static void answer_old(request *r, const stored *at)
+{
+    bool small = at->plain && !sim_large(at->plain_hash);
+    stream_entry winner = {
+        .key = r->key,
+        .record = at->record,
+        .with_value = small && (at->plain_hash == at->record.value_hash || rule_off(RULE_HASH))};
+    r->outcome = SYNC_OLD;
+    r->changes[0] = server_change(&winner, false);
+    r->plain_hash = at->plain_hash;
+    r->has_change = true;
+}
+
+static void push(request *r)
+{
+    server *self = &sim.server;
+    stored *at = look(r->key);
+    bool set = r->record.kind == REPLICA_VALUE && r->record.expires_at_ms > r->redis_ms;
+    stream_entry entry = {.nonce = r->nonce,
+                          .emitter = r->emitter,
+                          .with_value = set && !sim_large(r->record.value_hash),
+                          .key = r->key,
+                          .record = r->record};
+    int order = at->there ? compare(&at->record, &r->record) : -1;
+    if (!self->scripts) {
+        r->outcome = SYNC_NO_SCRIPT;
+    } else if (self->refused >> r->key & 1) {
+        r->outcome = SYNC_REFUSED_KEY;
+    } else if (order > 0) {
+        answer_old(r, at);
+    } else if (r->remove) {
+        r->outcome = SYNC_REMOVED;
+        if (rule_off(RULE_REMOVE))
+            return;
+        at->plain = false;
+        at->unlinked = true;
+        publish(&entry, false);
+    } else if (order == 0 && r->quiet) {
+        r->outcome = SYNC_SAME;
+    } else if (self->no_memory) {
+        r->outcome = SYNC_NO_MEMORY;
+    } else if (!self->data.stream_there ||
+               !add(rule_off(RULE_EPOCH) ? self->data.last_epoch : r->epoch, &entry)) {
+        r->outcome = SYNC_NO_STREAM;
+    } else {
+        int64_t until = r->redis_ms;
+        if (r->record.kind != REPLICA_DELETED && r->record.expires_at_ms > until)
+            until = r->record.expires_at_ms;
+        at->there = true;
+        at->record = r->record;
+        at->until = until >= INT64_MAX - SIM_KEEP_MS ? INT64_MAX : until + SIM_KEEP_MS;
+        at->plain = set;
+        at->unlinked = !set;
+        at->evicted = at->foreign = false;
+        at->plain_hash = r->record.value_hash;
+        at->plain_until = r->record.expires_at_ms;
+        r->outcome = SYNC_STORED;
+        publish(&entry, true);
+    }
+}
+
+static void join(request *r)
+{
+    server_data *data = &sim.server.data;
+    r->joined.redis_ms = server_wall(&sim.server);
+    if (data->first == data->count) {
+        stream_entry begin = {.nonce = sim_random(), .begin = true};
+        uint64_t now = (uint64_t)r->joined.redis_ms * 1000 + sim_pick(1000); /* us */
+        if (data->stream_there && data->last_epoch >= now)
+            data->stream_there = false; /* its last number is too large: begin it anew */
+        (void)add(now, &begin);
+        publish(&begin, true);
+    }
+    const stream_entry *last = &data->stream[data->count - 1];
+    const stream_entry *at = find(r->epoch, r->number);
+    r->joined.epoch = last->epoch;
+    r->joined.last_number = last->number;
+    r->joined.last_nonce = last->nonce;
+    r->joined.cursor_found = at != NULL && r->epoch != 0;
+    r->joined.cursor_nonce = at != NULL ? at->nonce : 0;
+}
+
+static void range(request *r)
+{
+    const server_data *data = &sim.server.data;
+    for (size_t i = data->first; i < data->count && r->count < r->limit; i++) {
+        const stream_entry *entry = &data->stream[i];
+        if (entry->epoch > r->epoch || (entry->epoch == r->epoch && entry->number > r->number))
+            r->changes[r->count++] = server_change(entry, true);
+    }
+}
+
+static void fetch(request *r)
+{
+    const stored *at = look(r->key);
+    bool fits = at->plain && (at->plain_hash == at->record.value_hash || rule_off(RULE_HASH));
+    if (!at->there || at->record.kind != REPLICA_VALUE || !fits)
+        return;
+    stream_entry found = {.key = r->key, .record = at->record, .with_value = true};
+    r->changes[0] = server_change(&found, false);
+    r->plain_hash = at->plain_hash;
+    r->has_change = true;
+}
+
+/* ---- Working off ------------------------------------------------------------------------------
+ */
+
+void server_work(request *r)
+{
+    server *self = &sim.server;
+    r->count = 0;
+    r->has_change = r->fails = false;
+    if (self->loading || self->denied) {
+        r->fails = true;
+        r->cause = self->denied ? SYNC_NO_PERMISSION : SYNC_NOT_READY;
+        return;
+    }
+    switch (r->kind) {
+    case ASK_PUSH:
+        push(r);
+        TRACE("redis: push %s of %s: %d", sim.key_names[r->key], sim_text(&r->record),
+              (int)r->outcome);
+        break;
+    case ASK_JOIN:
+        join(r);
+        break;
+    case ASK_RANGE:
+        range(r);
+        break;
+    case ASK_FETCH:
+        fetch(r);
+        break;
+    case ASK_LOAD:
+    case ASK_CONNECT:
+        self->scripts = true;
+        break;
+    }
+}
+
+/* A request of a connection that is gone, which Redis has received all the same. */
+void server_orphan(const request *asked)
+{
+    server *self = &sim.server;
+    if (self->orphan_count < ORPHANS_MAX)
+        self->orphans[self->orphan_count++] = *asked;
+}
+
+void server_work_orphan(void)
+{
+    server *self = &sim.server;
+    if (self->orphan_count == 0)
+        return;
+    request r = self->orphans[0];
+    self->orphan_count--;
+    memmove(self->orphans, self->orphans + 1, self->orphan_count * sizeof *self->orphans);
+    TRACE("redis: of a connection that is gone:");
+    server_work(&r);
+}
+
+/* ---- Forgetting -------------------------------------------------------------------------------
+ */
+
+static void copy_data(server_data *to, const server_data *from)
+{
+    stream_entry *stream = to->stream;
+    *to = *from;
+    to->stream = stream;
+    memcpy(stream + from->first, from->stream + from->first,
+           (from->count - from->first) * sizeof *stream);
+}
+
+void server_replicate(void)
+{
+    copy_data(&sim.server.replica, &sim.server.data);
+}
+
+static void forgotten(void)
+{
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        check_lost((int)k);
+}
+
+static void another_server(void)
+{
+    server *self = &sim.server;
+    (void)snprintf(self->run_id, sizeof self->run_id, "run%u", ++self->life);
+    self->scripts = false;
+    self->orphan_count = 0;
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        host_disconnect(&sim.hosts[h], SYNC_LOST_CONNECTION);
+    forgotten();
+}
+
+void server_fail_over(void)
+{
+    TRACE("redis: failover");
+    copy_data(&sim.server.data, &sim.server.replica);
+    if (sim_one_in(2))
+        sim.server.skew += (int64_t)sim_pick(4000) - 2000;
+    another_server();
+}
+
+static void empty(void)
+{
+    server_data *data = &sim.server.data;
+    memset(data->keys, 0, sizeof data->keys);
+    data->stream_there = false;
+    data->first = data->count;
+}
+
+void server_restart_empty(void)
+{
+    TRACE("redis: restart, empty");
+    empty();
+    another_server();
+}
+
+void server_flush(bool stream_alone)
+{
+    server_data *data = &sim.server.data;
+    TRACE("redis: %s", stream_alone ? "the stream is gone" : "FLUSHALL");
+    if (!stream_alone)
+        empty();
+    data->stream_there = false;
+    data->first = data->count;
+    forgotten();
+}
+
+void server_trim(void)
+{
+    server_data *data = &sim.server.data;
+    if (data->count > data->first)
+        data->first += 1 + sim_pick((unsigned)(data->count - data->first));
+    TRACE("redis: trimmed to %zu entries", data->count - data->first);
+}
+
+void server_evict(int key, bool record_too)
+{
+    stored *at = &sim.server.data.keys[key];
+    TRACE("redis: evicts %s%s", sim.key_names[key], record_too ? " and its record" : "");
+    at->plain = at->foreign = false;
+    at->unlinked = true;
+    if (record_too) {
+        at->there = false;
+        at->evicted = true;
+    }
+    check_lost(key);
+}
+
+void server_foreign_write(int key)
+{
+    stored *at = &sim.server.data.keys[key];
+    TRACE("redis: another program sets %s", sim.key_names[key]);
+    at->plain = at->foreign = true;
+    at->plain_hash = sim_random() | 1;
+    at->plain_until = INT64_MAX;
+}

@@ -1,0 +1,298 @@
+/* sim.h: the simulated fleet: what its parts know of each other. Each host is the real protocol
+ * machine (daemon/sync) over a model of its map (map.c), all talk to one model of Redis (server.c)
+ * through wires that lose and delay (host.c); world.c lets a seed choose what happens next, and
+ * check.c says what must hold. Nothing here has a clock, a thread or a socket: a seed replays
+ * exactly.
+ *
+ * Failures leave by sim_fail(), from anywhere, to sim_run().
+ */
+#ifndef LARDER_TESTS_SIM_SIM_H
+#define LARDER_TESTS_SIM_SIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/sync/sync.h"
+#include "tests/sim/rules.h"
+
+enum {
+    HOSTS_MAX = 5,
+    KEYS_MAX = 6,
+    BUCKETS = 2, /* of floors: keys share them, as those of a map do */
+    PAGE_MAX = 8,
+    ASKED_MAX = 128, /* requests on one connection */
+    HEARD_MAX = 256, /* messages of the channel that one host has not read: then it is cut */
+    ORPHANS_MAX = 64,
+    STREAM_MAX = 8192,
+    WAITING_MAX = 64,
+    TOLD_MAX = 256,
+    VALUE_SIZE = 8, /* a value is its hash */
+    LARGE_SIZE = 4096,
+    HUGE_SIZE = 65536
+};
+
+#define SIM_KEEP_MS INT64_C(86400000)  /* T: how long removals are remembered */
+#define SIM_RECENTLY_MS INT64_C(30000) /* WRITER_ACKED_RECENTLY_MS of the map */
+
+/* ---- What one seed switches on ----------------------------------------------------------------
+ */
+
+enum fault {
+    FAULT_CUT,         /* a connection ends; what it carried is lost, in part */
+    FAULT_ORPHANS,     /* what it carried to Redis may be carried out later all the same */
+    FAULT_STALL,       /* nothing passes between one host and Redis for a while */
+    FAULT_CRASH,       /* larderd dies and is started again */
+    FAULT_BUSY,        /* the map's gate is busy */
+    FAULT_NO_SCRIPT,   /* SCRIPT FLUSH */
+    FAULT_NO_MEMORY,   /* OOM */
+    FAULT_REFUSE,      /* Redis refuses a key */
+    FAULT_NOT_READY,   /* LOADING, READONLY; or a right is missing */
+    FAULT_TRIM,        /* the stream is cut short */
+    FAULT_FAILOVER,    /* to a server that lacks the last writes, with another clock */
+    FAULT_EMPTY,       /* a restart without a dump */
+    FAULT_FLUSH,       /* FLUSHALL, or the stream alone goes; nobody is disconnected */
+    FAULT_REDIS_EVICT, /* values, or records, too */
+    FAULT_DEAF,        /* messages of the channel are lost without a trace, or come twice */
+    FAULT_EVICT,       /* the map evicts */
+    FAULT_FORGET,      /* the map forgets tombstones that Redis has */
+    FAULT_EXPIRY,      /* values expire */
+    FAULT_CLOCK,       /* hosts' clocks are set */
+    FAULT_JUMP,        /* seconds, minutes pass */
+    FAULT_WIPE,        /* a host loses its map */
+    FAULT_FOREIGN,     /* other programs write plain values */
+    FAULT_FILL,        /* fills that take their time */
+    FAULT_LARGE,       /* values that do not travel with their event */
+    FAULT_COUNT
+};
+
+/* ---- Redis ------------------------------------------------------------------------------------
+ */
+
+typedef struct stream_entry {
+    uint64_t epoch, number, nonce, emitter;
+    bool begin, with_value;
+    int key;
+    replica_record record;
+} stream_entry;
+
+typedef struct stored { /* a key with its version record */
+    bool there;         /* the record */
+    replica_record record;
+    int64_t until;                   /* the record's own end */
+    bool plain;                      /* the value that anybody can GET */
+    bool evicted, unlinked, foreign; /* the record, the value is gone; it is another program's */
+    uint64_t plain_hash;
+    int64_t plain_until;
+} stored;
+
+typedef struct server_data { /* what a failover takes from the replica */
+    stored keys[KEYS_MAX];
+    bool stream_there;
+    uint64_t last_epoch, last_number; /* of the stream, even if all is trimmed */
+    size_t first, count;              /* entries [first, count) of stream[] */
+    stream_entry *stream;
+} server_data;
+
+enum asked { ASK_CONNECT, ASK_JOIN, ASK_PUSH, ASK_RANGE, ASK_FETCH, ASK_LOAD };
+
+typedef struct request {
+    enum asked kind;
+    uint64_t epoch, number, id, nonce, emitter;
+    uint32_t limit;
+    struct sync_batch *batch;
+    size_t index;
+    int key;
+    bool quiet, remove;
+    int64_t redis_ms; /* Redis's time as the sender believes it to be */
+    replica_record record;
+    /* the reply, once Redis has worked it off */
+    enum sync_outcome outcome;
+    bool has_change, fails;
+    uint64_t plain_hash; /* what the value that comes with changes[0] is */
+    enum sync_cause cause;
+    sync_joined joined;
+    size_t count;
+    sync_change changes[PAGE_MAX];
+} request;
+
+typedef struct server {
+    server_data data, replica;
+    char run_id[24];
+    unsigned life;
+    int64_t skew;
+    bool scripts, no_memory, loading, denied;
+    unsigned refused; /* mask of keys */
+    request orphans[ORPHANS_MAX];
+    size_t orphan_count;
+} server;
+
+/* ---- A host -----------------------------------------------------------------------------------
+ */
+
+typedef struct held_entry { /* an entry of the map; its value is its hash */
+    bool there, dirty;
+    replica_record record;
+    int64_t acked_ms; /* 0: not known to be in Redis */
+    uint64_t row;
+} held_entry;
+
+typedef struct host_map {
+    held_entry keys[KEYS_MAX];
+    uint64_t floors[BUCKETS];
+    uint64_t next_row, clock;
+    uint32_t node;
+    replica_position position;
+    bool seen_any[KEYS_MAX];
+    replica_record seen[KEYS_MAX]; /* the newest that ever was held here */
+    bool filling;
+    int fill_key;
+    larder_version fill_version;
+} host_map;
+
+typedef struct message {
+    bool numbered;
+    stream_entry entry;
+} message;
+
+typedef struct host {
+    int number;
+    struct sync *machine;
+    sync_settings settings;
+    host_map map;
+    int64_t skew, beat_at;
+    bool busy, armed, subscribed, just_armed;
+    uint64_t stalled_until;      /* a step's number */
+    uint64_t head, worked, tail; /* head..worked: replies; worked..tail: not yet at Redis */
+    uint64_t heard_head, heard_tail;
+    request asked[ASKED_MAX];
+    message heard[HEARD_MAX];
+    replica_record rows[SYNC_BATCH_MAX];
+    replica_batch rows_out;
+    uint64_t join_epoch, adopted_until; /* see RULE_BEGINNING */
+    struct {
+        uint64_t epoch, nonce;
+    } told[TOLD_MAX]; /* by number: what the machine was told last */
+} host;
+
+/* ---- The world --------------------------------------------------------------------------------
+ */
+
+typedef struct truth { /* what was written, ever */
+    bool any, lost;    /* lost: by no fault of ours, nobody holds it any more */
+    replica_record newest;
+} truth;
+
+typedef struct world {
+    uint64_t seed, chance, step;
+    int64_t now_ms;
+    unsigned hosts_count, keys_count, steps, trouble;
+    bool faults[FAULT_COUNT];
+    bool calm; /* all faults are over */
+    server server;
+    host hosts[HOSTS_MAX];
+    truth truth[KEYS_MAX];
+    char key_names[KEYS_MAX][8];
+    size_t emitted;
+    bool tracing, feeding; /* feeding: see feed() in host.c */
+    sync_event waiting[WAITING_MAX];
+    size_t waiting_count;
+} world;
+
+extern world sim;
+
+/* ---- sim.c: running one seed ------------------------------------------------------------------
+ */
+
+/* NULL: all held. Else what did not (until the next call). */
+const char *sim_run(uint64_t seed, enum rule off, bool tracing);
+void sim_create(void);
+void sim_destroy(void);
+void sim_fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
+#define TRACE(...) (sim.tracing ? sim_trace(__VA_ARGS__) : (void)0)
+uint64_t sim_random(void);
+unsigned sim_pick(unsigned below);
+static inline bool sim_one_in(unsigned n)
+{
+    return sim_pick(n) == 0;
+}
+bool sim_large(uint64_t hash);
+uint64_t sim_size(uint64_t hash);
+int sim_key(const uint8_t *key, size_t size);
+void sim_name_key(int key, replica_record *record);
+/* A record in a few letters, good until the fourth next call. */
+const char *sim_text(const replica_record *record);
+
+/* ---- server.c ---------------------------------------------------------------------------------
+ */
+
+void server_reset(server *self, stream_entry *stream, stream_entry *replica_stream);
+int64_t server_wall(const server *self);
+sync_change server_change(const stream_entry *entry, bool numbered);
+void server_work(request *asked);
+void server_orphan(const request *asked);
+void server_work_orphan(void);
+void server_replicate(void);
+void server_fail_over(void);
+void server_restart_empty(void);
+void server_flush(bool stream_alone);
+void server_trim(void);
+void server_evict(int key, bool record_too);
+void server_foreign_write(int key);
+bool server_plain_there(const stored *at);
+
+/* ---- map.c ------------------------------------------------------------------------------------
+ */
+
+void map_reset(host_map *self); /* a new one, with a node id of its own */
+int64_t host_wall(const host *self);
+bool map_live(const host *self, int key); /* a reader would get a value */
+unsigned map_dirty(const host_map *self);
+/* What workers and the janitor do. */
+void map_set(host *self, int key, enum replica_kind kind, int64_t expires_at_ms);
+void map_evict(host *self, int key);
+void map_expire(host *self);
+void map_forget_tombstones(host *self);
+void map_fill_begin(host *self, int key);
+void map_fill_end(host *self);
+/* The port. */
+int map_outbox(host *self, const sync_action *action);
+int map_apply(host *self, const sync_action *action);
+int map_acknowledge(host *self, const sync_action *action, size_t *cleared);
+
+/* ---- host.c -----------------------------------------------------------------------------------
+ */
+
+void host_start(host *self); /* larderd starts; the one before died where it stood */
+void host_say(host *self, enum sync_event_kind kind);
+void host_disconnect(host *self, enum sync_cause cause);
+void host_give_reply(host *self);
+void host_give_message(host *self);
+void host_hear(host *self, const stream_entry *entry, bool numbered);
+bool host_stalled(const host *self);
+static inline bool host_waits(const host *self) /* anything under way? */
+{
+    return self->head != self->tail || self->heard_head != self->heard_tail;
+}
+
+/* ---- world.c ----------------------------------------------------------------------------------
+ */
+
+void world_begin(uint64_t seed);
+void world_run(void);
+
+/* ---- check.c ----------------------------------------------------------------------------------
+ */
+
+void check_written(int key, const replica_record *record);
+/* Something went that may go: is the newest write nowhere now? */
+void check_lost(int key);
+void check_held(host *self, int key);
+void check_bounds(const host *self);
+bool check_settled(void);
+void check_deletions_told(void);
+void check_converged(void);
+void check_never_settled(void) __attribute__((noreturn));
+
+#endif

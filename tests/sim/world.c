@@ -1,0 +1,388 @@
+/* world.c: what happens next: a seed chooses the fleet, the kinds of trouble it will have, and then
+ * every step: who writes, what arrives, what is lost, who dies. Each seed has some kinds of trouble
+ * and not others, so that rare meetings of two are not drowned by a third. Afterwards all is let
+ * through until the fleet is at rest.
+ */
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { ROUNDS_MAX = 4000, QUIET_MS = 1600, NO_MEMORY_MS = 3000 };
+
+static host *any_host(void)
+{
+    return &sim.hosts[sim_pick(sim.hosts_count)];
+}
+
+static int any_key(void)
+{
+    return (int)sim_pick(sim.keys_count);
+}
+
+/* ---- The beginning ----------------------------------------------------------------------------
+ */
+
+static void choose_faults(void)
+{
+    unsigned share = sim_pick(4); /* none, a quarter, half, three quarters of them */
+    for (unsigned f = 0; f < FAULT_COUNT; f++)
+        sim.faults[f] = sim_pick(4) < share;
+    sim.trouble = 5 + sim_pick(96);
+}
+
+static void begin_host(unsigned number)
+{
+    host *self = &sim.hosts[number];
+    struct sync *machine = self->machine;
+    memset(self, 0, offsetof(host, asked));
+    self->machine = machine;
+    self->number = (int)number;
+    self->skew = sim_one_in(2) ? (int64_t)sim_pick(2000) - 1000 : 0;
+    self->beat_at = sim.now_ms + 1000;
+    map_reset(&self->map);
+    memset(self->told, 0, sizeof self->told);
+}
+
+void world_begin(uint64_t seed)
+{
+    sim.seed = sim.chance = seed;
+    sim.now_ms = 1000000;
+    sim.step = sim.emitted = 0;
+    sim.calm = sim.feeding = false;
+    sim.waiting_count = 0;
+    memset(sim.truth, 0, sizeof sim.truth);
+    server_reset(&sim.server, sim.server.data.stream, sim.server.replica.stream);
+    sim.hosts_count = 2 + sim_pick(HOSTS_MAX - 1);
+    sim.keys_count = 1 + sim_pick(KEYS_MAX);
+    sim.steps = 200 + sim_pick(1200);
+    choose_faults();
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        begin_host(h);
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        host_start(&sim.hosts[h]);
+}
+
+/* ---- Passing on -------------------------------------------------------------------------------
+ */
+
+static void work_one(host *self)
+{
+    if (self->worked < self->tail)
+        server_work(&self->asked[self->worked++ % ASKED_MAX]);
+}
+
+static void tick(host *self)
+{
+    host_say(self, SYNC_EV_TICK);
+    if (sim.now_ms < self->beat_at)
+        return;
+    self->beat_at = sim.now_ms + 1000;
+    if (map_dirty(&self->map) != 0)
+        host_say(self, SYNC_EV_RECHECK);
+}
+
+/* All that is under way for a host; false: nothing was. */
+static bool let_through(host *self)
+{
+    bool any = host_waits(self);
+    while (self->worked < self->tail)
+        work_one(self);
+    while (self->heard_head < self->heard_tail)
+        host_give_message(self);
+    while (self->head < self->worked)
+        host_give_reply(self);
+    host_say(self, SYNC_EV_IDLE);
+    return any;
+}
+
+static void let_all_through(void)
+{
+    bool more = true;
+    for (unsigned turn = 0; turn < 1000 && more; turn++) {
+        more = false;
+        for (unsigned h = 0; h < sim.hosts_count; h++)
+            more = let_through(&sim.hosts[h]) || more;
+    }
+    if (more)
+        sim_fail("the fleet talks without end");
+}
+
+/* On to when somebody wants to be called. */
+static void pass_time(void)
+{
+    int64_t next = sim.now_ms + 300;
+    for (unsigned h = 0; h < sim.hosts_count; h++) {
+        int64_t due = sync_deadline(sim.hosts[h].machine);
+        next = due < next ? due : next;
+        next = sim.hosts[h].beat_at < next ? sim.hosts[h].beat_at : next;
+    }
+    sim.now_ms = next > sim.now_ms ? next : sim.now_ms + 1;
+    for (unsigned h = 0; h < sim.hosts_count; h++) {
+        map_expire(&sim.hosts[h]);
+        tick(&sim.hosts[h]);
+    }
+}
+
+/* ---- Steps ------------------------------------------------------------------------------------
+ */
+
+static int64_t choose_expiry(const host *self)
+{
+    if (!sim.faults[FAULT_EXPIRY] || sim_one_in(2))
+        return INT64_MAX;
+    return host_wall(self) + (sim_one_in(3) ? 40000 : 20 + (int64_t)sim_pick(2000));
+}
+
+static void worker(host *self)
+{
+    switch (sim_pick(16)) {
+    case 0:
+    case 1:
+    case 2:
+        map_set(self, any_key(), REPLICA_DELETED, INT64_MAX);
+        break;
+    case 3:
+        map_set(self, any_key(), REPLICA_NEGATIVE, choose_expiry(self));
+        break;
+    case 4:
+    case 5:
+        if (sim.faults[FAULT_EVICT])
+            map_evict(self, any_key());
+        break;
+    case 6:
+        if (sim.faults[FAULT_FORGET])
+            map_forget_tombstones(self);
+        break;
+    case 7:
+        map_expire(self);
+        break;
+    case 8:
+        if (sim.faults[FAULT_FILL])
+            map_fill_begin(self, any_key());
+        break;
+    case 9:
+        map_fill_end(self);
+        break;
+    default:
+        map_set(self, any_key(), REPLICA_VALUE, choose_expiry(self));
+    }
+}
+
+static void wipe(host *self)
+{
+    TRACE("host %d: loses its map", self->number);
+    map_reset(&self->map);
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        check_lost((int)k);
+    host_start(self);
+}
+
+static void set_clock(host *self)
+{
+    int64_t by = (int64_t)sim_pick(20000) - 10000;
+    if (sim_one_in(4))
+        by *= 100;
+    TRACE("host %d: its clock is set by %lld ms", self->number, (long long)by);
+    self->skew += by;
+}
+
+static void jump(void)
+{
+    int64_t by = sim_one_in(3) ? 31000 : sim_one_in(2) ? 1000 + sim_pick(4000) : sim_pick(300000);
+    TRACE("%lld ms pass", (long long)by);
+    sim.now_ms += by;
+}
+
+static void trouble_of_server(enum fault fault)
+{
+    server *redis = &sim.server;
+    switch (fault) {
+    case FAULT_NO_SCRIPT:
+        redis->scripts = false;
+        break;
+    case FAULT_NO_MEMORY:
+        redis->no_memory = !redis->no_memory;
+        TRACE("redis: %s", redis->no_memory ? "out of memory" : "memory is there again");
+        break;
+    case FAULT_REFUSE:
+        redis->refused ^= 1u << sim_pick(KEYS_MAX);
+        break;
+    case FAULT_NOT_READY:
+        redis->loading = !redis->loading && sim_one_in(2);
+        redis->denied = !redis->loading && !redis->denied && sim_one_in(4);
+        break;
+    case FAULT_TRIM:
+        server_trim();
+        break;
+    case FAULT_FAILOVER:
+        if (sim_one_in(3))
+            server_fail_over();
+        else
+            server_replicate();
+        break;
+    case FAULT_EMPTY:
+        server_restart_empty();
+        break;
+    case FAULT_FLUSH:
+        server_flush(sim_one_in(2));
+        break;
+    case FAULT_REDIS_EVICT:
+        server_evict(any_key(), sim_one_in(4));
+        break;
+    default:
+        server_foreign_write(any_key());
+    }
+}
+
+static void trouble(enum fault fault)
+{
+    host *self = any_host();
+    switch (fault) {
+    case FAULT_CUT:
+        TRACE("host %d: connection lost", self->number);
+        host_disconnect(self, SYNC_LOST_CONNECTION);
+        break;
+    case FAULT_STALL:
+        TRACE("host %d: cut off for a while", self->number);
+        self->stalled_until = sim.step + 20 + sim_pick(400);
+        break;
+    case FAULT_CRASH:
+        TRACE("host %d: larderd dies", self->number);
+        host_start(self);
+        break;
+    case FAULT_BUSY:
+        self->busy = !self->busy;
+        break;
+    case FAULT_CLOCK:
+        set_clock(self);
+        break;
+    case FAULT_JUMP:
+        jump();
+        break;
+    case FAULT_WIPE:
+        wipe(self);
+        break;
+    case FAULT_ORPHANS:
+    case FAULT_DEAF:
+    case FAULT_EVICT:
+    case FAULT_FORGET:
+    case FAULT_EXPIRY:
+    case FAULT_FILL:
+    case FAULT_LARGE:
+    case FAULT_COUNT:
+        break; /* these are no events, they colour others */
+    default:
+        trouble_of_server(fault);
+    }
+}
+
+/* A stretch of good weather, so that what comes next meets a fleet that is in step. */
+static void lull(void)
+{
+    TRACE("a lull");
+    for (unsigned turn = 0; turn < 3; turn++) {
+        for (unsigned h = 0; h < sim.hosts_count; h++)
+            if (!host_stalled(&sim.hosts[h]))
+                (void)let_through(&sim.hosts[h]);
+        pass_time();
+    }
+}
+
+static void one_step(void)
+{
+    host *self = any_host();
+    bool stalled = host_stalled(self);
+    sim.step++;
+    switch (sim_pick(16)) {
+    case 0:
+    case 1:
+        worker(self);
+        break;
+    case 2:
+        if (sim_pick(100) < sim.trouble) {
+            enum fault fault = (enum fault)sim_pick(FAULT_COUNT);
+            if (sim.faults[fault])
+                trouble(fault);
+        }
+        break;
+    case 3:
+        sim.now_ms += sim_pick(20);
+        tick(self);
+        break;
+    case 4:
+        host_say(self, SYNC_EV_IDLE);
+        break;
+    case 5:
+    case 6:
+        if (self->heard_head < self->heard_tail && !stalled)
+            host_give_message(self);
+        break;
+    case 7:
+    case 8:
+    case 9:
+    case 10:
+        if (!stalled)
+            work_one(self);
+        break;
+    case 15:
+        server_work_orphan();
+        if (sim_one_in(12))
+            lull();
+        break;
+    default:
+        if (self->head < self->worked && !stalled)
+            host_give_reply(self);
+    }
+}
+
+/* ---- The end ----------------------------------------------------------------------------------
+ */
+
+/* Redis goes on having no memory while all else is well: deletions must be known all the same. */
+static void end_without_memory(void)
+{
+    int64_t until = sim.now_ms + NO_MEMORY_MS;
+    TRACE("all is well, but Redis has no memory");
+    while (sim.now_ms < until) {
+        let_all_through();
+        pass_time();
+    }
+    let_all_through();
+    check_deletions_told();
+}
+
+static void at_rest(void)
+{
+    int64_t quiet_since = sim.now_ms;
+    size_t emitted = sim.emitted;
+    TRACE("all is well");
+    for (unsigned round = 0; round < ROUNDS_MAX; round++) {
+        let_all_through();
+        if (!check_settled() || sim.emitted != emitted)
+            quiet_since = sim.now_ms;
+        emitted = sim.emitted;
+        if (sim.now_ms - quiet_since >= QUIET_MS) /* over several heartbeats */
+            return;
+        pass_time();
+    }
+    check_never_settled();
+}
+
+void world_run(void)
+{
+    for (unsigned i = 0; i < sim.steps; i++)
+        one_step();
+    sim.calm = true;
+    sim.server.loading = sim.server.denied = false;
+    sim.server.refused = 0;
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        sim.hosts[h].busy = false;
+    while (sim.server.orphan_count != 0)
+        server_work_orphan();
+    if (sim.server.no_memory)
+        end_without_memory();
+    sim.server.no_memory = false;
+    at_rest();
+    check_converged();
+}
