@@ -3,7 +3,10 @@
  * strings are compared by the server's locale. Each piece is at most 36 bits.
  *
  * The event is emitted before anything is written: where the stream is gone or in a newer epoch,
- * nothing has been changed.
+ * nothing has been changed. Epochs only rise, whatever the server's clock does: a host that has not
+ * noticed that its own is over could go on with it otherwise, and would begin it anew. Where one
+ * does so all the same (a push that gets number 0, the place of an epoch's first entry), the stream
+ * is given up for a newer one.
  */
 #include "daemon/redis/script.h"
 
@@ -41,6 +44,7 @@ static const char push[] =
                     "  if id.err and string.find(id.err, 'equal or smaller', 1, true) then return 4 end\n"
                     "  return id\n"
                     "end\n"
+                    "if string.sub(id, -2) == '-0' then call('UNLINK', KEYS[3]) return 4 end\n"
                     "if ARGV[4] == 's' then\n"
                     "  local v = ARGV[12]\n"
                     "  if ARGV[3] ~= '0' then v = string.sub(ARGV[2], ARGV[3]) end\n"
@@ -68,13 +72,19 @@ static const char join[] =
     "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
     "local last = call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)\n"
     "if #last == 0 then\n"
-    "  local id = string.format('%.0f-0', t[1] * 1000000 + t[2])\n"
-    "  local added = redis.pcall('XADD', KEYS[1], id, 'e', ARGV[2])\n"
-    "  if type(added) == 'table' then\n"
-    "    if not string.find(added.err, 'equal or smaller', 1, true) then return added end\n"
-    "    call('UNLINK', KEYS[1])\n"
-    "    call('XADD', KEYS[1], id, 'e', ARGV[2])\n"
+    "  local epoch = t[1] * 1000000 + t[2]\n"
+    "  local function behind(id)\n"
+    "    local e = tonumber(string.match(id, '^%d+')) or 0\n"
+    "    if e >= epoch and e < 9007199254740991 then epoch = e + 1 end\n"
     "  end\n"
+    "  behind(ARGV[1])\n"
+    "  if call('EXISTS', KEYS[1]) == 1 then\n"
+    "    local info = redis.pcall('XINFO', 'STREAM', KEYS[1])\n"
+    "    for i = 1, #info, 2 do if info[i] == 'last-generated-id' then behind(info[i + 1]) end end\n"
+    "  end\n"
+    "  local id = string.format('%.0f-0', epoch)\n"
+    "  local added = redis.pcall('XADD', KEYS[1], id, 'e', ARGV[2])\n"
+    "  if type(added) == 'table' then return added end\n"
     "  call('PUBLISH', ARGV[3], id .. ' ' .. ARGV[2])\n"
     "  return {id, ARGV[2], '', string.format('%.0f', now)}\n"
     "end\n"

@@ -121,24 +121,58 @@ START_TEST(nothing_is_written_without_the_stream)
 }
 END_TEST
 
-/* Else who knew the first would go on in the second as if it were the same. */
-START_TEST(streams_that_begin_in_one_millisecond_have_their_own_epochs)
+/* Joining for a host that was at that place; true: there was no stream, and the epoch that began is
+ * that one ("": whichever). */
+static bool begins(const char *at, const char *epoch, char *id)
 {
-    char join[64], before[64] = "";
+    char join[64], prefix[64];
     char *answer = harness_redis_command(&redis, "SCRIPT", "LOAD", script_text(SCRIPT_JOIN), NULL);
     (void)snprintf(join, sizeof join, "%s", answer);
     free(answer);
+    free(harness_redis_command(&redis, "EVALSHA", join, "1", "s", at, "begin", "c", NULL));
+    answer = harness_redis_command(
+        &redis, "EVAL", "return redis.call('XREVRANGE', KEYS[1], '+', '-')[1][1]", "1", "s", NULL);
+    (void)snprintf(id, 64, "%s", answer);
+    (void)snprintf(prefix, sizeof prefix, "%s-0", epoch);
+    free(answer);
+    return strchr(id, '-') != NULL && (*epoch == 0 || strcmp(id, prefix) == 0);
+}
+
+/* Else who knew the first would go on in the second as if it were the same. */
+START_TEST(streams_that_begin_in_one_millisecond_have_their_own_epochs)
+{
+    char id[64], before[64] = "";
     for (int i = 0; i < 200; i++) {
         free(harness_redis_command(&redis, "UNLINK", "s", NULL));
-        free(harness_redis_command(&redis, "EVALSHA", join, "1", "s", "", "begin", "c", NULL));
-        answer = harness_redis_command(&redis, "EVAL",
-                                       "return redis.call('XREVRANGE', KEYS[1], '+', '-')[1][1]",
-                                       "1", "s", NULL);
-        ck_assert_msg(strchr(answer, '-') != NULL && strcmp(answer, before) != 0,
-                      "the epoch after %s: %s", before, answer);
-        (void)snprintf(before, sizeof before, "%s", answer);
-        free(answer);
+        ck_assert(begins("", "", id));
+        ck_assert_msg(strcmp(id, before) != 0, "the epoch after %s: %s", before, id);
+        memcpy(before, id, sizeof id);
     }
+}
+END_TEST
+
+/* However far behind the server's clock may be. */
+START_TEST(epochs_only_rise)
+{
+    char id[64];
+    free(harness_redis_command(&redis, "UNLINK", "s", NULL));
+    ck_assert_msg(begins("9000000000000000-5", "9000000000000001", id), "%s", id);
+    free(harness_redis_command(&redis, "XTRIM", "s", "MAXLEN", "0", NULL));
+    ck_assert_msg(begins("", "9000000000000002", id), "%s", id);
+    ck_assert_msg(begins("17-5", "9000000000000002", id), "%s", id);
+}
+END_TEST
+
+START_TEST(an_epoch_that_was_over_is_not_begun_anew)
+{
+    replica_record record = {
+        .version = {.clock = 1, .node = 1}, .kind = REPLICA_VALUE, .expires_at_ms = INT64_MAX};
+    char text[WIRE_RECORD_MAX];
+    (void)wire_record(&record, text);
+    char *answer = push(text, "v", "6-*", ""); /* an older epoch stands there */
+    ck_assert_str_eq(answer, "4");
+    free(answer);
+    ck_assert(harness_redis_says(&redis, "0", "EXISTS", "k", "v:{k}", "s", NULL));
 }
 END_TEST
 
@@ -167,6 +201,8 @@ int main(void)
     tcase_add_test(all, chance);
     tcase_add_test(all, nothing_is_written_without_the_stream);
     tcase_add_test(all, streams_that_begin_in_one_millisecond_have_their_own_epochs);
+    tcase_add_test(all, epochs_only_rise);
+    tcase_add_test(all, an_epoch_that_was_over_is_not_begun_anew);
     tcase_add_test(all, foreign_record_is_left_alone);
     suite_add_tcase(suite, all);
     return harness_run(suite);
