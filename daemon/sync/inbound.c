@@ -242,8 +242,11 @@ void inbound_range(struct sync *self, const sync_change *changes, size_t count)
         return; /* the next page, when there is room */
     bool more = in->seen_epoch == self->cursor.epoch && in->seen_number > self->cursor.number;
     if (in->range_number > self->cursor.number) {
+        /* What had been announced is not in the stream: it was another stream's, of the same epoch.
+         * To go on believing it would be to ask for it for ever. */
         in->catching_up = false;
-        sync_rejoin(self, true); /* what had been announced is not in the stream */
+        in->seen_epoch = in->seen_number = 0;
+        sync_rejoin(self, true);
     } else if (!more) {
         in->catching_up = false;
     }

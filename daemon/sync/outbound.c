@@ -283,7 +283,8 @@ static bool push(struct sync *self, size_t count, const struct retry *retry)
     }
     if (retry != NULL) {
         batch->clean = retry->clean;
-        batch->remove = retry->remove;
+        /* the row may bear another entry by now: a value must never pass for a removal */
+        batch->remove = retry->remove && out->selected[0]->kind == REPLICA_DELETED;
     }
     *out->last = batch;
     out->last = &batch->next;

@@ -148,25 +148,36 @@ START_TEST(a_fetch_that_an_event_overtook_brings_nothing)
 }
 END_TEST
 
-START_TEST(a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applied)
+static replica_record record_of_row(uint64_t row, enum replica_kind kind)
 {
-    replica_record ours = {.version = {.clock = 5, .node = 3},
-                           .kind = REPLICA_VALUE,
-                           .value_hash = 5,
-                           .row = 4,
-                           .expires_at_ms = INT64_MAX,
-                           .key = (const uint8_t *)"key",
-                           .key_size = 3,
-                           .value = (const uint8_t *)"ours",
-                           .value_size = 4};
-    sync_change winner = change_of(10, 1, 500);
-    winner.numbered = false;
+    return (replica_record){.version = {.clock = 5, .node = 3},
+                            .kind = kind,
+                            .value_hash = kind == REPLICA_VALUE ? 5 : 0,
+                            .row = row,
+                            .expires_at_ms = INT64_MAX,
+                            .key = (const uint8_t *)"key",
+                            .key_size = 3,
+                            .value = (const uint8_t *)"ours",
+                            .value_size = kind == REPLICA_VALUE ? 4 : 0};
+}
+
+/* A worker writes; the entry is on its way. */
+static struct sync_batch *push_one(const replica_record *record)
+{
     give((sync_event){.kind = SYNC_EV_WAKE});
     ck_assert_ptr_nonnull(asked_for(SYNC_ACT_READ));
-    give_rows(&ours, 1);
+    give_rows(record, 1);
     const sync_action *push = asked_for(SYNC_ACT_PUSH);
     ck_assert_ptr_nonnull(push);
-    struct sync_batch *batch = push->push.batch;
+    return push->push.batch;
+}
+
+START_TEST(a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applied)
+{
+    replica_record ours = record_of_row(4, REPLICA_VALUE);
+    sync_change winner = change_of(10, 1, 500);
+    winner.numbered = false;
+    struct sync_batch *batch = push_one(&ours);
     give((sync_event){.kind = SYNC_EV_REPLY,
                       .reply = {.batch = batch, .outcome = SYNC_OLD, .winner = &winner}});
     give((sync_event){.kind = SYNC_EV_IDLE});
@@ -187,6 +198,42 @@ START_TEST(a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applie
 }
 END_TEST
 
+/* A row that bore a deletion when Redis had no memory for it. */
+START_TEST(a_value_never_passes_for_a_removal)
+{
+    replica_record ours = record_of_row(4, REPLICA_DELETED);
+    struct sync_batch *batch = push_one(&ours);
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_REPLY, .reply = {.batch = batch, .outcome = SYNC_NO_MEMORY}});
+    const sync_action *read = asked_for(SYNC_ACT_READ);
+    ck_assert(read != NULL && read->read.from_row == ours.row);
+    replica_record written = record_of_row(4, REPLICA_VALUE);
+    give_rows(&written, 1);
+    const sync_action *push = asked_for(SYNC_ACT_PUSH);
+    ck_assert_ptr_nonnull(push);
+    ck_assert(!push->push.remove);
+}
+END_TEST
+
+/* Events of a stream that is gone, in the place of which another of the same epoch stands. */
+START_TEST(what_is_not_in_the_stream_is_not_asked_for_again_and_again)
+{
+    sync_change change = change_of(10, 1, 500);
+    change.number = 5;
+    give((sync_event){.kind = SYNC_EV_STREAM, .change = &change});
+    for (int turn = 0; turn < 3; turn++) {
+        if (asked_for(SYNC_ACT_RANGE) == NULL)
+            return; /* it is content */
+        done.count = 0;
+        give((sync_event){.kind = SYNC_EV_RANGE});
+        ck_assert_ptr_nonnull(asked_for(SYNC_ACT_JOIN));
+        give((sync_event){.kind = SYNC_EV_JOINED,
+                          .joined = {.epoch = 7, .cursor_found = true, .redis_ms = now_ms}});
+    }
+    ck_abort_msg("it asks for ever");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sync_scenes");
@@ -194,6 +241,8 @@ int main(void)
     tcase_add_checked_fixture(all, begin, end);
     tcase_add_test(all, a_fetch_that_an_event_overtook_brings_nothing);
     tcase_add_test(all, a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applied);
+    tcase_add_test(all, a_value_never_passes_for_a_removal);
+    tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
     suite_add_tcase(suite, all);
     return harness_run(suite);
 }
