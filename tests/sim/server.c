@@ -133,6 +133,25 @@ static void answer_old(request *r, const stored *at)
     r->has_change = true;
 }
 
+static void forget_stream(void)
+{
+    server_data *data = &sim.server.data;
+    data->stream_there = false;
+    data->first = data->count;
+}
+
+static bool emit(const request *r, stream_entry *entry)
+{
+    const server_data *data = &sim.server.data;
+    if (!data->stream_there || !add(rule_off(RULE_EPOCH) ? data->last_epoch : r->epoch, entry))
+        return false;
+    if (entry->number == 0 && !rule_off(RULE_EPOCH_ANEW)) {
+        forget_stream(); /* an epoch that was over, begun anew by one who did not know */
+        return false;
+    }
+    return true;
+}
+
 static void push(request *r)
 {
     server *self = &sim.server;
@@ -161,8 +180,7 @@ static void push(request *r)
         r->outcome = SYNC_SAME;
     } else if (self->no_memory) {
         r->outcome = SYNC_NO_MEMORY;
-    } else if (!self->data.stream_there ||
-               !add(rule_off(RULE_EPOCH) ? self->data.last_epoch : r->epoch, &entry)) {
+    } else if (!emit(r, &entry)) {
         r->outcome = SYNC_NO_STREAM;
     } else {
         int64_t until = r->redis_ms;
@@ -187,10 +205,14 @@ static void join(request *r)
     r->joined.redis_ms = server_wall(&sim.server);
     if (data->first == data->count) {
         stream_entry begin = {.nonce = sim_random(), .begin = true};
-        uint64_t now = (uint64_t)r->joined.redis_ms * 1000 + sim_pick(1000); /* us */
-        if (data->stream_there && data->last_epoch >= now)
-            data->stream_there = false; /* its last number is too large: begin it anew */
-        (void)add(now, &begin);
+        uint64_t epoch = (uint64_t)r->joined.redis_ms * 1000 + sim_pick(1000); /* us */
+        if (rule_off(RULE_EPOCH_RISES))
+            forget_stream();
+        else if (r->epoch >= epoch)
+            epoch = r->epoch + 1;
+        if (data->stream_there && data->last_epoch >= epoch)
+            epoch = data->last_epoch + 1;
+        (void)add(epoch, &begin);
         publish(&begin, true);
     }
     const stream_entry *last = &data->stream[data->count - 1];
@@ -326,8 +348,7 @@ static void empty(void)
 {
     server_data *data = &sim.server.data;
     memset(data->keys, 0, sizeof data->keys);
-    data->stream_there = false;
-    data->first = data->count;
+    forget_stream();
 }
 
 void server_restart_empty(void)
@@ -339,12 +360,10 @@ void server_restart_empty(void)
 
 void server_flush(bool stream_alone)
 {
-    server_data *data = &sim.server.data;
     TRACE("redis: %s", stream_alone ? "the stream is gone" : "FLUSHALL");
     if (!stream_alone)
         empty();
-    data->stream_there = false;
-    data->first = data->count;
+    forget_stream();
     forgotten();
 }
 
@@ -365,6 +384,7 @@ void server_evict(int key, bool record_too)
     if (record_too) {
         at->there = false;
         at->evicted = true;
+        sim.truth[key].forgotten = true;
     }
     check_lost(key);
 }

@@ -180,7 +180,9 @@ typedef struct host {
 
 typedef struct truth { /* what was written, ever */
     bool any, lost;    /* lost: by no fault of ours, nobody holds it any more */
+    bool forgotten;    /* Redis has evicted its record, once */
     replica_record newest;
+    int64_t since_ms;
 } truth;
 
 typedef struct world {
