@@ -112,6 +112,17 @@ static bool resync_in_flight(const struct outbound *out)
     return false;
 }
 
+/* Redis had no memory for an acknowledged row that is pushed again: only the retry set knows of it,
+ * so the place in the stream must not say that all has been pushed. (A key that Redis refuses for
+ * its own sake holds up nothing: it may do so for ever.) */
+static bool resync_refused(const struct outbound *out)
+{
+    for (size_t i = 0; i < out->retry_count; i++)
+        if (out->retries[i].clean && out->retries[i].reason != SYNC_REFUSED_KEY)
+            return true;
+    return false;
+}
+
 void outbound_wake(struct sync *self)
 {
     self->out.scan = LOG_ACTIVE;
@@ -563,7 +574,7 @@ void outbound_advance(struct sync *self)
         return;
     if (out->need_scripts && !out->loading && sync_act(self, SYNC_ACT_LOAD) != NULL)
         out->loading = true;
-    if (out->resync == RESYNC_DRAINING && !resync_in_flight(out))
+    if (out->resync == RESYNC_DRAINING && !resync_in_flight(out) && !resync_refused(out))
         out->resync = RESYNC_NONE; /* the place in the stream may be stored again */
     read_more(self);
 }

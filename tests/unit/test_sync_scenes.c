@@ -234,6 +234,44 @@ START_TEST(what_is_not_in_the_stream_is_not_asked_for_again_and_again)
 }
 END_TEST
 
+/* What Redis had once and has no memory for now: only the machine knows that it lacks it. */
+START_TEST(a_resync_is_not_over_before_redis_had_memory_for_all_of_it)
+{
+    replica_record ours = record_of_row(4, REPLICA_DELETED);
+    sync_view view;
+    give((sync_event){.kind = SYNC_EV_DISCONNECTED, .cause = SYNC_LOST_CONNECTION});
+    now_ms += 1000;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    give((sync_event){.kind = SYNC_EV_CONNECTED, .run_id = "another"});
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_JOINED,
+                      .joined = {.epoch = 7, .cursor_found = true, .redis_ms = now_ms}});
+    give_rows(&ours, 1); /* tombstones first */
+    struct sync_batch *batch = asked_for(SYNC_ACT_PUSH)->push.batch;
+    give((sync_event){.kind = SYNC_EV_REPLY, .reply = {.batch = batch, .outcome = SYNC_NO_MEMORY}});
+    for (int turn = 0; turn < 8; turn++) {
+        sync_action_list now = done;
+        done.count = 0;
+        for (size_t i = 0; i < now.count; i++)
+            if (now.items[i].kind == SYNC_ACT_PUSH && now.items[i].push.batch != batch)
+                give((sync_event){.kind = SYNC_EV_REPLY,
+                                  .reply = {.batch = now.items[i].push.batch,
+                                            .outcome = now.items[i].push.remove ? SYNC_REMOVED
+                                                                                : SYNC_NO_MEMORY}});
+        bool of_ours = false;
+        for (size_t i = 0; i < now.count; i++)
+            of_ours = of_ours || (now.items[i].kind == SYNC_ACT_READ &&
+                                  now.items[i].read.from_row == ours.row);
+        give_rows(&ours, of_ours ? 1 : 0);
+        now_ms += 10;
+        give((sync_event){.kind = SYNC_EV_TICK});
+    }
+    sync_look(machine, &view);
+    ck_assert_uint_eq(view.retry_entries, 1);
+    ck_assert(view.resyncing);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sync_scenes");
@@ -243,6 +281,7 @@ int main(void)
     tcase_add_test(all, a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applied);
     tcase_add_test(all, a_value_never_passes_for_a_removal);
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
+    tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
     suite_add_tcase(suite, all);
     return harness_run(suite);
 }
