@@ -4,7 +4,8 @@
  *
  * The event is emitted before anything is written: where the stream is gone or in a newer epoch,
  * nothing has been changed. Epochs only rise, whatever the server's clock does: a host that has not
- * noticed that its own is over could go on with it otherwise, and would begin it anew. Where one
+ * noticed that its own is over could go on with it otherwise, and would begin it anew. (Two hosts
+ * that knew the same last one must not begin the same next one: hence the microseconds.) Where one
  * does so all the same (a push that gets number 0, the place of an epoch's first entry), the stream
  * is given up for a newer one.
  */
@@ -75,7 +76,7 @@ static const char join[] =
     "  local epoch = t[1] * 1000000 + t[2]\n"
     "  local function behind(id)\n"
     "    local e = tonumber(string.match(id, '^%d+')) or 0\n"
-    "    if e >= epoch and e < 9007199254740991 then epoch = e + 1 end\n"
+    "    if e >= epoch and e < 9007199254730000 then epoch = e + 1 + t[2] % 1000 end\n"
     "  end\n"
     "  behind(ARGV[1])\n"
     "  if call('EXISTS', KEYS[1]) == 1 then\n"

@@ -417,6 +417,7 @@ static bool position_moved(const struct sync *self)
     return self->cursor.epoch != 0 && self->out.resync == RESYNC_NONE &&
            (self->cursor.epoch != self->stored.epoch ||
             self->cursor.number != self->stored.number ||
+            self->cursor.nonce != self->stored.nonce || /* another stream's of the same epoch */
             strcmp(self->cursor.run_id, self->stored.run_id) != 0);
 }
 

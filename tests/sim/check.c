@@ -40,6 +40,15 @@ void check_lost(int key)
     TRACE("nobody holds the newest %s any more", sim.key_names[key]);
 }
 
+/* A key that Redis had, lost and now refuses holds up no resync, and who dies then has forgotten
+ * it.
+ */
+void check_refused(int key, bool acknowledged)
+{
+    if (acknowledged)
+        sim.truth[key].lost = sim.truth[key].forgotten = true;
+}
+
 /* ---- While it runs ----------------------------------------------------------------------------
  */
 
@@ -189,8 +198,10 @@ static void check_position(const host *self)
 {
     const replica_position *at = &self->map.position;
     const server_data *data = &sim.server.data;
+    uint64_t nonce = data->stream[data->count - 1].nonce;
     if (at->epoch != data->last_epoch || at->number != data->last_number ||
-        strcmp(at->run_id, sim.server.run_id) != 0)
+        (at->nonce != 0 && at->nonce != nonce) ||
+        (strcmp(at->run_id, sim.server.run_id) != 0 && !rule_off(RULE_RUN_ID)))
         sim_fail("host %d has stored its place as %" PRIu64 "-%" PRIu64 " of %s, it is %" PRIu64
                  "-%" PRIu64 " of %s",
                  self->number, at->epoch, at->number, at->run_id, data->last_epoch,

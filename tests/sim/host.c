@@ -155,7 +155,9 @@ static void feed(host *self, const sync_event *event)
             sim_fail("host %d: the machine goes round in circles", self->number);
         now.now_ms = sim.now_ms;
         now.wall_ms = host_wall(self);
+        sim.in_machine = true;
         sync_step(self->machine, &now, &actions);
+        sim.in_machine = false;
         for (size_t i = 0; i < actions.count; i++)
             carry_out(self, &actions.items[i]);
         if (sim.waiting_count == 0)
@@ -166,6 +168,8 @@ static void feed(host *self, const sync_event *event)
     }
     sim.feeding = false;
     check_bounds(self);
+    if (self->dies_in != 0 && --self->dies_in == 0)
+        host_start(self);
 }
 
 void host_say(host *self, enum sync_event_kind kind)
@@ -285,7 +289,9 @@ void host_give_reply(host *self)
     case ASK_CONNECT:
         self->subscribed = true;
         event.kind = SYNC_EV_CONNECTED;
-        event.run_id = rule_off(RULE_RUN_ID) ? "run" : sim.server.run_id;
+        event.run_id = sim.server.run_id;
+        if (rule_off(RULE_RUN_ID) && self->map.position.run_id[0] != 0)
+            event.run_id = self->map.position.run_id;
         break;
     case ASK_JOIN:
         give_joined(self, r, &event);
@@ -361,6 +367,9 @@ void host_start(host *self)
                                      .page = 1 + sim_pick(PAGE_MAX),
                                      .max_value = LARGE_SIZE,
                                      .random_seed = sim_random()};
+    TRACE("host %d: larderd starts", self->number);
+    self->dies_applying = false;
+    self->dies_in = 0;
     sync_destroy(&self->machine);
     self->machine = sync_create(&self->settings);
     if (self->machine == NULL)

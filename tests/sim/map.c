@@ -99,7 +99,8 @@ static void wake(host *self)
     if (!self->armed)
         return;
     self->armed = false;
-    host_say(self, SYNC_EV_WAKE);
+    if (!rule_off(RULE_WAKE))
+        host_say(self, SYNC_EV_WAKE);
 }
 
 /* ---- Workers and the janitor ------------------------------------------------------------------
@@ -341,7 +342,9 @@ static void apply_one(host *self, replica_event *event)
 
 int map_apply(host *self, const sync_action *action)
 {
-    bool refused = self->busy && !sim_one_in(3);
+    bool refused = self->dies_applying || (self->busy && !sim_one_in(3));
+    if (self->dies_applying)
+        self->dies_in = 1;
     if (action->apply.position != NULL && (!refused || rule_off(RULE_POSITION_APPLIED)))
         self->map.position = *action->apply.position;
     if (refused)

@@ -1,6 +1,93 @@
-/* rules.c: the table of rules. */
+/* rules.c: the table of the protocol's rules: what is no longer done when one is switched off, and
+ * within how many seeds the simulator must notice. The figures leave a wide margin over what is
+ * usual (sabotage.c prints it).
+ */
 #include "tests/sim/rules.h"
 
-enum rule rule_switched_off;
+enum rule rule_switched_off, rule_masking;
 
-const struct rule_row rules[RULE_COUNT] = {[RULE_NONE] = {"none", "", 0, ""}};
+#define ALONE RULE_NONE
+
+const struct rule_row rules[RULE_COUNT] = {
+    [RULE_NONE] = {"none", "", ALONE, 0, ""},
+
+    [RULE_FLOOR] = {"floor", "removals raise the floor of their bucket", ALONE, 2000, ""},
+    [RULE_DIRTY_EVICTED] = {"dirty-evicted",
+                            "an evicted or expired dirty entry leaves an invalidation", ALONE, 2000,
+                            ""},
+    [RULE_RECENT_EVICTED] = {"recent-evicted",
+                             "one acknowledged less than 30 s ago leaves one, too", ALONE, 20000,
+                             ""},
+    [RULE_TOMBSTONE] = {"tombstone", "a delete leaves a tombstone", ALONE, 2000, ""},
+    [RULE_ACK_MATCHES] = {"ack-matches", "only version and kind that were sent are acknowledged",
+                          ALONE, 2000, ""},
+    [RULE_ACK_REQUEUES] = {"ack-requeues", "an entry overwritten on its way out gets a new row",
+                           ALONE, 2000, ""},
+    [RULE_OURS_AGAIN] = {"ours-again", "an older event makes ours dirty again", ALONE, 2000, ""},
+    [RULE_APPLY_NEWER] = {"apply-newer", "only what is newer is applied", ALONE, 2000, ""},
+    [RULE_DROP_OLDER] = {"drop-older", "a newer event without its value takes the older copy away",
+                         ALONE, 2000, ""},
+    [RULE_FLOOR_OF_MISSING] = {"floor-of-missing", "and leaves a floor", ALONE, 2000, ""},
+    [RULE_OBSERVE] = {"observe", "the clock is raised to what comes in", ALONE, 2000, ""},
+    [RULE_FILL_NEWER] = {"fill-newer",
+                         "a fill is stored only over what is older than its beginning", ALONE, 2000,
+                         ""},
+    [RULE_FILL_FLOOR] = {"fill-floor", "and above the floor", ALONE, 2000, ""},
+    [RULE_POSITION_APPLIED] = {"position-applied",
+                               "the place in the stream moves with what is applied", ALONE, 2000,
+                               ""},
+    [RULE_EQUAL_CLEANS] = {"equal-cleans", "an equal event acknowledges", ALONE, 0,
+                           "an equal dirty entry is pushed again, which is harmless"},
+
+    [RULE_COMPARE] = {"compare", "Redis keeps what is newer", ALONE, 2000, ""},
+    [RULE_KIND_ORDER] = {"kind-order", "at equal versions a deletion is above a value", ALONE, 2000,
+                         ""},
+    [RULE_HASH_ORDER] = {"hash-order", "at equal versions and kinds the value's hash decides",
+                         ALONE, 2000, ""},
+    [RULE_EPOCH] = {"epoch", "a push does not begin a stream", RULE_EPOCH_ANEW, 2000, ""},
+    [RULE_EPOCH_ANEW] = {"epoch-anew", "an epoch that was over is not begun anew", RULE_EPOCH_RISES,
+                         2000, ""},
+    [RULE_EPOCH_RISES] = {"epoch-rises", "epochs only rise", RULE_EPOCH_ANEW, 2000, ""},
+    [RULE_EVENT] = {"event", "what is stored is told", ALONE, 2000, ""},
+    [RULE_EVENT_OF_REPLAY] = {"event-of-replay", "an equal dirty entry is told again", ALONE, 0,
+                              "set and event are one script: the first push has told it"},
+    [RULE_REMOVE] = {"remove", "under OOM a deletion at least takes the value away and is told",
+                     ALONE, 2000, ""},
+    [RULE_HASH] = {"hash", "a value counts only if it is its record's", ALONE, 2000, ""},
+    [RULE_QUIET] = {"quiet", "an equal entry of a resync is left alone", ALONE, 2000, ""},
+
+    [RULE_GAP] = {"gap", "a number that is not the next is a gap", ALONE, 2000, ""},
+    [RULE_RANGE] = {"range", "a gap is closed from the stream", ALONE, 2000, ""},
+    [RULE_NONCE] = {"nonce", "the entry at the cursor must be the one that was seen there", ALONE,
+                    2000, ""},
+    [RULE_RUN_ID] = {"run-id", "another run id: all is pushed again", ALONE, 2000, ""},
+    [RULE_RESYNC] = {"resync", "history lost: all is pushed again", ALONE, 2000, ""},
+    [RULE_RESYNC_TOMBSTONES] = {"resync-tombstones", "tombstones, too", ALONE, 2000, ""},
+    [RULE_BEGINNING] = {"beginning", "a new epoch is read from its beginning", ALONE, 2000, ""},
+    [RULE_POSITION_AFTER_RESYNC] = {"position-after-resync",
+                                    "the new place is stored only when all has been pushed", ALONE,
+                                    2000, ""},
+    [RULE_HEARTBEAT] = {"heartbeat", "the stream's end is looked at every heartbeat", ALONE, 2000,
+                        ""},
+    [RULE_HINT_BEFORE] = {"hint-before",
+                          "a removal outside the numbers counts as the version before", ALONE, 2000,
+                          ""},
+    [RULE_NOT_ACKED] = {"not-acked", "NOSCRIPT and a missing stream are no acknowledgement", ALONE,
+                        2000, ""},
+    [RULE_RETRY] = {"retry", "a refused row is tried again", ALONE, 2000, ""},
+    [RULE_WINNER] = {"winner", "the winner of a push that lost is applied", ALONE, 2000, ""},
+    [RULE_ARM] = {"arm", "the log is looked at once more after the arming", RULE_RECHECK, 2000, ""},
+    [RULE_WAKE] = {"wake", "a write wakes the daemon", RULE_RECHECK, 2000, ""},
+    [RULE_RECHECK] = {"recheck", "dirty entries that nobody knows of are looked for", ALONE, 0,
+                      "a second net: without one of the rules that it stands in for it is needed"},
+
+    [RULE_FORGET_COLLECTED] = {"forget-collected",
+                               "what was collected of a history that is lost is forgotten", ALONE,
+                               2000, ""},
+    [RULE_AGAIN_AFTER_OLD] = {"again-after-old", "a row that lost is looked at again", RULE_RECHECK,
+                              2000, ""},
+    [RULE_PUT_BACK] = {"put-back", "what was on its way when a session ended is read again",
+                       RULE_RECHECK, 2000, ""},
+    [RULE_FETCH_NEWER] = {"fetch-newer", "a fetched value older than the last event is not taken",
+                          ALONE, 2000, ""},
+};

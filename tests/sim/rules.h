@@ -9,7 +9,7 @@
 #include <stddef.h>
 
 enum rule {
-    RULE_NONE,
+    RULE_NONE, /* nothing is switched off */
     /* of the map */
     RULE_FLOOR,
     RULE_DIRTY_EVICTED,
@@ -29,12 +29,15 @@ enum rule {
     /* of Redis and its scripts */
     RULE_COMPARE,
     RULE_KIND_ORDER,
+    RULE_HASH_ORDER,
     RULE_EPOCH,
     RULE_EPOCH_ANEW,
     RULE_EPOCH_RISES,
+    RULE_EVENT,
     RULE_EVENT_OF_REPLAY,
     RULE_REMOVE,
     RULE_HASH,
+    RULE_QUIET,
     /* of the machine, seen at its border */
     RULE_GAP,
     RULE_RANGE,
@@ -50,7 +53,8 @@ enum rule {
     RULE_RETRY,
     RULE_WINNER,
     RULE_ARM,
-    RULE_QUIET,
+    RULE_WAKE,
+    RULE_RECHECK,
     /* inside it */
     RULE_FORGET_COLLECTED,
     RULE_AGAIN_AFTER_OLD,
@@ -61,17 +65,18 @@ enum rule {
 
 struct rule_row {
     const char *name;
-    const char *what; /* what is no longer done */
-    unsigned within;  /* seeds in which it must be caught; 0: it is not, why says the reason */
+    const char *what;  /* is no longer done */
+    enum rule masking; /* another that hides its absence, and is switched off with it */
+    unsigned within;   /* seeds in which it must be caught; 0: it is not, for this reason: */
     const char *why;
 };
 
 extern const struct rule_row rules[RULE_COUNT];
-extern enum rule rule_switched_off;
+extern enum rule rule_switched_off, rule_masking;
 
 static inline bool rule_off(enum rule rule)
 {
-    return rule_switched_off == rule;
+    return rule == rule_switched_off || rule == rule_masking;
 }
 
 #endif

@@ -69,6 +69,8 @@ static bool add(uint64_t epoch, stream_entry *entry)
     data->last_epoch = epoch;
     data->last_number = entry->number;
     sim.emitted++;
+    if (sim.stream_max != 0 && data->count - data->first > sim.stream_max)
+        data->first = data->count - sim.stream_max; /* MAXLEN */
     TRACE("redis: tells %" PRIu64 "-%" PRIu64, entry->epoch, entry->number);
     return true;
 }
@@ -114,7 +116,7 @@ static int compare(const replica_record *a, const replica_record *b)
         return a->version.node < b->version.node ? -1 : 1;
     if (a->kind != b->kind && !rule_off(RULE_KIND_ORDER))
         return a->kind < b->kind ? -1 : 1;
-    if (a->value_hash != b->value_hash && !rule_off(RULE_KIND_ORDER))
+    if (a->value_hash != b->value_hash && !rule_off(RULE_HASH_ORDER))
         return a->value_hash < b->value_hash ? -1 : 1;
     return 0;
 }
@@ -143,13 +145,28 @@ static void forget_stream(void)
 static bool emit(const request *r, stream_entry *entry)
 {
     const server_data *data = &sim.server.data;
-    if (!data->stream_there || !add(rule_off(RULE_EPOCH) ? data->last_epoch : r->epoch, entry))
+    if ((!data->stream_there && !rule_off(RULE_EPOCH)) || !add(r->epoch, entry))
         return false;
     if (entry->number == 0 && !rule_off(RULE_EPOCH_ANEW)) {
         forget_stream(); /* an epoch that was over, begun anew by one who did not know */
         return false;
     }
     return true;
+}
+
+static void write_entry(const request *r, stored *at, bool set)
+{
+    int64_t until = r->redis_ms;
+    if (r->record.kind != REPLICA_DELETED && r->record.expires_at_ms > until)
+        until = r->record.expires_at_ms;
+    at->there = true;
+    at->record = r->record;
+    at->until = until >= INT64_MAX - SIM_KEEP_MS ? INT64_MAX : until + SIM_KEEP_MS;
+    at->plain = set;
+    at->plain_hash = r->record.value_hash;
+    at->plain_until = r->record.expires_at_ms;
+    at->unlinked = !set;
+    at->evicted = at->foreign = false;
 }
 
 static void push(request *r)
@@ -167,6 +184,7 @@ static void push(request *r)
         r->outcome = SYNC_NO_SCRIPT;
     } else if (self->refused >> r->key & 1) {
         r->outcome = SYNC_REFUSED_KEY;
+        check_refused(r->key, r->quiet);
     } else if (order > 0) {
         answer_old(r, at);
     } else if (r->remove) {
@@ -180,20 +198,13 @@ static void push(request *r)
         r->outcome = SYNC_SAME;
     } else if (self->no_memory) {
         r->outcome = SYNC_NO_MEMORY;
+    } else if (rule_off(RULE_EVENT) || (order == 0 && rule_off(RULE_EVENT_OF_REPLAY))) {
+        write_entry(r, at, set);
+        r->outcome = SYNC_STORED;
     } else if (!emit(r, &entry)) {
         r->outcome = SYNC_NO_STREAM;
     } else {
-        int64_t until = r->redis_ms;
-        if (r->record.kind != REPLICA_DELETED && r->record.expires_at_ms > until)
-            until = r->record.expires_at_ms;
-        at->there = true;
-        at->record = r->record;
-        at->until = until >= INT64_MAX - SIM_KEEP_MS ? INT64_MAX : until + SIM_KEEP_MS;
-        at->plain = set;
-        at->unlinked = !set;
-        at->evicted = at->foreign = false;
-        at->plain_hash = r->record.value_hash;
-        at->plain_until = r->record.expires_at_ms;
+        write_entry(r, at, set);
         r->outcome = SYNC_STORED;
         publish(&entry, true);
     }
@@ -209,9 +220,9 @@ static void join(request *r)
         if (rule_off(RULE_EPOCH_RISES))
             forget_stream();
         else if (r->epoch >= epoch)
-            epoch = r->epoch + 1;
+            epoch = r->epoch + 1 + sim_pick(1000);
         if (data->stream_there && data->last_epoch >= epoch)
-            epoch = data->last_epoch + 1;
+            epoch = data->last_epoch + 1 + sim_pick(1000);
         (void)add(epoch, &begin);
         publish(&begin, true);
     }
@@ -339,7 +350,7 @@ void server_fail_over(void)
 {
     TRACE("redis: failover");
     copy_data(&sim.server.data, &sim.server.replica);
-    if (sim_one_in(2))
+    if (!sim.calm && sim_one_in(2))
         sim.server.skew += (int64_t)sim_pick(4000) - 2000;
     another_server();
 }

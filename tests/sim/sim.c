@@ -91,6 +91,7 @@ const char *sim_run(uint64_t seed, enum rule off, bool tracing)
 {
     const char *volatile result = NULL;
     rule_switched_off = off;
+    rule_masking = rules[off].masking;
     sim.tracing = tracing;
     if (setjmp(way_out) == 0) {
         world_begin(seed);
@@ -98,7 +99,7 @@ const char *sim_run(uint64_t seed, enum rule off, bool tracing)
     } else {
         result = failure;
     }
-    rule_switched_off = RULE_NONE;
+    rule_switched_off = rule_masking = RULE_NONE;
     return result;
 }
 

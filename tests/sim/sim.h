@@ -49,6 +49,7 @@ enum fault {
     FAULT_REFUSE,      /* Redis refuses a key */
     FAULT_NOT_READY,   /* LOADING, READONLY; or a right is missing */
     FAULT_TRIM,        /* the stream is cut short */
+    FAULT_SHORT,       /* it is short */
     FAULT_FAILOVER,    /* to a server that lacks the last writes, with another clock */
     FAULT_EMPTY,       /* a restart without a dump */
     FAULT_FLUSH,       /* FLUSHALL, or the stream alone goes; nobody is disconnected */
@@ -63,6 +64,7 @@ enum fault {
     FAULT_FOREIGN,     /* other programs write plain values */
     FAULT_FILL,        /* fills that take their time */
     FAULT_LARGE,       /* values that do not travel with their event */
+    FAULT_TWINS,       /* two hosts have one node id */
     FAULT_COUNT
 };
 
@@ -162,6 +164,8 @@ typedef struct host {
     host_map map;
     int64_t skew, beat_at;
     bool busy, armed, subscribed, just_armed;
+    bool dies_applying;          /* larderd dies inside the next apply */
+    unsigned dies_in;            /* so many machine steps; 0: it lives */
     uint64_t stalled_until;      /* a step's number */
     uint64_t head, worked, tail; /* head..worked: replies; worked..tail: not yet at Redis */
     uint64_t heard_head, heard_tail;
@@ -190,12 +194,15 @@ typedef struct world {
     int64_t now_ms;
     unsigned hosts_count, keys_count, steps, trouble;
     bool faults[FAULT_COUNT];
+    enum fault events[FAULT_COUNT]; /* of these, what can happen at a step */
+    unsigned events_count;
     bool calm; /* all faults are over */
     server server;
     host hosts[HOSTS_MAX];
     truth truth[KEYS_MAX];
     char key_names[KEYS_MAX][8];
-    size_t emitted;
+    size_t emitted, stream_max; /* stream_max 0: as long as it likes */
+    bool in_machine;
     bool tracing, feeding; /* feeding: see feed() in host.c */
     sync_event waiting[WAITING_MAX];
     size_t waiting_count;
@@ -290,6 +297,8 @@ void world_run(void);
 void check_written(int key, const replica_record *record);
 /* Something went that may go: is the newest write nowhere now? */
 void check_lost(int key);
+/* Redis refuses a key for its own sake; acknowledged: it had taken this once. */
+void check_refused(int key, bool acknowledged);
 void check_held(host *self, int key);
 void check_bounds(const host *self);
 bool check_settled(void);

@@ -23,12 +23,39 @@ static int any_key(void)
 /* ---- The beginning ----------------------------------------------------------------------------
  */
 
+/* Those that are no events, but colour others. */
+static bool is_event(enum fault fault)
+{
+    switch (fault) {
+    case FAULT_ORPHANS:
+    case FAULT_SHORT:
+    case FAULT_DEAF:
+    case FAULT_EVICT:
+    case FAULT_FORGET:
+    case FAULT_EXPIRY:
+    case FAULT_FILL:
+    case FAULT_LARGE:
+    case FAULT_TWINS:
+    case FAULT_COUNT:
+        return false;
+    default:
+        return true;
+    }
+}
+
 static void choose_faults(void)
 {
     unsigned share = sim_pick(4); /* none, a quarter, half, three quarters of them */
     for (unsigned f = 0; f < FAULT_COUNT; f++)
         sim.faults[f] = sim_pick(4) < share;
-    sim.trouble = 5 + sim_pick(96);
+    if (sim.faults[FAULT_TWINS]) /* of two values of one version, one that does not travel is lost
+                                  */
+        sim.faults[FAULT_LARGE] = sim.faults[FAULT_EXPIRY] = sim.faults[FAULT_WIPE] = false;
+    sim.events_count = 0;
+    for (unsigned f = 0; f < FAULT_COUNT; f++)
+        if (sim.faults[f] && is_event((enum fault)f))
+            sim.events[sim.events_count++] = (enum fault)f;
+    sim.trouble = 5 + sim_pick(sim_one_in(2) ? 20 : 80);
 }
 
 static void begin_host(unsigned number)
@@ -57,8 +84,11 @@ void world_begin(uint64_t seed)
     sim.keys_count = 1 + sim_pick(KEYS_MAX);
     sim.steps = 200 + sim_pick(1200);
     choose_faults();
+    sim.stream_max = sim.faults[FAULT_SHORT] ? 2 + sim_pick(30) : 0;
     for (unsigned h = 0; h < sim.hosts_count; h++)
         begin_host(h);
+    if (sim.faults[FAULT_TWINS])
+        sim.hosts[1].map.node = sim.hosts[0].map.node;
     for (unsigned h = 0; h < sim.hosts_count; h++)
         host_start(&sim.hosts[h]);
 }
@@ -78,7 +108,7 @@ static void tick(host *self)
     if (sim.now_ms < self->beat_at)
         return;
     self->beat_at = sim.now_ms + 1000;
-    if (map_dirty(&self->map) != 0)
+    if (map_dirty(&self->map) != 0 && !rule_off(RULE_RECHECK))
         host_say(self, SYNC_EV_RECHECK);
 }
 
@@ -181,6 +211,11 @@ static void wipe(host *self)
 static void set_clock(host *self)
 {
     int64_t by = (int64_t)sim_pick(20000) - 10000;
+    if (sim_one_in(3)) {
+        TRACE("redis: its clock is set by %lld ms", (long long)by);
+        sim.server.skew += by;
+        return;
+    }
     if (sim_one_in(4))
         by *= 100;
     TRACE("host %d: its clock is set by %lld ms", self->number, (long long)by);
@@ -192,6 +227,30 @@ static void jump(void)
     int64_t by = sim_one_in(3) ? 31000 : sim_one_in(2) ? 1000 + sim_pick(4000) : sim_pick(300000);
     TRACE("%lld ms pass", (long long)by);
     sim.now_ms += by;
+}
+
+/* At once, a little later (in the middle of something, with luck), or inside a transaction. */
+static void crash(host *self)
+{
+    TRACE("host %d: larderd dies, or will", self->number);
+    switch (sim_pick(3)) {
+    case 0:
+        host_start(self);
+        break;
+    case 1:
+        self->dies_in = 1 + sim_pick(40);
+        break;
+    default:
+        self->dies_applying = true;
+    }
+}
+
+/* History was lost; a daemon that dies while it sees to that must not take it for done. */
+static void crash_some(void)
+{
+    for (unsigned h = 0; sim.faults[FAULT_CRASH] && h < sim.hosts_count; h++)
+        if (sim_one_in(4))
+            sim.hosts[h].dies_in = 1 + sim_pick(40);
 }
 
 static void trouble_of_server(enum fault fault)
@@ -216,16 +275,20 @@ static void trouble_of_server(enum fault fault)
         server_trim();
         break;
     case FAULT_FAILOVER:
-        if (sim_one_in(3))
-            server_fail_over();
-        else
+        if (!sim_one_in(3)) {
             server_replicate();
+            break;
+        }
+        server_fail_over();
+        crash_some();
         break;
     case FAULT_EMPTY:
         server_restart_empty();
+        crash_some();
         break;
     case FAULT_FLUSH:
         server_flush(sim_one_in(2));
+        crash_some();
         break;
     case FAULT_REDIS_EVICT:
         server_evict(any_key(), sim_one_in(4));
@@ -248,8 +311,7 @@ static void trouble(enum fault fault)
         self->stalled_until = sim.step + 20 + sim_pick(400);
         break;
     case FAULT_CRASH:
-        TRACE("host %d: larderd dies", self->number);
-        host_start(self);
+        crash(self);
         break;
     case FAULT_BUSY:
         self->busy = !self->busy;
@@ -263,15 +325,6 @@ static void trouble(enum fault fault)
     case FAULT_WIPE:
         wipe(self);
         break;
-    case FAULT_ORPHANS:
-    case FAULT_DEAF:
-    case FAULT_EVICT:
-    case FAULT_FORGET:
-    case FAULT_EXPIRY:
-    case FAULT_FILL:
-    case FAULT_LARGE:
-    case FAULT_COUNT:
-        break; /* these are no events, they colour others */
     default:
         trouble_of_server(fault);
     }
@@ -300,11 +353,8 @@ static void one_step(void)
         worker(self);
         break;
     case 2:
-        if (sim_pick(100) < sim.trouble) {
-            enum fault fault = (enum fault)sim_pick(FAULT_COUNT);
-            if (sim.faults[fault])
-                trouble(fault);
-        }
+        if (sim.events_count != 0 && sim_pick(100) < sim.trouble)
+            trouble(sim.events[sim_pick(sim.events_count)]);
         break;
     case 3:
         sim.now_ms += sim_pick(20);
@@ -369,6 +419,20 @@ static void at_rest(void)
     check_never_settled();
 }
 
+/* Another server, which has all: everybody pushes everything again, and nobody is told anything. */
+static void move_house(void)
+{
+    size_t missing = 0, before = sim.emitted;
+    server_replicate();
+    server_fail_over();
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        missing += !sim.server.data.keys[k].there;
+    at_rest();
+    check_converged();
+    if (sim.emitted > before + missing)
+        sim_fail("a server that has all was told %zu entries", sim.emitted - before);
+}
+
 void world_run(void)
 {
     for (unsigned i = 0; i < sim.steps; i++)
@@ -376,8 +440,11 @@ void world_run(void)
     sim.calm = true;
     sim.server.loading = sim.server.denied = false;
     sim.server.refused = 0;
-    for (unsigned h = 0; h < sim.hosts_count; h++)
-        sim.hosts[h].busy = false;
+    for (unsigned h = 0; h < sim.hosts_count; h++) {
+        host *self = &sim.hosts[h];
+        self->busy = self->dies_applying = false;
+        self->dies_in = 0;
+    }
     while (sim.server.orphan_count != 0)
         server_work_orphan();
     if (sim.server.no_memory)
@@ -385,4 +452,6 @@ void world_run(void)
     sim.server.no_memory = false;
     at_rest();
     check_converged();
+    if (!sim.faults[FAULT_EXPIRY] && sim_one_in(2))
+        move_house();
 }
