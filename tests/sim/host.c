@@ -188,19 +188,6 @@ void host_disconnect(host *self, enum sync_cause cause)
 /* ---- What Redis says --------------------------------------------------------------------------
  */
 
-/* What the machine holds for the nonce of an entry, so that RULE_NONCE can tell it so. */
-static void note_told(host *self, uint64_t epoch, uint64_t number, uint64_t nonce)
-{
-    self->told[number % TOLD_MAX].epoch = epoch;
-    self->told[number % TOLD_MAX].nonce = nonce;
-}
-
-static uint64_t nonce_told(const host *self, uint64_t epoch, uint64_t number, uint64_t nonce)
-{
-    bool known = self->told[number % TOLD_MAX].epoch == epoch;
-    return known ? self->told[number % TOLD_MAX].nonce : nonce;
-}
-
 static void point_at_value(sync_change *change, const uint64_t *value)
 {
     change->record.value = (const uint8_t *)value;
@@ -219,7 +206,7 @@ static void give_joined(host *self, request *r, sync_event *event)
     sync_look(self->machine, &view);
     bool other = self->join_epoch != joined->epoch;
     if (rule_off(RULE_NONCE) && joined->cursor_found)
-        joined->cursor_nonce = nonce_told(self, r->epoch, r->number, joined->cursor_nonce);
+        joined->cursor_nonce = machine_nonce(self->machine);
     if (rule_off(RULE_HEARTBEAT) && view.state == SYNC_UP && joined->epoch == view.epoch &&
         joined->last_number > view.number)
         joined->last_number = view.number;
@@ -234,7 +221,6 @@ static void give_joined(host *self, request *r, sync_event *event)
           self->number, joined->epoch, joined->last_number, r->epoch, r->number,
           joined->cursor_found ? "there" : "not there");
     self->join_epoch = joined->epoch;
-    note_told(self, joined->epoch, joined->last_number, joined->last_nonce);
     event->kind = SYNC_EV_JOINED;
     event->joined = *joined;
 }
@@ -259,7 +245,6 @@ static void give_range(host *self, request *r, sync_event *event)
     for (size_t i = 0; i < r->count; i++) {
         sync_change *change = &r->changes[i];
         point_at_value(change, &change->record.value_hash);
-        note_told(self, change->epoch, change->number, change->nonce);
         if (!change->begin && (rule_off(RULE_RANGE) ||
                                (rule_off(RULE_BEGINNING) && change->epoch == self->join_epoch &&
                                 change->number <= self->adopted_until)))
@@ -337,7 +322,6 @@ void host_give_message(host *self)
     sync_event event = {.kind = SYNC_EV_STREAM, .change = &change};
     point_at_value(&change, &entry->record.value_hash);
     if (got.numbered) {
-        note_told(self, entry->epoch, entry->number, entry->nonce);
         TRACE("host %d: hears %" PRIu64 "-%" PRIu64, self->number, entry->epoch, entry->number);
         if (rule_off(RULE_GAP))
             hide_gap(self, &change);

@@ -66,6 +66,7 @@ enum rule {
 struct rule_row {
     const char *name;
     const char *what;  /* is no longer done */
+    unsigned needs;    /* mask of faults (sim.h) without which its absence hardly ever shows */
     enum rule masking; /* another that hides its absence, and is switched off with it */
     unsigned within;   /* seeds in which it must be caught; 0: it is not, for this reason: */
     const char *why;

@@ -34,7 +34,10 @@ static stored *look(int key)
     stored *at = &sim.server.data.keys[key];
     if (at->there && server_wall(&sim.server) >= at->until)
         at->there = false;
-    at->plain = server_plain_there(at);
+    if (at->plain && !server_plain_there(at)) {
+        at->plain = false;
+        at->unlinked = true; /* and stays so, should the clock be set back */
+    }
     return at;
 }
 

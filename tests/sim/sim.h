@@ -26,7 +26,6 @@ enum {
     ORPHANS_MAX = 64,
     STREAM_MAX = 8192,
     WAITING_MAX = 64,
-    TOLD_MAX = 256,
     VALUE_SIZE = 8, /* a value is its hash */
     LARGE_SIZE = 4096,
     HUGE_SIZE = 65536
@@ -174,9 +173,6 @@ typedef struct host {
     replica_record rows[SYNC_BATCH_MAX];
     replica_batch rows_out;
     uint64_t join_epoch, adopted_until; /* see RULE_BEGINNING */
-    struct {
-        uint64_t epoch, nonce;
-    } told[TOLD_MAX]; /* by number: what the machine was told last */
 } host;
 
 /* ---- The world --------------------------------------------------------------------------------
@@ -190,7 +186,7 @@ typedef struct truth { /* what was written, ever */
 } truth;
 
 typedef struct world {
-    uint64_t seed, chance, step;
+    uint64_t seed, chance, step, failover_at;
     int64_t now_ms;
     unsigned hosts_count, keys_count, steps, trouble;
     bool faults[FAULT_COUNT];
@@ -284,6 +280,10 @@ static inline bool host_waits(const host *self) /* anything under way? */
 {
     return self->head != self->tail || self->heard_head != self->heard_tail;
 }
+
+/* ---- wraps.c: looks into the machine, and is in its way when a rule is off */
+
+uint64_t machine_nonce(const struct sync *machine); /* of the entry it has asked about */
 
 /* ---- world.c ----------------------------------------------------------------------------------
  */

@@ -17,6 +17,11 @@ void __wrap_pending_put_back(struct sync *self, const struct sync_batch *batch,
 int __real_sync_order(const replica_record *a, const replica_record *b);
 int __wrap_sync_order(const replica_record *a, const replica_record *b);
 
+uint64_t machine_nonce(const struct sync *machine)
+{
+    return machine->asked.nonce;
+}
+
 void __wrap_inbound_forget(struct sync *self)
 {
     if (!rule_off(RULE_FORGET_COLLECTED))
