@@ -73,6 +73,12 @@ static void begin_host(unsigned number)
     map_reset(&self->map);
 }
 
+static void make_twins(const host *a, host *b)
+{
+    b->map.node = a->map.node;
+    b->skew = a->skew;
+}
+
 void world_begin(uint64_t seed)
 {
     sim.seed = sim.chance = seed;
@@ -90,7 +96,7 @@ void world_begin(uint64_t seed)
     for (unsigned h = 0; h < sim.hosts_count; h++)
         begin_host(h);
     if (sim.faults[FAULT_TWINS])
-        sim.hosts[1].map.node = sim.hosts[0].map.node;
+        make_twins(&sim.hosts[0], &sim.hosts[1]);
     for (unsigned h = 0; h < sim.hosts_count; h++)
         host_start(&sim.hosts[h]);
 }
@@ -328,35 +334,39 @@ static void trouble(enum fault fault)
     }
 }
 
-/* Redis evicts a record while everybody is in step. (Where one is not, the order of two versions is
- * lost with it, and only comparing all of them now and then would tell.) */
-static void evict_record(void)
+static bool in_step(const host *self)
 {
-    for (unsigned h = 0; h < sim.hosts_count; h++) {
-        host *self = &sim.hosts[h];
-        sync_view view;
-        sync_look(self->machine, &view);
-        if (view.state != SYNC_UP || !view.drained || host_waits(self) ||
-            view.epoch != sim.server.data.last_epoch ||
-            view.number != sim.server.data.last_number || map_dirty(&self->map) != 0)
-            return;
-    }
-    if (sim.server.orphan_count == 0)
-        server_evict(any_key(), true);
+    const server_data *data = &sim.server.data;
+    sync_view view;
+    sync_look(self->machine, &view);
+    return view.state == SYNC_UP && view.drained && !host_waits(self) &&
+           view.epoch == data->last_epoch && view.number == data->last_number &&
+           map_dirty(&self->map) == 0;
 }
 
-/* A stretch of good weather, so that what comes next meets a fleet that is in step. */
+static bool all_in_step(void)
+{
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        if (!in_step(&sim.hosts[h]))
+            return false;
+    return sim.server.orphan_count == 0;
+}
+
+/* A stretch of good weather, so that what comes next meets a fleet that is in step. Then Redis may
+ * evict a record. (Where a host is not in step, the order of two versions is lost with the record,
+ * and only comparing all of them now and then would tell.) */
 static void lull(void)
 {
+    bool evicts = sim.faults[FAULT_REDIS_EVICT] && sim_one_in(2);
     TRACE("a lull");
-    for (unsigned turn = 0; turn < 3; turn++) {
+    for (unsigned turn = 0; turn < (evicts ? 20 : 3) && !(evicts && all_in_step()); turn++) {
         for (unsigned h = 0; h < sim.hosts_count; h++)
             if (!host_stalled(&sim.hosts[h]))
                 (void)let_through(&sim.hosts[h]);
         pass_time();
     }
-    if (sim.faults[FAULT_REDIS_EVICT] && sim_one_in(2))
-        evict_record();
+    if (evicts && all_in_step())
+        server_evict(any_key(), true);
 }
 
 static void one_step(void)

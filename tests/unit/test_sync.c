@@ -1,5 +1,5 @@
 /* test_sync.c: the small parts of the protocol: order and back-off. The machine as a whole is put
- * through its paces in test_sync_fleet.c; the Lua side of the order in tests/redis/test_order.c.
+ * through its paces in tests/sim; the Lua side of the order in tests/redis/test_order.c.
  */
 #include "tests/harness.h"
 
