@@ -525,8 +525,10 @@ static int make_room(const struct larder *handle, uint64_t need, int64_t until_m
 static bool clear_dead_readers(const struct larder *handle)
 {
     struct transaction *reader;
+    uint64_t snapshot;
     int cleared = 0;
-    if (registry_reader(handle->map, &reader) != LARDER_OK) {
+    if (registry_reader(handle->map, &reader) != LARDER_OK ||
+        store_oldest_reader(reader->store, &snapshot) == 0) {
         return false;
     }
     struct gate *gate = &reader->store->control->reader_gate;
@@ -664,10 +666,10 @@ static int run(const struct larder *handle, struct run *run)
         if (now > until) {
             break;
         }
-        int room = make_room(handle, run->pages, until);
-        if (room == LARDER_EFULL && clear_dead_readers(handle)) {
-            room = LARDER_OK;
+        if (clear_dead_readers(handle)) {
+            continue; /* before anything that lives has to go for what they pinned */
         }
+        int room = make_room(handle, run->pages, until);
         if (room == LARDER_EFULL && wait_for_reader(handle, &patience)) {
             continue;
         }
