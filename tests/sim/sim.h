@@ -168,11 +168,12 @@ typedef struct host {
     uint64_t stalled_until;      /* a step's number */
     uint64_t head, worked, tail; /* head..worked: replies; worked..tail: not yet at Redis */
     uint64_t heard_head, heard_tail;
+    uint64_t join_epoch, adopted_until; /* for RULE_BEGINNING and RULE_POSITION_AFTER_RESYNC */
+    /* From here on nothing is looked at that was not written before, in the same seed. */
     request asked[ASKED_MAX];
     message heard[HEARD_MAX];
     replica_record rows[SYNC_BATCH_MAX];
     replica_batch rows_out;
-    uint64_t join_epoch, adopted_until; /* see RULE_BEGINNING */
 } host;
 
 /* ---- The world --------------------------------------------------------------------------------
