@@ -234,7 +234,8 @@ int larder_get_with(larder *handle, const void *key, size_t key_size, void *buff
 /* A view: pointers into the map, valid until larder_release(), which must be called by the same
  * process; any thread may. At most 64 at a time in a process (LARDER_ELIMIT). Views pin old pages:
  * hold them for milliseconds, not minutes. A child of fork() must not use or release its parent's
- * views (releasing one there does nothing). */
+ * views (releasing one there does nothing). Only LARDER_OK gives a view: with LARDER_ABSENT, info
+ * alone is filled in, and there is nothing to release (releasing it does nothing). */
 typedef struct larder_view {
     const struct iovec *parts;
     size_t part_count;

@@ -343,7 +343,10 @@ int larder_borrow(larder *handle, const void *key, size_t key_size, larder_view 
                    : LARDER_MISS;
     }
     result = lookup_find(handle, &reader->transaction, &l, 0);
-    if (result == LARDER_OK || result == LARDER_ABSENT) {
+    if (result == LARDER_ABSENT) { /* nothing is there to be looked at, nor to be released */
+        lookup_info(&l.record, control->home, &out->info);
+        touch_after_read(handle, &l, 0);
+    } else if (result == LARDER_OK) {
         size_t count = record_parts(&l.record);
         view = malloc(sizeof *view + count * sizeof view->parts[0]);
         if (view == NULL) {

@@ -415,6 +415,20 @@ START_TEST(a_damaged_slot_costs_the_generation_not_the_caller)
 }
 END_TEST
 
+START_TEST(absence_takes_no_view)
+{
+    larder_policy negative = {.flags = LARDER_NEGATIVE};
+    larder_view view;
+    ck_assert_int_eq(larder_set(map, "none", 4, NULL, 0, &negative), LARDER_OK);
+    for (int i = 0; i < 100; i++) {
+        ck_assert_int_eq(larder_borrow(map, "none", 4, &view), LARDER_ABSENT);
+        ck_assert_uint_eq(view.part_count, 0);
+        ck_assert_ptr_null(view.parts);
+    }
+    larder_release(map, &view);
+}
+END_TEST
+
 /* ---- Deaths in between ------------------------------------------------------------------------
  */
 
@@ -601,6 +615,7 @@ int main(void)
     tcase_add_test(sets, what_is_deleted_pending_or_followed_takes_one);
     tcase_add_test(sets, many_keys_of_one_call_are_held_apart);
     tcase_add_test(sets, a_view_keeps_what_it_was);
+    tcase_add_test(sets, absence_takes_no_view);
     tcase_add_test(sets, the_next_writer_finishes_what_a_dead_one_began);
     tcase_add_test(sets, a_damaged_slot_costs_the_generation_not_the_caller);
     suite_add_tcase(suite, sets);
