@@ -410,12 +410,12 @@ static void do_apply(struct fact *fact)
     uint64_t newest = clock_next(maps_control(map)).clock;
     bool newer = below(3) != 0;
     size_t size = make_value(value);
-    replica_event event = {
-        .record = {.version = {.clock = newer ? newest + 1 : (uint64_t)1 << 16, .node = 5},
-                   .kind = (enum replica_kind)(1 + below(3)),
-                   .expires_at_ms = below(3) == 0 ? far_future : INT64_MAX,
-                   .key = (const uint8_t *)fact->key,
-                   .key_size = fact->key_size}};
+    uint64_t ancient = ((uint64_t)1 << 24) - step; /* older than any before, too */
+    replica_event event = {.record = {.version = {.clock = newer ? newest + 1 : ancient, .node = 5},
+                                      .kind = (enum replica_kind)(1 + below(3)),
+                                      .expires_at_ms = below(3) == 0 ? far_future : INT64_MAX,
+                                      .key = (const uint8_t *)fact->key,
+                                      .key_size = fact->key_size}};
     if (event.record.kind == REPLICA_VALUE) {
         event.record.value = value;
         event.record.value_size = size;
