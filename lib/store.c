@@ -879,13 +879,14 @@ static void find_place(struct store *store, const void *form, size_t size, uint6
                        struct store_place *place)
 {
     struct descent tree;
-    place->transaction = 0;
+    place->transaction = last;
     if (store->writable && !atomic_load_explicit(&store->hosed, memory_order_relaxed) &&
         descent_begin(&tree, store->base, store->page_size, store->max_pages, last) &&
         descent_find(&tree, form, size, &place->record) == LARDER_OK &&
         place->record.size <= OVERWRITE_MAX) {
         place->offset = (uint64_t)((const uint8_t *)place->record.data - store->base);
-        place->transaction = last;
+    } else {
+        place->record.data = NULL;
     }
 }
 
@@ -900,10 +901,10 @@ void store_look_ahead(struct store *store, const void *form, size_t size, struct
 int store_entry_place(struct store *store, const void *form, size_t size, struct store_place *place)
 {
     uint64_t last = store_last_transaction(store);
-    if (place->transaction == 0 || place->transaction != last) {
+    if (place->transaction != last) {
         find_place(store, form, size, last, place);
     }
-    return place->transaction != 0 ? LARDER_OK : LARDER_MISS;
+    return place->record.data != NULL ? LARDER_OK : LARDER_MISS;
 }
 
 void store_overwrite(struct store *store, const struct store_place *place, uint64_t key_hash,

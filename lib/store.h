@@ -129,9 +129,9 @@ int store_entry_walk(struct transaction *t, const void *form, size_t size, bool 
                      store_visitor *visit, void *context);
 /* Where the newest committed record of that form stands, for store_overwrite(). */
 struct store_place {
-    larder_bytes record;
+    larder_bytes record;  /* data NULL: there is none to be written over */
     uint64_t offset;      /* in the mapping */
-    uint64_t transaction; /* the last one; 0: nothing was found */
+    uint64_t transaction; /* the last one; 0: nobody has looked */
 };
 /* Look for it without the gate and without a snapshot, so that the memory is waited for by many
  * writers at a time. A guess: what is found is true if the gate is entered and that transaction is
