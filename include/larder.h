@@ -131,8 +131,8 @@ void larder_close(larder **handle);
 enum {
     LARDER_EXPIRY_DEFAULT = 0, /* the map's default: never */
     LARDER_EXPIRY_NEVER = 1,
-    LARDER_EXPIRY_IN = 2,      /* ms from now */
-    LARDER_EXPIRY_AT = 3,      /* ms since the epoch; in the past = delete */
+    LARDER_EXPIRY_IN = 2, /* ms from now */
+    LARDER_EXPIRY_AT = 3, /* ms since the epoch; in the past, its stale time included = delete */
     LARDER_EXPIRY_ALIGNED = 4, /* the next multiple of ms on the wall clock (UTC), + offset_ms */
     LARDER_EXPIRY_SLIDING = 5  /* ms after the last read or write, see larder_expire_sliding() */
 };

@@ -144,7 +144,11 @@ static int set_one(struct writer *writer, const struct set_request *request)
 {
     struct record old;
     const struct record *before = NULL;
-    bool past = clock_expired(request->plan.times.expires_at_ms); /* in the past: a delete */
+    const struct expiry_times *times = &request->plan.times;
+    /* In the past: a delete. It may have come to that on the way here: then a value that is of use
+     * as a stale one is kept. */
+    bool past = clock_expired(times->stale_until_ms > times->expires_at_ms ? times->stale_until_ms
+                                                                           : times->expires_at_ms);
     larder_version version =
         request->condition == SET_IF_NEWER ? request->expected : clock_next(writer->control);
     if (request->condition != SET_ALWAYS || past) {

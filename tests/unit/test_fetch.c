@@ -185,6 +185,22 @@ static void store_stale(larder *map, const char *value, int64_t stale_ms)
     ck_assert_ptr_null(maps_get(map, "k"));
 }
 
+START_TEST(a_value_that_is_stale_already_is_kept_as_such)
+{
+    larder *map = maps_new();
+    static const larder_read stale = {.flags = LARDER_ACCEPT_STALE};
+    larder_policy policy = {.expiry = larder_expire_at(clock_wall_ms() - 1000), .stale_ms = 60000};
+    char text[8];
+    ck_assert_int_eq(larder_set(map, "k", 1, "old", 3, &policy), LARDER_OK);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_int_eq(larder_get_with(map, "k", 1, text, sizeof text, NULL, &stale), LARDER_STALE);
+    policy.stale_ms = 500; /* that is over, too: a delete */
+    ck_assert_int_eq(larder_set(map, "k", 1, "old", 3, &policy), LARDER_OK);
+    ck_assert_int_eq(larder_get_with(map, "k", 1, text, sizeof text, NULL, &stale), LARDER_MISS);
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(a_stale_value_is_served_while_one_renews_it)
 {
     larder *map = maps_new();
@@ -589,6 +605,7 @@ int main(void)
     suite_add_tcase(suite, answers);
     TCase *stale = tcase_create("stale values");
     tcase_add_test(stale, a_stale_value_is_served_while_one_renews_it);
+    tcase_add_test(stale, a_value_that_is_stale_already_is_kept_as_such);
     tcase_add_test(stale, a_stale_value_is_served_if_the_fill_fails);
     tcase_add_test(stale, a_fill_loses_to_the_invalidation_of_its_group);
     suite_add_tcase(suite, stale);
