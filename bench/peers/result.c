@@ -174,7 +174,7 @@ static void figures_of(const struct result *result, const struct result_size *si
 
 void result_figures(const struct result *result)
 {
-    char name[64];
+    char name[96];
     for (unsigned which = 0; which < result->size_count; which++) {
         const struct result_size *size = &result->sizes[which];
         for (unsigned at = 0; at < size->cell_count; at++) {

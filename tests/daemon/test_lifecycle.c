@@ -478,6 +478,17 @@ START_TEST(another_size_starts_a_generation)
 }
 END_TEST
 
+/* Refused again and again: not by a janitor's step, which may be slow, but ends. */
+static bool gate_stays_held(larder *map)
+{
+    for (int i = 0; i < 5; i++) {
+        if (larder_set(map, "x", 1, "y", 1, NULL) != LARDER_EBUSY) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* A stopped writer holds the gate: steps are put off, the daemon lives and serves, and goes on. */
 START_TEST(lives_through_a_gate_that_is_held)
 {
@@ -504,7 +515,7 @@ START_TEST(lives_through_a_gate_that_is_held)
     for (int i = 0; i < 400 && !caught; i++) {
         ck_assert_int_eq(kill(child, SIGSTOP), 0);
         ck_assert_int_eq(waitpid(child, NULL, WUNTRACED), child);
-        caught = larder_set(map, "x", 1, "y", 1, NULL) == LARDER_EBUSY;
+        caught = gate_stays_held(map);
         if (!caught) {
             ck_assert_int_eq(kill(child, SIGCONT), 0);
             usleep(1000 + (useconds_t)i * 7); /* let it run into another instant */

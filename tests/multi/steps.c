@@ -3,7 +3,9 @@
  * must be whole, not older than what had returned, and the same through the hot set and the trees.
  *
  * The process is stepped by ptrace(2); it marks its begin and end with breakpoints of its own.
- * x86-64 only. LARDER_STEPS: instructions tried of each scene (0: all of them).
+ * x86-64 only. LARDER_STEPS: instructions tried of each scene (0: all of them). The short form
+ * gives each scene SCENE_MS, so that a slow machine, or counted lines, make fewer trials and not a
+ * timeout.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,6 +27,7 @@
 #include "upkeep.h"
 
 enum { SIZE = 300, NEIGHBOURS = 64, FIRST_SIZE = 16 << 20, SECOND_SIZE = 20 << 20 };
+enum { SCENE_MS = 12000, LEAST_TRIALS = 4 };
 enum operation { OP_GET, OP_SET, OP_DELETE };
 
 static struct board {
@@ -335,6 +338,21 @@ static uint64_t length_of(struct scene *scene)
     return count;
 }
 
+/* Steps of that many, taken round and round, come to each of `count` parts. */
+static uint64_t coprime_near(uint64_t count, uint64_t number)
+{
+    for (uint64_t stride = number < 1 ? 1 : number;; stride++) {
+        uint64_t a = count, b = stride;
+        while (b != 0) {
+            uint64_t rest = a % b;
+            a = b;
+            b = rest;
+        }
+        if (a == 1)
+            return stride;
+    }
+}
+
 static void play_through(struct scene *scene, test_random *random, uint64_t steps)
 {
     uint64_t length = length_of(scene);
@@ -345,9 +363,17 @@ static void play_through(struct scene *scene, test_random *random, uint64_t step
         }
         return;
     }
+    const int64_t until = clock_monotonic_ms() + SCENE_MS;
+    uint64_t stride = coprime_near(wanted, wanted * 5 / 8), part = 0;
     for (uint64_t i = 0; i < wanted; i++) { /* one of each part, so that none is left out */
-        uint64_t first = length * i / wanted, end = length * (i + 1) / wanted;
+        uint64_t first = length * part / wanted, end = length * (part + 1) / wanted;
         (void)trial(scene, first + test_random_below(random, end - first));
+        part = (part + stride) % wanted; /* spread, wherever time ends it */
+        if (i + 1 >= LEAST_TRIALS && i + 1 < wanted && clock_monotonic_ms() >= until) {
+            printf("steps: %s: time for %" PRIu64 " of %" PRIu64 " trials\n", scene->name, i + 1,
+                   wanted);
+            break;
+        }
     }
 }
 
