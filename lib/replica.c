@@ -22,6 +22,9 @@
 
 enum { OUTBOX_LOOKS_MAX = 1024, ACKS_MAX = 4096, EVENTS_MAX = 1024, DAEMON_WAIT_MS = 50 };
 
+static_assert(REPLICA_MARKS_MAX == RECORD_MARKS_MAX && REPLICA_MARK_SIZE == RECORD_MARK_SIZE,
+              "the same marks");
+
 #define LOCK_NAME "larderd.lock"
 
 uint64_t replica_value_hash(const void *value, size_t size)
@@ -219,9 +222,18 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
         .row = row,
         .value_hash = replica_value_hash(at + key_size, value_size),
         .expires_at_ms = record.expires_at_ms,
+        .stale_until_ms = record.stale_until_ms,
+        .sliding_ms = record.sliding_ms,
+        .limit_ms = record.limit_ms,
+        .created_ms = record.created_ms,
+        .mark_count = record.header.mark_count,
         .key_size = key_size,
         .value_size = value_size,
     };
+    if (record.header.mark_count != 0) {
+        memcpy(batch->records[batch->count - 1].marks, record.marks,
+               (size_t)record.header.mark_count * RECORD_MARK_SIZE);
+    }
     *used += key_size + value_size;
     return LARDER_OK;
 }
@@ -378,7 +390,7 @@ static int store_inbound(struct writer *writer, const struct key *key, const str
                          replica_event *event)
 {
     const replica_record *in = &event->record;
-    bool dead = in->kind == REPLICA_DELETED || clock_expired(in->expires_at_ms);
+    bool dead = in->kind == REPLICA_DELETED || clock_expired(replica_gone_ms(in));
     bool unusable = event->value_missing ||
                     in->value_size > atomic_load(&writer->transaction.store->life->max_value);
     event->verdict = unusable && !dead ? REPLICA_REFUSED : REPLICA_APPLIED;
@@ -403,6 +415,15 @@ static int store_inbound(struct writer *writer, const struct key *key, const str
         record_make(in->version, (enum record_kind)in->kind, 0,
                     in->kind == REPLICA_DELETED ? CLOCK_NEVER : in->expires_at_ms);
     record.value_size = in->kind == REPLICA_VALUE ? in->value_size : 0;
+    if (in->kind != REPLICA_DELETED) {
+        record.stale_until_ms = in->stale_until_ms;
+        record.sliding_ms = in->sliding_ms;
+        record.limit_ms = in->limit_ms;
+        record.created_ms = in->created_ms;
+        record.header.mark_count =
+            (uint8_t)(in->mark_count < RECORD_MARKS_MAX ? in->mark_count : RECORD_MARKS_MAX);
+        record.marks = in->marks;
+    }
     return entry_store(writer, key, old, &record, in->value);
 }
 

@@ -16,6 +16,9 @@
 
 #define REPLICA_FENCED (-1100) /* a later daemon owns the map */
 
+#define REPLICA_MARKS_MAX 17u /* a group and 16 tags */
+#define REPLICA_MARK_SIZE 16u
+
 /* What a record is; the order of the numbers is the order of precedence at equal versions. */
 enum replica_kind {
     REPLICA_VALUE = 1,
@@ -26,13 +29,25 @@ enum replica_kind {
 typedef struct replica_record {
     larder_version version;
     enum replica_kind kind;
-    uint32_t flags;        /* reserved, 0 */
-    uint64_t row;          /* log row (outbox only) */
-    uint64_t value_hash;   /* replica_value_hash(); 0 without a value */
-    int64_t expires_at_ms; /* INT64_MAX: never */
+    uint32_t mark_count;    /* of marks */
+    uint64_t row;           /* log row (outbox only) */
+    uint64_t value_hash;    /* replica_value_hash(); 0 without a value */
+    int64_t expires_at_ms;  /* INT64_MAX: never */
+    int64_t stale_until_ms; /* 0: never stale */
+    int64_t sliding_ms;     /* 0: not sliding */
+    int64_t limit_ms;       /* no expiry may be later, whoever extends it; 0: none */
+    int64_t created_ms;     /* 0: the version's */
     const uint8_t *key, *value;
     size_t key_size, value_size;
+    uint8_t marks[REPLICA_MARKS_MAX * REPLICA_MARK_SIZE]; /* as marks_make() writes them */
 } replica_record;
+
+/* From when on it is of no use to anybody, not even as a stale value. */
+static inline int64_t replica_gone_ms(const replica_record *record)
+{
+    return record->stale_until_ms > record->expires_at_ms ? record->stale_until_ms
+                                                          : record->expires_at_ms;
+}
 
 /* XXH3 64 bits of the value: what "equal" compares after version and kind. */
 uint64_t replica_value_hash(const void *value, size_t size);

@@ -108,10 +108,11 @@ static void record_expiry(const struct link *self, const replica_record *record,
     int64_t until = redis_ms;
     out[0] = 0;
     if (record->kind != REPLICA_DELETED) {
-        if (record->expires_at_ms >= INT64_MAX - self->settings.tombstone_ms)
+        int64_t gone_ms = replica_gone_ms(record);
+        if (gone_ms >= INT64_MAX - self->settings.tombstone_ms)
             return;
-        if (record->expires_at_ms > until)
-            until = record->expires_at_ms;
+        if (gone_ms > until)
+            until = gone_ms;
     }
     snprintf(out, out_size, "%" PRId64, until + self->settings.tombstone_ms);
 }
@@ -122,11 +123,14 @@ struct push_text { /* the short arguments of one push */
     bool in_event, set;
 };
 
-static bool write_event(struct link *self, const replica_record *record, uint64_t emitter,
-                        uint64_t nonce, struct push_text *text)
+static bool write_event(struct link *self, const replica_record *record, int64_t redis_ms,
+                        uint64_t emitter, uint64_t nonce, struct push_text *text)
 {
     char head[WIRE_EVENT_HEAD_MAX];
-    text->in_event = text->set && record->value_size <= self->settings.inline_value;
+    /* What has expired is set no more, but others may want it as a stale value. */
+    text->in_event =
+        (text->set || (record->kind == REPLICA_VALUE && replica_gone_ms(record) > redis_ms)) &&
+        record->value_size <= self->settings.inline_value;
     text->record_size = wire_record(record, text->record);
     size_t head_size = wire_event_head(text->record, text->record_size, record->key_size,
                                        text->in_event, emitter, nonce, head);
@@ -234,8 +238,8 @@ bool link_push(struct link *self, const sync_action *push)
                 return false;
             continue;
         }
-        if (named != 0 ||
-            !write_event(self, record, push->push.emitter, sync_random(&nonces), &text))
+        if (named != 0 || !write_event(self, record, push->push.redis_ms, push->push.emitter,
+                                       sync_random(&nonces), &text))
             return false;
         if (text.set && record->expires_at_ms != INT64_MAX)
             snprintf(text.expiry, sizeof text.expiry, "%" PRId64, record->expires_at_ms);

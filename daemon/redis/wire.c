@@ -63,18 +63,107 @@ static uint64_t decimal(text *self, uint64_t max)
     return self->bad ? 0 : value;
 }
 
+/* ---- Records ----------------------------------------------------------------------------------
+ */
+
+static size_t put_time(char *out, char letter, int64_t ms)
+{
+    return ms < 1 ? 0 : (size_t)snprintf(out, 24, " %c%" PRId64, letter, ms);
+}
+
+/* A mark is two numbers, in the byte order of the host. */
+static size_t put_mark(char *out, const uint8_t *mark)
+{
+    uint64_t halves[2];
+    memcpy(halves, mark, sizeof halves);
+    return (size_t)snprintf(out, 33, "%016" PRIx64 "%016" PRIx64, halves[0], halves[1]);
+}
+
 size_t wire_record(const replica_record *record, char out[WIRE_RECORD_MAX])
 {
     char expires[24] = "-";
     if (record->expires_at_ms != INT64_MAX)
         snprintf(expires, sizeof expires, "%" PRId64,
                  record->expires_at_ms < 1 ? 1 : record->expires_at_ms);
-    int size = snprintf(out, WIRE_RECORD_MAX, "1%016" PRIx64 "%08" PRIx32 "%x%016" PRIx64 " %s %zu",
-                        record->version.clock, record->version.node, (unsigned)record->kind & 15u,
-                        record->value_hash, expires, record->value_size);
-    return (size_t)size;
+    size_t at = (size_t)snprintf(
+        out, WIRE_RECORD_MAX, "1%016" PRIx64 "%08" PRIx32 "%x%016" PRIx64 " %s %zu",
+        record->version.clock, record->version.node, (unsigned)record->kind & 15u,
+        record->value_hash, expires, record->value_size);
+    if (record->kind == REPLICA_DELETED)
+        return at;
+    at += put_time(out + at, 's', record->stale_until_ms);
+    at += put_time(out + at, 'p', record->sliding_ms);
+    at += put_time(out + at, 'l', record->limit_ms);
+    at += put_time(out + at, 'c', record->created_ms);
+    if (record->mark_count != 0)
+        at += (size_t)snprintf(out + at, 3, " m");
+    for (uint32_t i = 0; i < record->mark_count && i < REPLICA_MARKS_MAX; i++)
+        at += put_mark(out + at, record->marks + (size_t)i * REPLICA_MARK_SIZE);
+    return at;
 }
 
+static bool at_field_end(const text *self)
+{
+    return self->at == self->end || *self->at == ' ' || *self->at == '\n';
+}
+
+static int64_t time_of(text *self)
+{
+    int64_t ms = (int64_t)decimal(self, INT64_MAX - 1);
+    if (ms == 0)
+        self->bad = true;
+    return ms;
+}
+
+static void read_marks(text *self, replica_record *record)
+{
+    record->mark_count = 0;
+    while (!self->bad && !at_field_end(self)) {
+        uint64_t halves[2] = {hex(self, 16), 0};
+        halves[1] = hex(self, 16);
+        if (record->mark_count == REPLICA_MARKS_MAX)
+            self->bad = true;
+        if (!self->bad)
+            memcpy(record->marks + (size_t)record->mark_count++ * REPLICA_MARK_SIZE, halves,
+                   sizeof halves);
+    }
+    if (record->mark_count == 0)
+        self->bad = true;
+}
+
+static void read_field(text *self, replica_record *record)
+{
+    char letter = self->at < self->end ? *self->at : '\n';
+    if (letter == '\n') {
+        self->bad = true;
+        return;
+    }
+    self->at++;
+    switch (letter) {
+    case 's':
+        record->stale_until_ms = time_of(self);
+        break;
+    case 'p':
+        record->sliding_ms = time_of(self);
+        break;
+    case 'l':
+        record->limit_ms = time_of(self);
+        break;
+    case 'c':
+        record->created_ms = time_of(self);
+        break;
+    case 'm':
+        read_marks(self, record);
+        break;
+    default: /* a later version's */
+        while (!at_field_end(self))
+            self->at++;
+    }
+    if (!at_field_end(self))
+        self->bad = true;
+}
+
+/* Up to the end of the text or of the line. */
 static void read_record(text *self, sync_change *out)
 {
     replica_record *record = &out->record;
@@ -84,8 +173,9 @@ static void read_record(text *self, sync_change *out)
     record->version.reserved = 0;
     record->kind = (enum replica_kind)hex(self, 1);
     record->value_hash = hex(self, 16);
-    record->flags = 0;
+    record->mark_count = 0;
     record->row = 0;
+    record->stale_until_ms = record->sliding_ms = record->limit_ms = record->created_ms = 0;
     expect(self, " ");
     if (!self->bad && self->at < self->end && *self->at == '-') {
         self->at++;
@@ -95,6 +185,10 @@ static void read_record(text *self, sync_change *out)
     }
     expect(self, " ");
     out->full_size = decimal(self, UINT64_MAX / 2);
+    while (!self->bad && self->at < self->end && *self->at == ' ') {
+        self->at++;
+        read_field(self, record);
+    }
     if (record->kind < REPLICA_VALUE || record->kind > REPLICA_DELETED)
         self->bad = true;
     if (record->version.clock == 0)
@@ -107,7 +201,7 @@ bool wire_record_read(const char *in, size_t size, sync_change *out)
 {
     text self = {in, in + size, false};
     read_record(&self, out);
-    return !self.bad && (self.at == self.end || *self.at == ' ');
+    return !self.bad && self.at == self.end;
 }
 
 size_t wire_event_head(const char *record, size_t record_size, size_t key_size, bool with_value,
@@ -150,13 +244,7 @@ static void read_event(text *self, sync_change *out)
     uint64_t key_size = decimal(self, LARDER_KEY_MAX);
     expect(self, " ");
     read_record(self, out);
-    const char *line =
-        self->bad || self->at == self->end ? NULL : memchr(self->at, '\n', left(self));
-    if (line == NULL || (*self->at != '\n' && *self->at != ' ')) {
-        self->bad = true;
-        return;
-    }
-    self->at = line + 1;
+    expect(self, "\n");
     if (key_size == 0 || left(self) < key_size) {
         self->bad = true;
         return;

@@ -1,26 +1,29 @@
 /* wire.h: how records and events are written in Redis, and how they are read back. Pure text work;
  * everything that is read is treated as hostile. doc/protocol.md describes the forms.
  *
- *   record   "1" clock:16 node:8 kind:1 hash:16 " " expires " " size   (hex; decimal; "-": never)
+ *   record   "1" clock:16 node:8 kind:1 hash:16 " " expires " " size fields  (hex; decimal; "-":
+ *            never)
+ *   field    " s" stale-until, " p" sliding period, " l" latest expiry, " c" created (decimal),
+ *            " m" marks:32 each, up to 17 (hex); what is not so has no field
  *   event    "E1 " emitter:16 " " nonce:16 " " inline:1 " " key-size " " record "\n" key value
  *   begin    "B1 " emitter:16 " " nonce:16 "\n"
  *   message  id " " event          (id: epoch "-" number, or "-" outside the numbers)
  *
- * Fields that a later version appends to a record, after another space, are ignored.
+ * Fields of other letters, which a later version may append to a record, are ignored.
  */
 #ifndef LARDER_DAEMON_REDIS_WIRE_H
 #define LARDER_DAEMON_REDIS_WIRE_H
 
 #include "daemon/sync/sync.h"
 
-#define WIRE_RECORD_MAX 96u      /* bytes of a record that is written, with its 0 */
-#define WIRE_EVENT_HEAD_MAX 192u /* bytes of an event before its key, with a 0 */
+#define WIRE_RECORD_MAX 768u     /* bytes of a record that is written, with its 0 */
+#define WIRE_EVENT_HEAD_MAX 864u /* bytes of an event before its key, with a 0 */
 
 /* Write the record's text; its length. */
 size_t wire_record(const replica_record *record, char out[WIRE_RECORD_MAX]);
 
-/* Read one: version, kind, hash and expiry of out->record, out->full_size; the rest is untouched.
- * false: not a record of this format. */
+/* Read one: version, kind, hash, times and marks of out->record, out->full_size; the rest is
+ * untouched. false: not a record of this format. */
 bool wire_record_read(const char *text, size_t size, sync_change *out);
 
 /* Write what stands before the key; its length. */

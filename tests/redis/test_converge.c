@@ -93,6 +93,37 @@ START_TEST(negative_travels)
 }
 END_TEST
 
+/* An entry is on the other host what it is here: stale, sliding, under its marks. */
+START_TEST(times_and_marks_travel)
+{
+    larder_bytes tag = {"t", 1};
+    larder_policy policy = {.expiry = larder_expire_sliding(60000),
+                            .stale_ms = 20000,
+                            .max_lifetime_ms = 3600000,
+                            .group = {"g", 1},
+                            .tags = &tag,
+                            .tag_count = 1};
+    char big[5001];
+    memset(big, 'b', 5000);
+    big[5000] = 0;
+    ck_assert_int_eq(larder_set(a.map, "k", 1, "v", 1, &policy), LARDER_OK);
+    ck_assert_int_eq(larder_set(a.map, "big", 3, big, 5000, &policy), LARDER_OK);
+    host_comes_to(&b, "k", "v");
+    host_comes_to(&b, "big", big);
+    for (int i = 0; i < 2; i++) {
+        const char *key = i == 0 ? "k" : "big";
+        larder_info here = host_info(&a, key), there = host_info(&b, key);
+        ck_assert_int_eq(there.expires_ms, here.expires_ms);
+        ck_assert_int_eq(there.stale_until_ms, here.expires_ms + 20000);
+        ck_assert_int_eq(there.created_ms, here.created_ms);
+        ck_assert_uint_eq(there.flags, LARDER_INFO_MARKED | LARDER_INFO_SLIDING);
+    }
+    ck_assert_int_eq(larder_invalidate_group(b.map, (larder_bytes){"g", 1}, NULL), LARDER_OK);
+    ck_assert(host_has(&b, "k", NULL));
+    ck_assert(host_has(&b, "big", NULL));
+}
+END_TEST
+
 START_TEST(sizes_travel)
 {
     static const size_t sizes[] = {0, 1, 2047, 2048, 2049, 5000, 70000, 1000000};
@@ -307,6 +338,7 @@ int main(void)
     tcase_add_test(fleet, delete_travels);
     tcase_add_test(fleet, expiry_travels);
     tcase_add_test(fleet, negative_travels);
+    tcase_add_test(fleet, times_and_marks_travel);
     tcase_add_test(fleet, sizes_travel);
     tcase_add_test(fleet, keys_travel);
     tcase_add_test(fleet, bytes_travel);

@@ -337,6 +337,53 @@ START_TEST(newer_ones_are_applied_clean)
 }
 END_TEST
 
+/* What an entry needs on any host: as a stale value, sliding, and under its marks. */
+START_TEST(times_and_marks_come_along)
+{
+    larder_bytes tags[2] = {{"t1", 2}, {"t2", 2}};
+    larder_policy policy = {.expiry = larder_expire_sliding(60000),
+                            .stale_ms = 30000,
+                            .max_lifetime_ms = 3600000,
+                            .group = {"g", 1},
+                            .tags = tags,
+                            .tag_count = 2};
+    ck_assert_int_eq(larder_set(map, "k", 1, "v", 1, &policy), LARDER_OK);
+    replica_record sent = record_of("k");
+    larder_info info = maps_info(map, "k");
+    ck_assert_int_eq(sent.expires_at_ms, info.expires_ms);
+    ck_assert_int_eq(sent.stale_until_ms, info.expires_ms + 30000);
+    ck_assert_int_eq(sent.sliding_ms, 60000);
+    ck_assert_int_eq(sent.limit_ms, info.created_ms + 3600000);
+    ck_assert_uint_eq(sent.mark_count, 3);
+
+    replica_event event = event_of("theirs", 1000, REPLICA_VALUE, "v");
+    event.record.expires_at_ms = sent.expires_at_ms;
+    event.record.stale_until_ms = sent.stale_until_ms;
+    event.record.sliding_ms = sent.sliding_ms;
+    event.record.limit_ms = sent.limit_ms;
+    event.record.created_ms = 12345;
+    event.record.mark_count = sent.mark_count;
+    memcpy(event.record.marks, sent.marks, sizeof sent.marks);
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    info = maps_info(map, "theirs");
+    ck_assert_int_eq(info.stale_until_ms, sent.stale_until_ms);
+    ck_assert_int_eq(info.created_ms, 12345);
+    ck_assert_uint_eq(info.flags, LARDER_INFO_MARKED | LARDER_INFO_SLIDING);
+    ck_assert_int_eq(larder_invalidate_tag(map, tags[1], NULL), LARDER_OK);
+    ck_assert_ptr_null(maps_get(map, "theirs"));
+
+    /* expired on its way, but still of use */
+    event = event_of("late", 2000, REPLICA_VALUE, "v");
+    event.record.expires_at_ms = 1000;
+    event.record.stale_until_ms = INT64_MAX - 1;
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    larder_read accept = {.flags = LARDER_ACCEPT_STALE};
+    char buffer[8];
+    ck_assert_int_eq(larder_get_with(map, "late", 4, buffer, sizeof buffer, &info, &accept),
+                     LARDER_STALE);
+}
+END_TEST
+
 START_TEST(deletes_are_applied_and_remembered)
 {
     ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
@@ -670,6 +717,7 @@ int main(void)
     tcase_add_test(tests, what_was_written_meanwhile_goes_to_the_end_of_the_log);
     tcase_add_test(tests, acknowledgements_are_bounded_and_all_or_nothing);
     tcase_add_test(tests, newer_ones_are_applied_clean);
+    tcase_add_test(tests, times_and_marks_come_along);
     tcase_add_test(tests, deletes_are_applied_and_remembered);
     tcase_add_test(tests, equals_clear_the_dirty_flag);
     tcase_add_test(tests, chunked_values_are_compared_by_their_hash_too);

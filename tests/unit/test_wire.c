@@ -66,9 +66,85 @@ START_TEST(records_round)
 }
 END_TEST
 
+static replica_record full_sample(void)
+{
+    replica_record record = sample();
+    record.stale_until_ms = INT64_MAX - 1;
+    record.sliding_ms = 60000;
+    record.limit_ms = INT64_MAX - 2;
+    record.created_ms = 1;
+    record.mark_count = REPLICA_MARKS_MAX;
+    for (size_t i = 0; i < sizeof record.marks; i++)
+        record.marks[i] = (uint8_t)(i * 7);
+    return record;
+}
+
+/* Times and marks travel with the entry; what is not so takes no room. */
+START_TEST(fields_round)
+{
+    replica_record record = full_sample();
+    char text[WIRE_RECORD_MAX];
+    sync_change read;
+    record.expires_at_ms = INT64_MAX - 1;
+    record.value_size = SIZE_MAX / 2;
+    size_t size = wire_record(&record, text);
+    ck_assert_uint_lt(size, WIRE_RECORD_MAX);
+    memset(&read, 0xee, sizeof read);
+    ck_assert(wire_record_read(text, size, &read));
+    ck_assert_int_eq(read.record.stale_until_ms, record.stale_until_ms);
+    ck_assert_int_eq(read.record.sliding_ms, record.sliding_ms);
+    ck_assert_int_eq(read.record.limit_ms, record.limit_ms);
+    ck_assert_int_eq(read.record.created_ms, record.created_ms);
+    ck_assert_uint_eq(read.record.mark_count, record.mark_count);
+    ck_assert_mem_eq(read.record.marks, record.marks, sizeof record.marks);
+    char event[WIRE_EVENT_HEAD_MAX];
+    ck_assert_uint_lt(
+        wire_event_head(text, size, LARDER_KEY_MAX, true, UINT64_MAX, UINT64_MAX, event),
+        sizeof event);
+
+    record = sample();
+    size = wire_record(&record, text);
+    ck_assert(wire_record_read(text, size, &read));
+    ck_assert(read.record.stale_until_ms == 0 && read.record.sliding_ms == 0 &&
+              read.record.limit_ms == 0 && read.record.created_ms == 0);
+    ck_assert_uint_eq(read.record.mark_count, 0);
+    ck_assert_msg(size < 75, "a plain record takes %zu bytes", size);
+
+    static const char *const later[] = {" z", " z9/=m s", " z s5", " s5 z"};
+    static const char *const bad[] = {" s",
+                                      " s0",
+                                      " s-5",
+                                      " s9223372036854775807",
+                                      " s99999999999999999999",
+                                      " s5x",
+                                      " p",
+                                      " m",
+                                      " m0",
+                                      " m0123456789abcdef0123456789abcde",
+                                      " m0123456789abcdef0123456789abcdeg",
+                                      " "};
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        size_t added = strlen(later[i]);
+        memcpy(text + size, later[i], added);
+        bool half = i == 1; /* a field of ours that says nothing */
+        ck_assert_msg(wire_record_read(text, size + added, &read) != half, "\"%s\"", later[i]);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        size_t added = strlen(bad[i]);
+        memcpy(text + size, bad[i], added);
+        ck_assert_msg(!wire_record_read(text, size + added, &read), "read: \"%s\"", bad[i]);
+    }
+    /* one mark too many */
+    record = full_sample();
+    size = wire_record(&record, text);
+    memset(text + size, '0', 32);
+    ck_assert(!wire_record_read(text, size + 32, &read));
+}
+END_TEST
+
 START_TEST(events_round)
 {
-    char text[512];
+    char text[1024];
     for (int with_value = 0; with_value < 2; with_value++) {
         size_t size = sample_event(text, with_value != 0);
         sync_change read;
@@ -101,7 +177,7 @@ END_TEST
 
 START_TEST(messages)
 {
-    char text[600];
+    char text[1024];
     sync_change read;
     int head = snprintf(text, sizeof text, "%" PRIu64 "-%" PRIu64 " ", UINT64_MAX, UINT64_MAX);
     size_t size = sample_event(text + head, true) + (size_t)head;
@@ -218,6 +294,7 @@ int main(void)
     TCase *all = tcase_create("wire");
     tcase_set_timeout(all, 60);
     tcase_add_test(all, records_round);
+    tcase_add_test(all, fields_round);
     tcase_add_test(all, events_round);
     tcase_add_test(all, messages);
     tcase_add_test(all, changed_bytes);
