@@ -44,10 +44,25 @@ void replicator_settings_init(replicator_settings *settings)
     };
 }
 
+/* Parse, and refuse what this version does not carry out. */
+static int read_url(const char *text, redis_url *url, char *error, size_t error_size)
+{
+    if (url_parse(text, url, error, error_size) != 0)
+        return -1;
+    if (url->tls || url->kind == URL_SENTINEL || url->kind == URL_CLUSTER) {
+        snprintf(error, error_size, "%s is known, but this version does not carry it out",
+                 url->tls                    ? "TLS"
+                 : url->kind == URL_SENTINEL ? "redis-sentinel://"
+                                             : "redis-cluster://");
+        return -1;
+    }
+    return 0;
+}
+
 int replicator_url_check(const char *url, char *error, size_t error_size)
 {
     redis_url parsed;
-    return url_parse(url, &parsed, error, error_size);
+    return read_url(url, &parsed, error, error_size);
 }
 
 const char *replicator_state_name(enum replicator_state state)
@@ -306,7 +321,7 @@ replicator *replicator_start(struct event_base *base, larder *handle,
     self->since_ms = replicator_wall_ms();
     replicator_settings *s = &self->settings;
     const char *bad = check_settings(s);
-    if (bad == NULL && url_parse(s->url, &self->url, why, sizeof why) != 0)
+    if (bad == NULL && read_url(s->url, &self->url, why, sizeof why) != 0)
         bad = why;
     if (bad != NULL) {
         fail(&self, LARDER_EINVAL, code, error, error_size, bad);

@@ -25,7 +25,8 @@ struct request {
 struct connection {
     connection_callbacks callbacks;
     void *context;
-    redis_url url;
+    url_place place;
+    char name[URL_PLACE_TEXT_MAX];
     struct bufferevent *socket;
     struct event *timer;
     codec *codec;
@@ -165,7 +166,7 @@ static void on_event(struct bufferevent *socket, short what, void *context)
     if (what & BEV_EVENT_CONNECTED) {
         int one = 1, fd = bufferevent_getfd(socket);
         self->connected = true;
-        if (self->url.kind == URL_TCP && fd >= 0) {
+        if (self->place.path[0] == 0 && fd >= 0) {
             /* best effort: without them it is only slower to send and to notice a dead peer */
             (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
             (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
@@ -178,44 +179,40 @@ static void on_event(struct bufferevent *socket, short what, void *context)
         if (what & BEV_EVENT_EOF)
             snprintf(why, sizeof why, "Redis closed the connection");
         else if (dns != 0)
-            snprintf(why, sizeof why, "%s: %s", self->url.host, evutil_gai_strerror(dns));
+            snprintf(why, sizeof why, "%s: %s", self->place.host, evutil_gai_strerror(dns));
         else
-            snprintf(why, sizeof why, "%s: %s", self->url.display,
+            snprintf(why, sizeof why, "%s: %s", self->name,
                      error != 0 ? evutil_socket_error_to_string(error) : "cannot connect");
         fail(self, why, false, false);
     }
     leave(self);
 }
 
-bool connection_needs_lookup(const redis_url *url)
+bool connection_needs_lookup(const url_place *place)
 {
     struct sockaddr_storage address;
     int size = (int)sizeof address;
-    char text[300];
-    if (url->kind != URL_TCP)
+    char text[URL_PLACE_TEXT_MAX];
+    if (place->path[0] != 0)
         return false;
-    snprintf(text, sizeof text, strchr(url->host, ':') != NULL ? "[%s]:%u" : "%s:%u", url->host,
-             (unsigned)url->port);
+    url_place_text(place, text);
     return evutil_parse_sockaddr_port(text, (struct sockaddr *)&address, &size) != 0;
 }
 
 static int start_connect(connection *self, struct evdns_base *dns)
 {
-    if (self->url.kind == URL_UNIX) {
+    if (self->place.path[0] != 0) {
         struct sockaddr_un address = {.sun_family = AF_UNIX};
-        snprintf(address.sun_path, sizeof address.sun_path, "%s", self->url.path);
+        snprintf(address.sun_path, sizeof address.sun_path, "%s", self->place.path);
         return bufferevent_socket_connect(self->socket, (struct sockaddr *)&address,
                                           (int)sizeof address);
     }
-    if (connection_needs_lookup(&self->url))
-        return bufferevent_socket_connect_hostname(self->socket, dns, AF_UNSPEC, self->url.host,
-                                                   self->url.port);
+    if (connection_needs_lookup(&self->place))
+        return bufferevent_socket_connect_hostname(self->socket, dns, AF_UNSPEC, self->place.host,
+                                                   self->place.port);
     struct sockaddr_storage address;
     int size = (int)sizeof address;
-    char text[300];
-    snprintf(text, sizeof text, strchr(self->url.host, ':') != NULL ? "[%s]:%u" : "%s:%u",
-             self->url.host, (unsigned)self->url.port);
-    if (evutil_parse_sockaddr_port(text, (struct sockaddr *)&address, &size) != 0)
+    if (evutil_parse_sockaddr_port(self->name, (struct sockaddr *)&address, &size) != 0)
         return -1;
     return bufferevent_socket_connect(self->socket, (struct sockaddr *)&address, size);
 }
@@ -228,7 +225,8 @@ connection *connection_open(const connection_settings *settings,
         return NULL;
     self->callbacks = *callbacks;
     self->context = context;
-    self->url = settings->url;
+    self->place = settings->place;
+    url_place_text(&self->place, self->name);
     self->connect_timeout_us = settings->connect_timeout_ms * 1000;
     self->reply_timeout_us = settings->reply_timeout_ms * 1000;
     self->opened_us = connection_now_us();
@@ -237,7 +235,7 @@ connection *connection_open(const connection_settings *settings,
     /* deferred: a connect that fails at once must not call back into its caller */
     self->socket =
         bufferevent_socket_new(settings->base, -1, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
-    bool lookup = connection_needs_lookup(&self->url);
+    bool lookup = connection_needs_lookup(&self->place);
     if (self->codec == NULL || self->timer == NULL || self->socket == NULL ||
         (lookup && settings->dns == NULL)) {
         release(self);

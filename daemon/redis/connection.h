@@ -33,8 +33,8 @@ typedef struct connection_callbacks {
 
 typedef struct connection_settings {
     struct event_base *base;
-    struct evdns_base *dns; /* only for URLs with a host's name; may be NULL for others */
-    redis_url url;
+    struct evdns_base *dns; /* only for a host's name; may be NULL for others */
+    url_place place;
     codec_limits limits;
     int64_t connect_timeout_ms, reply_timeout_ms;
 } connection_settings;
@@ -57,8 +57,8 @@ size_t connection_waiting(const connection *self); /* requests without a reply *
 uint64_t connection_bytes_in(const connection *self);
 uint64_t connection_bytes_out(const connection *self);
 
-/* Is the URL's host a name that must be looked up? */
-bool connection_needs_lookup(const redis_url *url);
+/* Is the host a name that must be looked up? */
+bool connection_needs_lookup(const url_place *place);
 
 int64_t connection_now_us(void); /* the monotonic clock */
 

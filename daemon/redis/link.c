@@ -358,7 +358,7 @@ static void renew_resolver(struct link *self)
     if (self->dns != NULL)
         evdns_base_free(self->dns, 0);
     self->dns = NULL;
-    if (!connection_needs_lookup(&self->settings.url))
+    if (!connection_needs_lookup(&self->settings.url.places[0]))
         return;
     self->dns = evdns_base_new(self->settings.base, EVDNS_BASE_INITIALIZE_NAMESERVERS |
                                                         EVDNS_BASE_DISABLE_WHEN_INACTIVE);
@@ -389,7 +389,7 @@ void link_connect(struct link *self)
     renew_resolver(self);
     connection_settings settings = {.base = self->settings.base,
                                     .dns = self->dns,
-                                    .url = self->settings.url,
+                                    .place = self->settings.url.places[0],
                                     .limits = self->settings.limits,
                                     .connect_timeout_ms = self->settings.connect_timeout_ms,
                                     .reply_timeout_ms = self->settings.reply_timeout_ms};

@@ -1,8 +1,16 @@
-/* url.c: see url.h. The forms: redis://[USER@]HOST[:PORT][/DB] and unix://[USER@]/PATH[?db=N];
- * user and path may be percent-encoded.
+/* url.c: see url.h. The forms, where a list is HOST[:PORT] with commas between them:
+ *
+ *   redis://[USER@]HOST[:PORT][/DB][?db=N]            rediss://          with TLS
+ *   unix://[USER@]/PATH[?db=N]
+ *   redis-sentinel://[USER@]LIST/SERVICE[/DB][?db=N]  rediss-sentinel:// both with TLS
+ *   redis-cluster://[USER@]LIST                       rediss-cluster://
+ *
+ * User, path and service may be percent-encoded.
  */
 #include "daemon/redis/url.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -114,29 +122,78 @@ static int parse_unix(const char *rest, redis_url *out, char *error, size_t erro
         return fail(error, error_size, "unix:// needs an absolute path: unix:///run/redis.sock");
     const char *query = strchr(rest, '?');
     size_t size = query != NULL ? (size_t)(query - rest) : strlen(rest);
-    if (decode(rest, size, out->path, sizeof out->path) != 0)
+    char *path = out->places[0].path;
+    if (decode(rest, size, path, sizeof out->places[0].path) != 0)
         return fail(error, error_size,
                     "the socket's path is badly encoded or longer than %zu bytes",
-                    sizeof out->path - 1);
-    if (query != NULL && parse_query(query + 1, out, error, error_size) != 0)
-        return -1;
-    snprintf(out->display, sizeof out->display, "unix:%s/%u", out->path, out->database);
-    return 0;
+                    sizeof out->places[0].path - 1);
+    out->place_count = 1;
+    return query != NULL ? parse_query(query + 1, out, error, error_size) : 0;
 }
 
-static int parse_port(const char *text, size_t size, redis_url *out, char *error, size_t error_size)
+static int parse_port(const char *text, size_t size, uint16_t *out, char *error, size_t error_size)
 {
     uint32_t port;
     if (number(text, size, 65535, &port) != 0 || port == 0)
         return fail(error, error_size, "the port is not a number from 1 to 65535");
-    out->port = (uint16_t)port;
+    *out = (uint16_t)port;
     return 0;
 }
 
-static int parse_host(const char *text, size_t size, redis_url *out, char *error, size_t error_size)
+static bool good_name(const char *host, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        char c = host[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!letter && c != '-' && c != '.' && c != '_')
+            return false;
+    }
+    return true;
+}
+
+static bool good_ipv6(const char *host, size_t size)
+{
+    char text[INET6_ADDRSTRLEN];
+    struct in6_addr address;
+    if (size >= sizeof text)
+        return false;
+    memcpy(text, host, size);
+    text[size] = 0;
+    return inet_pton(AF_INET6, text, &address) == 1;
+}
+
+bool url_place_set(url_place *out, const char *host, size_t size, long long port)
+{
+    memset(out, 0, sizeof *out);
+    if (size == 0 || size >= sizeof out->host || port < 1 || port > 65535 ||
+        !(good_name(host, size) || good_ipv6(host, size)))
+        return false;
+    memcpy(out->host, host, size);
+    out->port = (uint16_t)port;
+    return true;
+}
+
+void url_place_text(const url_place *place, char out[URL_PLACE_TEXT_MAX])
+{
+    bool brackets = strchr(place->host, ':') != NULL;
+    if (place->path[0] != 0)
+        snprintf(out, URL_PLACE_TEXT_MAX, "unix:%s", place->path);
+    else
+        snprintf(out, URL_PLACE_TEXT_MAX, brackets ? "[%s]:%u" : "%s:%u", place->host,
+                 (unsigned)place->port);
+}
+
+bool url_place_same(const url_place *a, const url_place *b)
+{
+    return a->port == b->port && strcmp(a->host, b->host) == 0 && strcmp(a->path, b->path) == 0;
+}
+
+/* HOST[:PORT]; the port is there already where none is given. */
+static int parse_host(const char *text, size_t size, url_place *out, char *error, size_t error_size)
 {
     const char *end = text + size, *host = text, *host_end, *port = NULL;
-    if (size != 0 && *text == '[') {
+    bool brackets = size != 0 && *text == '[';
+    if (brackets) {
         host = text + 1;
         host_end = memchr(host, ']', (size_t)(end - host));
         if (host_end == NULL)
@@ -159,23 +216,39 @@ static int parse_host(const char *text, size_t size, redis_url *out, char *error
     if (host_size >= sizeof out->host)
         return fail(error, error_size, "the host's name is longer than %zu bytes",
                     sizeof out->host - 1);
-    for (size_t i = 0; i < host_size; i++)
-        if ((unsigned char)host[i] <= ' ' || (unsigned char)host[i] > '~' || host[i] == ',')
-            return fail(error, error_size, "the host's name holds a character that none can hold");
+    if (brackets && !good_ipv6(host, host_size))
+        return fail(error, error_size, "what stands between [ and ] is not an IPv6 address");
+    if (!brackets && !good_name(host, host_size))
+        return fail(error, error_size, "the host's name holds a character that none can hold");
     memcpy(out->host, host, host_size);
-    return port == NULL ? 0 : parse_port(port, (size_t)(end - port), out, error, error_size);
+    return port == NULL ? 0 : parse_port(port, (size_t)(end - port), &out->port, error, error_size);
 }
 
-static int parse_tcp(const char *rest, redis_url *out, char *error, size_t error_size)
+/* [USER@]HOST[:PORT], more of these after commas if list. */
+static int parse_hosts(const char *text, size_t size, bool list, uint16_t port, redis_url *out,
+                       char *error, size_t error_size)
 {
-    out->kind = URL_TCP;
-    out->port = 6379;
-    size_t authority = strcspn(rest, "/?");
-    const char *tail = rest + authority;
-    if (take_user(&rest, authority, out, error, error_size) != 0)
+    const char *end = text + size;
+    if (take_user(&text, size, out, error, error_size) != 0)
         return -1;
-    if (parse_host(rest, (size_t)(tail - rest), out, error, error_size) != 0)
-        return -1;
+    for (;;) {
+        const char *comma = list ? memchr(text, ',', (size_t)(end - text)) : NULL;
+        const char *stop = comma != NULL ? comma : end;
+        if (out->place_count == URL_PLACES_MAX)
+            return fail(error, error_size, "the URL names more than %u hosts", URL_PLACES_MAX);
+        url_place *place = &out->places[out->place_count++];
+        place->port = port;
+        if (parse_host(text, (size_t)(stop - text), place, error, error_size) != 0)
+            return -1;
+        if (comma == NULL)
+            return 0;
+        text = comma + 1;
+    }
+}
+
+/* What follows the hosts, and a service: [/DB][?db=N]. */
+static int parse_tail(const char *tail, redis_url *out, char *error, size_t error_size)
+{
     if (*tail == '/') {
         tail++;
         size_t size = strcspn(tail, "?");
@@ -184,31 +257,98 @@ static int parse_tcp(const char *rest, redis_url *out, char *error, size_t error
                         URL_DATABASE_MAX);
         tail += size;
     }
-    if (*tail == '?' && parse_query(tail + 1, out, error, error_size) != 0)
+    return *tail == '?' ? parse_query(tail + 1, out, error, error_size) : 0;
+}
+
+static int parse_tcp(const char *rest, redis_url *out, char *error, size_t error_size)
+{
+    size_t authority = strcspn(rest, "/?");
+    out->kind = URL_TCP;
+    if (parse_hosts(rest, authority, false, URL_PORT, out, error, error_size) != 0)
         return -1;
-    const char *open = strchr(out->host, ':') != NULL ? "[" : "", *close = *open != 0 ? "]" : "";
-    snprintf(out->display, sizeof out->display, "%s%s%s:%u/%u", open, out->host, close,
-             (unsigned)out->port, out->database);
-    return 0;
+    return parse_tail(rest + authority, out, error, error_size);
+}
+
+static int parse_sentinel(const char *rest, redis_url *out, char *error, size_t error_size)
+{
+    size_t authority = strcspn(rest, "/?");
+    const char *tail = rest + authority;
+    out->kind = URL_SENTINEL;
+    if (parse_hosts(rest, authority, true, URL_PORT_SENTINEL, out, error, error_size) != 0)
+        return -1;
+    size_t size = *tail == '/' ? strcspn(++tail, "/?") : 0;
+    if (size == 0)
+        return fail(error, error_size,
+                    "the URL names no service: redis-sentinel://HOST,HOST/SERVICE");
+    if (decode(tail, size, out->service, sizeof out->service) != 0)
+        return fail(error, error_size,
+                    "the service's name is badly encoded or longer than %zu bytes",
+                    sizeof out->service - 1);
+    for (const char *at = out->service; *at != 0; at++)
+        if ((unsigned char)*at <= ' ' || *at == 0x7f)
+            return fail(error, error_size, "the service's name holds a space or control character");
+    return parse_tail(tail + size, out, error, error_size);
+}
+
+static int parse_cluster(const char *rest, redis_url *out, char *error, size_t error_size)
+{
+    size_t authority = strcspn(rest, "/?");
+    out->kind = URL_CLUSTER;
+    if (parse_hosts(rest, authority, true, URL_PORT, out, error, error_size) != 0 ||
+        parse_tail(rest + authority, out, error, error_size) != 0)
+        return -1;
+    return out->database == 0 ? 0 : fail(error, error_size, "a cluster has no database but 0");
+}
+
+/* "host:port/db"; "service at host:port,host:port/db"; what does not fit is left out. */
+static void describe(redis_url *url)
+{
+    char *out = url->display;
+    size_t size = sizeof url->display, used = 0;
+    if (url->kind == URL_SENTINEL)
+        used = (size_t)snprintf(out, size, "%s at ", url->service);
+    for (size_t i = 0; i < url->place_count; i++) {
+        char text[URL_PLACE_TEXT_MAX];
+        url_place_text(&url->places[i], text);
+        if (i != 0 && used + strlen(text) + 16 > size) {
+            used += (size_t)snprintf(out + used, size - used, ",...");
+            break;
+        }
+        used += (size_t)snprintf(out + used, size - used, "%s%s", i != 0 ? "," : "", text);
+    }
+    if (url->kind != URL_CLUSTER)
+        snprintf(out + used, size - used, "/%u", url->database);
 }
 
 int url_parse(const char *text, redis_url *out, char *error, size_t error_size)
 {
-    static const char *const later[] = {"rediss://", "redis-sentinel://", "redis-cluster://"};
+    static const struct {
+        const char *scheme;
+        bool tls;
+        int (*parse)(const char *rest, redis_url *out, char *error, size_t error_size);
+    } forms[] = {{"redis://", false, parse_tcp},
+                 {"rediss://", true, parse_tcp},
+                 {"unix://", false, parse_unix},
+                 {"redis-sentinel://", false, parse_sentinel},
+                 {"rediss-sentinel://", true, parse_sentinel},
+                 {"redis-cluster://", false, parse_cluster},
+                 {"rediss-cluster://", true, parse_cluster}};
     memset(out, 0, sizeof *out);
     if (text == NULL || *text == 0)
         return fail(error, error_size, "the URL is empty");
-    if (strlen(text) > 1024)
-        return fail(error, error_size, "the URL is longer than 1024 bytes");
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
-        if (strncmp(text, later[i], strlen(later[i])) == 0)
-            return fail(error, error_size, "%s is known, but this version does not carry it out",
-                        later[i]);
-    if (strncmp(text, "redis://", 8) == 0)
-        return parse_tcp(text + 8, out, error, error_size);
-    if (strncmp(text, "unix://", 7) == 0)
-        return parse_unix(text + 7, out, error, error_size);
+    if (strlen(text) > 2048)
+        return fail(error, error_size, "the URL is longer than 2048 bytes");
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        size_t size = strlen(forms[i].scheme);
+        if (strncmp(text, forms[i].scheme, size) == 0) {
+            out->tls = forms[i].tls;
+            if (forms[i].parse(text + size, out, error, error_size) != 0)
+                return -1;
+            describe(out);
+            return 0;
+        }
+    }
     return fail(error, error_size,
-                "a Redis URL begins with redis:// or unix:// (redis://localhost:6379/0, "
-                "unix:///run/redis/redis.sock)");
+                "a Redis URL begins with redis://, rediss://, unix://, redis-sentinel:// or "
+                "redis-cluster:// (redis://localhost:6379/0, unix:///run/redis/redis.sock)");
 }
