@@ -1,0 +1,270 @@
+/* chaos.c: three hosts and a Redis in network namespaces, workers that write, delete and evict, and
+ * a schedule of trouble drawn from the seed: cuts in both directions or in one, SIGKILL and SIGSTOP
+ * of Redis, larderds and workers, FLUSHALL, output buffers that are cut, clocks that are set. Then
+ * all is repaired, and within ten seconds all hosts and Redis must agree (compare.h). At the end
+ * each way of disagreeing is made by hand, to see that the comparison notices it.
+ *
+ *   LARDER_SEED=N            the same schedule again
+ *   LARDER_CHAOS_SECONDS=N   of trouble (20; 120 in the long form)
+ *   LARDER_CHAOS_SCHEDULES=N one after another, each with a seed of its own (1; 20)
+ *   LARDER_CHAOS_RATE=N      operations a second of a worker (250; 0: as many as it can)
+ *   LARDER_CHAOS_SETTLE=N    seconds until all agree (10)
+ *
+ * What larderds, workers and Redis said is kept in chaos-SEED/ of the working directory on failure.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/chaos/chaos.h"
+#include "tests/chaos/compare.h"
+#include "tests/chaos/faults.h"
+#include "tests/chaos/servers.h"
+
+static struct host hosts[HOSTS];
+static struct redis_side redis_side;
+static struct board *board;
+static struct differences differences;
+
+/* ---- Seeing that the comparison sees ------------------------------------------------------- */
+
+static void set_locally(struct host *host, uint32_t key)
+{
+    char name[32];
+    uint8_t value[100];
+    larder_policy policy = {.flags = LARDER_LOCAL};
+    size_t size = key_name(key, name);
+    test_value_fill(value, sizeof value, tag_of(key, 15, 1, false));
+    int code = larder_set(host->map, name, size, value, sizeof value, &policy);
+    test_check(code == LARDER_OK, "set: %d %s", code, larder_last_error());
+}
+
+/* A key that is present in Redis and of which the newest is known. */
+static uint32_t present_key(void)
+{
+    struct client client;
+    test_check(client_connect(&client, &redis_side.servers[0].server), "connect");
+    for (uint32_t key = HOT; key < KEYS - OWNED; key++) {
+        char name[32], full[64];
+        key_name(key, name);
+        snprintf(full, sizeof full, PREFIX "%s", name);
+        struct reply reply = client_words(&client, 2, (const char *const[]){"TTL", full});
+        if (reply.type == ':' && reply.number == -1) {
+            client_close(&client);
+            return key;
+        }
+    }
+    test_fail("no key is in Redis");
+}
+
+static void must_differ(const char *what, uint64_t before, const uint64_t *figure)
+{
+    compare(hosts, &redis_side, board, &differences);
+    test_check(*figure > before, "the comparison does not see %s", what);
+}
+
+static void see_that_it_sees(void)
+{
+    char name[32], full[64];
+    for (unsigned i = 0; i < HOSTS; i++)
+        host_end_larderd(&hosts[i], SIGTERM); /* nobody mends it */
+    uint32_t key = present_key();
+    key_name(key, name);
+    snprintf(full, sizeof full, PREFIX "%s", name);
+    compare(hosts, &redis_side, board, &differences);
+    test_check(differences.total == differences.dirty, "%s", differences.text);
+    redis_tell(&redis_side.servers[0], (const char *const[]){"SET", full, "something else", NULL});
+    must_differ("a value of Redis's that is not its record's", 0, &differences.in_redis);
+    redis_tell(&redis_side.servers[0], (const char *const[]){"DEL", full, NULL});
+    set_locally(&hosts[1], KEYS - 1);
+    must_differ("an owned key that its writer did not write", 0, &differences.deeds);
+    uint64_t before = differences.in_redis + differences.versions;
+    set_locally(&hosts[2], key); /* newer than what the others have */
+    compare(hosts, &redis_side, board, &differences);
+    test_check(differences.in_redis + differences.versions >= before, "it forgets");
+    larder_delete(hosts[0].map, name, strlen(name)); /* newer still: nobody may have it */
+    must_differ("a deleted key that is there", 0, &differences.versions);
+    test_check(differences.dirty != 0, "the comparison does not see what waits");
+}
+
+/* ---- A schedule ---------------------------------------------------------------------------- */
+
+static void begin(uint64_t rate)
+{
+    static char path[300];
+    test_random random = test_random_new(5);
+    snprintf(path, sizeof path, "%s/board", test_directory());
+    board = board_map(path, true);
+    network_begin();
+    bool keeps = test_random_below(&random, 2) == 0;
+    printf("Redis keeps %s\n", keeps ? "what is a second old" : "nothing");
+    redis_side_begin(&redis_side, keeps);
+    struct host_settings settings = {.board = path, .url = redis_side.url, .rate = rate};
+    for (unsigned i = 0; i < HOSTS; i++)
+        host_begin(&hosts[i], i, &settings);
+    for (unsigned i = 0; i < HOSTS; i++)
+        test_until(host_stats(&hosts[i]).redis_up != 0, 20000, "host %u does not connect: see %s",
+                   i, hosts[i].log);
+}
+
+static void look(void)
+{
+    redis_side_look(&redis_side);
+    for (unsigned i = 0; i < HOSTS; i++)
+        host_look(&hosts[i]);
+}
+
+static bool filled(void)
+{
+    look();
+    for (unsigned i = 0; i < HOSTS * WORKERS; i++)
+        if (atomic_load(&board->workers[i].count) < FILL)
+            return false;
+    return true;
+}
+
+static void trouble(uint64_t seconds)
+{
+    atomic_store(&board->go, 1);
+    test_until(filled(), 60000, "the maps are not filled");
+    uint64_t until = test_now_us() + seconds * 1000000;
+    faults_begin(hosts, &redis_side);
+    while (test_now_us() < until) {
+        faults_step();
+        look();
+        test_pause_us(5000);
+    }
+    atomic_store(&board->stop, 1);
+    faults_end();
+    for (unsigned i = 0; i < HOSTS; i++)
+        host_join_workers(&hosts[i]);
+}
+
+static void settle(uint64_t limit_s)
+{
+    uint64_t began = test_now_us(), limit = limit_s * 1000000 * TEST_SLOWNESS;
+    for (;;) {
+        uint64_t looked = test_now_us();
+        look();
+        compare(hosts, &redis_side, board, &differences);
+        if (differences.total == 0) {
+            test_figure("chaos_equal_after", (double)(test_now_us() - began) / 1e6, "s");
+            return;
+        }
+        test_check(looked - began < limit,
+                   "%" PRIu64 " differences %" PRIu64 " s after the last repair (%" PRIu64
+                   " waiting, %" PRIu64 " versions, %" PRIu64 " values, %" PRIu64
+                   " in Redis, %" PRIu64 " owned):\n%s",
+                   differences.total, limit_s, differences.dirty, differences.versions,
+                   differences.values, differences.in_redis, differences.deeds, differences.text);
+        test_pause_us(50000);
+    }
+}
+
+static void figures(void)
+{
+    uint64_t sets = 0, deletes = 0, gets = 0, hits = 0, refused = 0, evictions = 0;
+    for (unsigned i = 0; i < HOSTS * WORKERS; i++) {
+        const struct worker_board *of = &board->workers[i];
+        sets += atomic_load(&of->sets);
+        deletes += atomic_load(&of->deletes);
+        gets += atomic_load(&of->gets);
+        hits += atomic_load(&of->hits);
+        refused += atomic_load(&of->refused);
+    }
+    for (unsigned i = 0; i < HOSTS; i++) {
+        larder_stats stats = host_stats(&hosts[i]);
+        char name[32];
+        evictions += stats.evictions;
+        snprintf(name, sizeof name, "chaos_keys_on_host_%u", i);
+        test_figure(name, (double)differences.present[i], "count");
+    }
+    test_figure("chaos_keys_in_redis", (double)differences.present[HOSTS], "count");
+    test_figure("chaos_keys_deleted", (double)differences.deleted, "count");
+    test_figure("chaos_sets", (double)sets, "count");
+    test_figure("chaos_deletes", (double)deletes, "count");
+    test_figure("chaos_refused", (double)refused, "count");
+    test_figure("chaos_gets", (double)gets, "count");
+    test_figure("chaos_hits", (double)hits, "count");
+    test_figure("chaos_evictions", (double)evictions, "count");
+    faults_figures();
+    test_check(sets > 0 && hits > 0 && differences.deleted > 0, "nothing was done");
+}
+
+static int schedule(void *context)
+{
+    (void)context;
+    begin(test_number("LARDER_CHAOS_RATE", 250, 250));
+    trouble(test_number("LARDER_CHAOS_SECONDS", 20, 120));
+    settle(test_number("LARDER_CHAOS_SETTLE", 10, 10));
+    figures();
+    see_that_it_sees();
+    for (unsigned i = 0; i < HOSTS; i++)
+        host_end(&hosts[i]);
+    redis_side_end(&redis_side);
+    return 0;
+}
+
+static void keep_logs(void)
+{
+    char command[700];
+    snprintf(command, sizeof command,
+             "mkdir -p chaos-%" PRIu64 " && cp %s/*.log chaos-%" PRIu64 "/ && "
+             "echo \"logs: $PWD/chaos-%" PRIu64 "\"; grep -ah FAILED %s/worker*.log >&2",
+             test_seed(), test_directory(), test_seed(), test_seed(), test_directory());
+    if (system(command) != 0)
+        fprintf(stderr, "(no worker failed)\n");
+}
+
+/* In a process of its own, so that a failure leaves somebody to keep the logs. */
+static void one(void)
+{
+    (void)test_directory();
+    int status = test_wait(test_spawn(schedule, NULL), 600000);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == TEST_SKIP)
+        test_skip("see above");
+    bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (!good)
+        keep_logs();
+    test_check(good, "the schedule failed: %s", test_status_text(status));
+}
+
+/* Each is this program again, with a seed of its own. */
+static void many(uint64_t schedules)
+{
+    test_random random = test_random_new(6);
+    char self[500], command[600];
+    uint64_t failed = 0;
+    ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
+    test_check(size > 0, "/proc/self/exe");
+    self[size] = '\0';
+    for (uint64_t i = 0; i < schedules; i++) {
+        snprintf(command, sizeof command, "LARDER_SEED=%" PRIu64 " LARDER_CHAOS_SCHEDULES=1 '%s'",
+                 test_random_next(&random) >> 16, self);
+        int status = system(command);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == TEST_SKIP)
+            test_skip("see above");
+        failed += status != 0;
+    }
+    test_check(failed == 0, "%" PRIu64 " of %" PRIu64 " schedules failed", failed, schedules);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "worker") == 0)
+        return worker_main(argc - 2, argv + 2);
+    test_begin("chaos", 600);
+    servers_needed();
+    uint64_t schedules = test_number("LARDER_CHAOS_SCHEDULES", 1, 20);
+    if (schedules > 1)
+        many(schedules);
+    else
+        one();
+    test_end();
+}

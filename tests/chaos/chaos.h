@@ -1,0 +1,104 @@
+/* chaos.h: what the parts of the chaos test share: the fleet's measures, the keys, the board on
+ * which workers write what they did, and the hosts. Every host is a network namespace with a map
+ * directory, a larderd and worker processes of its own, and a wall clock that the test sets.
+ */
+#ifndef LARDER_TESTS_CHAOS_H
+#define LARDER_TESTS_CHAOS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "larder.h"
+#include "tests/chaos/network.h"
+#include "tests/multi/harness.h"
+
+enum {
+    HOSTS = 3,
+    WORKERS = 3, /* of a host */
+    KEYS = 50000,
+    OWNED = 10000, /* the last keys have one writer each: what it did last must be what is left */
+    HOT = 500,     /* the first keys get a third of all writes */
+    FILL = 7000,   /* a worker's first writes, as fast as it can: the maps are full after them */
+    VALUE_MAX = 6000
+};
+
+#define MAP_NAME "chaos"
+#define PREFIX "chaos:"
+#define STREAM "larder:{chaos:}:events"
+
+/* ---- Keys and values ----------------------------------------------------------------------- */
+
+/* Some names carry a hash tag, as Cluster's users write them. */
+size_t key_name(uint32_t key, char out[32]);
+/* The worker (0 .. HOSTS * WORKERS - 1) that alone writes the key, or -1. */
+int key_owner(uint32_t key);
+
+/* What a write is called. Its value tells it again, and with it the key. */
+uint64_t tag_of(uint32_t key, unsigned worker, uint64_t count, bool deletion);
+uint32_t tag_key(uint64_t tag);
+bool tag_deletes(uint64_t tag);
+
+/* ---- The board: a file that all processes map ----------------------------------------------- */
+
+struct deed { /* of an owned key */
+    _Atomic uint64_t begun, done;
+};
+
+struct worker_board {
+    _Atomic uint64_t count; /* numbers its writes, also over its death */
+    _Atomic uint64_t sets, deletes, gets, hits, refused;
+};
+
+struct board {
+    _Atomic uint32_t go, stop;
+    struct worker_board workers[HOSTS * WORKERS];
+    struct deed deeds[OWNED];
+};
+
+struct board *board_map(const char *path, bool create);
+
+/* ---- Workers (worker.c) -------------------------------------------------------------------- */
+
+/* The main() of a worker: words after "worker": directory, board, number, seed, operations a
+ * second. Ends when the board says stop; exit 99 when it read what must not be. */
+int worker_main(int argc, char **argv);
+
+/* ---- Hosts (host.c) ------------------------------------------------------------------------ */
+
+struct host {
+    unsigned number;
+    struct place place;
+    char directory[300], log[300], worker_log[300], config[300], clock_path[300];
+    char url[300];
+    _Atomic int64_t *clock_ms;
+    pid_t larderd, workers[WORKERS];
+    bool larderd_frozen, worker_frozen[WORKERS];
+    larder *map; /* the test's own handle */
+};
+
+struct host_settings {
+    const char *board, *url;
+    uint64_t rate; /* operations a second of a worker; 0: as many as it can */
+};
+
+void host_begin(struct host *host, unsigned number, const struct host_settings *settings);
+void host_start_larderd(struct host *host);
+void host_end_larderd(struct host *host, int signal_number);
+void host_start_worker(struct host *host, unsigned worker);
+void host_kill_worker(struct host *host, unsigned worker);
+/* Fails the test if a process has ended that was to run. */
+void host_look(struct host *host);
+void host_set_clock(struct host *host, int64_t offset_ms);
+bool host_can_set_clock(void);
+larder_stats host_stats(struct host *host);
+/* After the board's stop: all workers must end well. */
+void host_join_workers(struct host *host);
+void host_end(struct host *host);
+
+/* A process is stopped, continued; remembers nothing. */
+void process_freeze(pid_t pid);
+void process_thaw(pid_t pid);
+
+#endif

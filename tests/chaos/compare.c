@@ -1,0 +1,217 @@
+/* compare.c: see compare.h. Values are read as workers read them, through the public calls;
+ * versions of deletions come from the replicator's port, records from Redis.
+ */
+#include "tests/chaos/compare.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/redis/names.h"
+#include "daemon/redis/wire.h"
+#include "lib/replica.h"
+
+enum { PIPELINE = 1000, REDIS = HOSTS };
+
+struct sight {              /* of a key on a host or in Redis */
+    larder_version version; /* clock 0: not known there */
+    bool present, deleted, dirty;
+    uint64_t hash, tag, record_hash;
+};
+
+static struct sight sights[HOSTS + 1][KEYS];
+
+static void tell(struct differences *out, uint64_t *figure, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void tell(struct differences *out, uint64_t *figure, const char *format, ...)
+{
+    (*figure)++;
+    out->total++;
+    size_t used = strlen(out->text);
+    if (sizeof out->text - used < 300)
+        return;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(out->text + used, sizeof out->text - used, format, arguments);
+    va_end(arguments);
+}
+
+static int order(const larder_version *a, const larder_version *b)
+{
+    if (a->clock != b->clock)
+        return a->clock < b->clock ? -1 : 1;
+    return a->node == b->node ? 0 : a->node < b->node ? -1 : 1;
+}
+
+/* ---- A host -------------------------------------------------------------------------------- */
+
+static int key_number(const uint8_t *key, size_t size)
+{
+    const char *colon = memmem(key, size, "k:", 2);
+    char text[16] = "";
+    if (colon == NULL || size - (size_t)(colon + 2 - (const char *)key) >= sizeof text)
+        return -1;
+    memcpy(text, colon + 2, size - (size_t)(colon + 2 - (const char *)key));
+    long number = strtol(text, NULL, 10);
+    return number >= 0 && number < KEYS ? (int)number : -1;
+}
+
+static void see_log(struct host *host, struct sight *seen)
+{
+    replica_batch batch = {0};
+    uint64_t row = 0;
+    do {
+        int code = replica_outbox(host->map, &batch, row, 1024, 1 << 20, true);
+        test_check(code == LARDER_OK, "outbox: %d %s", code, larder_last_error());
+        for (size_t i = 0; i < batch.count; i++) {
+            const replica_record *record = &batch.records[i];
+            int key = key_number(record->key, record->key_size);
+            if (key < 0)
+                continue;
+            seen[key].version = record->version;
+            seen[key].deleted = record->kind == REPLICA_DELETED;
+        }
+        row = batch.next_row;
+    } while (!batch.end);
+    replica_batch_free(&batch);
+}
+
+static void see_host(struct host *host, struct sight *seen, struct differences *out)
+{
+    static uint8_t value[VALUE_MAX];
+    see_log(host, seen);
+    for (uint32_t key = 0; key < KEYS; key++) {
+        char name[32];
+        larder_info info;
+        size_t size = key_name(key, name);
+        int code = larder_get(host->map, name, size, value, sizeof value, &info);
+        test_check(code == LARDER_OK || code == LARDER_MISS, "get: %d %s", code,
+                   larder_last_error());
+        struct sight *sight = &seen[key];
+        if (code == LARDER_MISS)
+            continue;
+        sight->present = true;
+        sight->deleted = false;
+        sight->version = info.version;
+        sight->hash = replica_value_hash(value, info.size);
+        test_check(test_value_tag(value, info.size, &sight->tag), "%s: torn", name);
+        out->present[host->number]++;
+    }
+    larder_stats stats = host_stats(host);
+    if (stats.dirty != 0 || stats.pending != 0 || stats.redis_up == 0)
+        tell(out, &out->dirty, "host %u: %" PRIu64 " dirty, %" PRIu64 " pending, Redis %s\n",
+             host->number, stats.dirty, stats.pending, stats.redis_up ? "up" : "down");
+}
+
+/* ---- Redis --------------------------------------------------------------------------------- */
+
+static void ask(struct client *client, uint32_t key)
+{
+    static names_pair names;
+    char name[32];
+    size_t size = key_name(key, name);
+    test_check(names_of(&names, PREFIX, (const uint8_t *)name, size) == 0, "names of %s", name);
+    const char *words[] = {"MGET", (const char *)names.key, (const char *)names.record};
+    size_t sizes[] = {4, names.key_size, names.record_size};
+    client_append(client, 3, words, sizes);
+}
+
+static void take(struct client *client, struct sight *sight, struct differences *out)
+{
+    struct reply reply = client_reply(client);
+    test_check(reply.type == '*' && reply.number == 2, "MGET: %c", reply.type);
+    reply = client_reply(client);
+    if (reply.type == '$') {
+        sight->present = true;
+        sight->hash = replica_value_hash(reply.text, reply.size);
+        (void)test_value_tag(reply.text, reply.size, &sight->tag);
+        out->present[REDIS]++;
+    }
+    reply = client_reply(client);
+    sync_change change;
+    memset(&change, 0, sizeof change);
+    if (reply.type == '$' && wire_record_read(reply.text, reply.size, &change)) {
+        sight->version = change.record.version;
+        sight->deleted = change.record.kind == REPLICA_DELETED;
+        sight->record_hash = change.record.value_hash;
+    }
+}
+
+static void see_redis(const struct redis_side *side, struct sight *seen, struct differences *out)
+{
+    struct client client;
+    test_check(client_connect(&client, &side->servers[0].server), "connect");
+    for (uint32_t first = 0; first < KEYS; first += PIPELINE) {
+        for (uint32_t key = first; key < first + PIPELINE; key++)
+            ask(&client, key);
+        for (uint32_t key = first; key < first + PIPELINE; key++)
+            take(&client, &seen[key], out);
+    }
+    client_close(&client);
+}
+
+/* ---- All of them --------------------------------------------------------------------------- */
+
+static const char *place_name(unsigned place)
+{
+    static const char *const names[] = {"host 0", "host 1", "host 2", "Redis"};
+    return names[place];
+}
+
+static void judge_deed(uint32_t key, unsigned place, const struct sight *sight,
+                       const struct board *board, struct differences *out)
+{
+    const struct deed *deed = &board->deeds[key - (KEYS - OWNED)];
+    uint64_t done = atomic_load(&deed->done), begun = atomic_load(&deed->begun);
+    if (sight->tag != done && (sight->tag != begun || done == (begun | 1)))
+        tell(out, &out->deeds,
+             "k:%" PRIu32 ": %s has %016" PRIx64 "; its writer did %016" PRIx64
+             " last (begun: %016" PRIx64 ")\n",
+             key, place_name(place), sight->tag, done, begun);
+}
+
+static void judge(uint32_t key, const struct board *board, struct differences *out)
+{
+    const struct sight *newest = &sights[0][key];
+    for (unsigned place = 1; place <= REDIS; place++) {
+        const struct sight *sight = &sights[place][key];
+        int ordered = order(&sight->version, &newest->version);
+        if (ordered > 0 || (ordered == 0 && sight->deleted && !newest->deleted))
+            newest = sight;
+    }
+    out->deleted += newest->deleted && newest->version.clock != 0;
+    for (unsigned place = 0; place <= REDIS; place++) {
+        const struct sight *sight = &sights[place][key];
+        if (!sight->present)
+            continue;
+        if (newest->deleted || order(&sight->version, &newest->version) != 0)
+            tell(out, place == REDIS ? &out->in_redis : &out->versions,
+                 "k:%" PRIu32 ": %s has %" PRIx64 "/%08" PRIx32 " (%016" PRIx64
+                 "), the newest is %" PRIx64 "/%08" PRIx32 "%s of %s\n",
+                 key, place_name(place), sight->version.clock, sight->version.node, sight->tag,
+                 newest->version.clock, newest->version.node, newest->deleted ? ", deleted," : "",
+                 place_name((unsigned)((newest - &sights[0][key]) / KEYS)));
+        else if (place == REDIS && sight->hash != sight->record_hash)
+            tell(out, &out->in_redis, "k:%" PRIu32 ": Redis's value is not its record's\n", key);
+        else if (newest->present && sight->hash != newest->hash)
+            tell(out, &out->values, "k:%" PRIu32 ": %s has another value than %s\n", key,
+                 place_name(place), place_name((unsigned)((newest - &sights[0][key]) / KEYS)));
+        if (key_owner(key) >= 0)
+            judge_deed(key, place, sight, board, out);
+    }
+}
+
+void compare(struct host *hosts, const struct redis_side *side, const struct board *board,
+             struct differences *out)
+{
+    memset(out, 0, sizeof *out);
+    memset(sights, 0, sizeof sights);
+    see_redis(side, sights[REDIS], out);
+    for (unsigned host = 0; host < HOSTS; host++)
+        see_host(&hosts[host], sights[host], out);
+    for (uint32_t key = 0; key < KEYS; key++)
+        judge(key, board, out);
+}

@@ -1,0 +1,28 @@
+/* compare.h: whether the hosts of the chaos test and Redis agree, looked at when nothing is written
+ * any more: for every key one version wherever it is present, its value everywhere; nothing older
+ * than the newest that anybody knows, deletions included; of the owned keys nothing but what their
+ * writer did last; nothing waits in an outbox.
+ */
+#ifndef LARDER_TESTS_CHAOS_COMPARE_H
+#define LARDER_TESTS_CHAOS_COMPARE_H
+
+#include "tests/chaos/chaos.h"
+#include "tests/chaos/servers.h"
+
+struct differences {
+    uint64_t total;
+    uint64_t dirty;    /* rows that still wait, and hosts without a connection */
+    uint64_t versions; /* present under another version, or where the newest is a deletion */
+    uint64_t values;   /* another value under the newest version */
+    uint64_t in_redis; /* Redis's value or record is not the newest, or they do not fit */
+    uint64_t deeds;    /* an owned key is not what its writer did last */
+    uint64_t present[HOSTS + 1],
+        deleted;     /* keys: on each host and in Redis; whose newest is that */
+    char text[4000]; /* the first of them, told */
+};
+
+/* Look once. Redis must answer, and so must be the maps. */
+void compare(struct host *hosts, const struct redis_side *side, const struct board *board,
+             struct differences *out);
+
+#endif

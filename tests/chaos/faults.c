@@ -1,0 +1,368 @@
+/* faults.c: see faults.h. */
+#include "tests/chaos/faults.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PAUSE_MS = 1000 }; /* between two new ones, on average */
+
+enum kind {
+    CUT_HOST,
+    CUT_REDIS,
+    DEAF_HOST,
+    MUTE_HOST,
+    KILL_REDIS,
+    FREEZE_REDIS,
+    KILL_LARDERD,
+    FREEZE_LARDERD,
+    RESTART_LARDERD,
+    KILL_WORKER,
+    FREEZE_WORKER,
+    FLUSH_REDIS,
+    KILL_CHANNELS,
+    KILL_CLIENTS,
+    SMALL_BUFFERS,
+    SET_CLOCK,
+    NO_MEMORY,
+    FORGET_SCRIPTS,
+    TRIM_STREAM,
+    KINDS
+};
+
+/* Where it happens: of two in one place the second is not drawn. */
+enum where {
+    HOST_CABLE,
+    HOST_LARDERD,
+    HOST_WORKER,
+    HOST_CLOCK,
+    REDIS_CABLE,
+    REDIS_PROCESS,
+    AT_ONCE,
+    REDIS_SETTINGS
+};
+
+static const struct {
+    const char *name, *what;
+    enum where where;
+    unsigned weight, least_ms, most_ms; /* how long until it is repaired */
+} kinds[KINDS] = {
+    [CUT_HOST] = {"cut_host", "its cable is pulled", HOST_CABLE, 6, 500, 12000},
+    [CUT_REDIS] = {"cut_redis", "its cable is pulled", REDIS_CABLE, 3, 500, 9000},
+    [DEAF_HOST] = {"deaf_host", "hears nothing of Redis", HOST_CABLE, 3, 500, 9000},
+    [MUTE_HOST] = {"mute_host", "is not heard by Redis", HOST_CABLE, 3, 500, 9000},
+    [KILL_REDIS] = {"kill_redis", "killed", REDIS_PROCESS, 3, 50, 5000},
+    [FREEZE_REDIS] = {"freeze_redis", "stopped", REDIS_PROCESS, 3, 200, 8000},
+    [KILL_LARDERD] = {"kill_larderd", "larderd killed", HOST_LARDERD, 7, 20, 5000},
+    [FREEZE_LARDERD] = {"freeze_larderd", "larderd stopped", HOST_LARDERD, 5, 200, 8000},
+    [RESTART_LARDERD] = {"restart_larderd", "larderd ended", HOST_LARDERD, 2, 20, 3000},
+    [KILL_WORKER] = {"kill_worker", "a worker killed", HOST_WORKER, 8, 10, 1000},
+    [FREEZE_WORKER] = {"freeze_worker", "a worker stopped", HOST_WORKER, 6, 100, 5000},
+    [FLUSH_REDIS] = {"flush_redis", "FLUSHALL", AT_ONCE, 2, 0, 0},
+    [KILL_CHANNELS] = {"kill_channels", "subscribers' connections ended", AT_ONCE, 4, 0, 0},
+    [KILL_CLIENTS] = {"kill_clients", "clients' connections ended", AT_ONCE, 3, 0, 0},
+    [SMALL_BUFFERS] = {"small_buffers", "output buffers of subscribers of 8 kB", REDIS_SETTINGS, 4,
+                       500, 6000},
+    [SET_CLOCK] = {"set_clock", "clock set", HOST_CLOCK, 5, 200, 15000},
+    [NO_MEMORY] = {"no_memory", "no memory for writes", REDIS_SETTINGS, 2, 300, 5000},
+    [FORGET_SCRIPTS] = {"forget_scripts", "SCRIPT FLUSH", AT_ONCE, 2, 0, 0},
+    [TRIM_STREAM] = {"trim_stream", "stream trimmed to 10 entries", AT_ONCE, 2, 0, 0},
+};
+
+struct broken { /* one per place; until 0: whole */
+    enum kind kind;
+    uint64_t until_ms;
+    unsigned worker;
+};
+
+static struct host *hosts;
+static struct redis_side *side;
+static struct broken host_cables[HOSTS], host_larderds[HOSTS], host_workers[HOSTS],
+    host_clocks[HOSTS], redis_cables[SERVERS_MAX], redis_processes[SERVERS_MAX],
+    redis_settings[SERVERS_MAX];
+static uint64_t counts[KINDS], began_ms, next_ms;
+static test_random randomness;
+
+static uint64_t now_ms(void)
+{
+    return test_now_us() / 1000;
+}
+
+static unsigned below(unsigned limit)
+{
+    return (unsigned)test_random_below(&randomness, limit);
+}
+
+static bool on_a_host(enum where where)
+{
+    return where <= HOST_CLOCK;
+}
+
+static void say(enum kind kind, unsigned target, const char *what)
+{
+    printf("%7.2f s  %s %u: %s\n", (double)(now_ms() - began_ms) / 1e3,
+           on_a_host(kinds[kind].where) ? "host" : "Redis", target, what);
+}
+
+static struct broken *broken_at(enum where where, unsigned target)
+{
+    switch (where) {
+    case HOST_CABLE:
+        return &host_cables[target];
+    case HOST_LARDERD:
+        return &host_larderds[target];
+    case HOST_WORKER:
+        return &host_workers[target];
+    case HOST_CLOCK:
+        return &host_clocks[target];
+    case REDIS_CABLE:
+        return &redis_cables[target];
+    case REDIS_PROCESS:
+        return &redis_processes[target];
+    case REDIS_SETTINGS:
+        return &redis_settings[target];
+    case AT_ONCE:
+        break;
+    }
+    return NULL;
+}
+
+/* ---- Repairs ------------------------------------------------------------------------------- */
+
+static void repair(enum kind kind, unsigned target, struct broken *broken)
+{
+    struct host *host = &hosts[on_a_host(kinds[kind].where) ? target : 0];
+    struct redis *redis = &side->servers[on_a_host(kinds[kind].where) ? 0 : target];
+    switch (kind) {
+    case CUT_HOST:
+        network_cable(&host->place, true);
+        break;
+    case CUT_REDIS:
+        network_cable(&redis->place, true);
+        break;
+    case DEAF_HOST:
+        for (unsigned i = 0; i < side->count; i++)
+            network_silence(&side->servers[i].place, &host->place, false);
+        break;
+    case MUTE_HOST:
+        for (unsigned i = 0; i < side->count; i++)
+            network_silence(&host->place, &side->servers[i].place, false);
+        break;
+    case KILL_REDIS:
+        redis_start(redis);
+        break;
+    case FREEZE_REDIS:
+        redis_thaw(redis);
+        break;
+    case KILL_LARDERD:
+    case RESTART_LARDERD:
+        host_start_larderd(host);
+        break;
+    case FREEZE_LARDERD:
+        process_thaw(host->larderd);
+        host->larderd_frozen = false;
+        break;
+    case KILL_WORKER:
+        host_start_worker(host, broken->worker);
+        break;
+    case FREEZE_WORKER:
+        process_thaw(host->workers[broken->worker]);
+        host->worker_frozen[broken->worker] = false;
+        break;
+    case SET_CLOCK:
+        host_set_clock(host, 0);
+        break;
+    case SMALL_BUFFERS:
+        redis_tell(redis, (const char *const[]){"CONFIG", "SET", "client-output-buffer-limit",
+                                                "pubsub 32mb 8mb 60", NULL});
+        break;
+    case NO_MEMORY:
+        redis_tell(redis, (const char *const[]){"CONFIG", "SET", "maxmemory", "0", NULL});
+        break;
+    default:
+        break;
+    }
+    char text[64];
+    snprintf(text, sizeof text, "%s is over", kinds[kind].name);
+    say(kind, target, text);
+    broken->until_ms = 0;
+}
+
+/* Settings can be given back only by a server that answers, and one that was killed has forgotten
+ * them. */
+static bool repairable(enum kind kind, unsigned target)
+{
+    return kinds[kind].where != REDIS_SETTINGS || redis_answers(&side->servers[target]);
+}
+
+static void repair_due(uint64_t now)
+{
+    for (enum where where = HOST_CABLE; where <= REDIS_SETTINGS; where++) {
+        unsigned count = on_a_host(where) ? HOSTS : side->count;
+        for (unsigned target = 0; target < count && where != AT_ONCE; target++) {
+            struct broken *broken = broken_at(where, target);
+            if (broken->until_ms != 0 && broken->until_ms <= now &&
+                repairable(broken->kind, target))
+                repair(broken->kind, target, broken);
+        }
+    }
+}
+
+/* ---- Trouble ------------------------------------------------------------------------------- */
+
+static void break_host(enum kind kind, struct host *host, struct broken *broken)
+{
+    unsigned worker = below(WORKERS);
+    broken->worker = worker;
+    switch (kind) {
+    case CUT_HOST:
+        network_cable(&host->place, false);
+        break;
+    case DEAF_HOST:
+        for (unsigned i = 0; i < side->count; i++)
+            network_silence(&side->servers[i].place, &host->place, true);
+        break;
+    case MUTE_HOST:
+        for (unsigned i = 0; i < side->count; i++)
+            network_silence(&host->place, &side->servers[i].place, true);
+        break;
+    case KILL_LARDERD:
+        host_end_larderd(host, SIGKILL);
+        break;
+    case RESTART_LARDERD:
+        host_end_larderd(host, SIGTERM);
+        break;
+    case FREEZE_LARDERD:
+        process_freeze(host->larderd);
+        host->larderd_frozen = true;
+        break;
+    case KILL_WORKER:
+        host_kill_worker(host, worker);
+        break;
+    case FREEZE_WORKER:
+        process_freeze(host->workers[worker]);
+        host->worker_frozen[worker] = true;
+        break;
+    case SET_CLOCK:
+        host_set_clock(host, (int64_t)below(20000) - 10000);
+        break;
+    default:
+        break;
+    }
+}
+
+static void break_redis(enum kind kind, struct redis *redis)
+{
+    switch (kind) {
+    case CUT_REDIS:
+        network_cable(&redis->place, false);
+        break;
+    case KILL_REDIS:
+        redis_kill(redis);
+        break;
+    case FREEZE_REDIS:
+        redis_freeze(redis);
+        break;
+    case FLUSH_REDIS:
+        redis_tell(redis, (const char *const[]){"FLUSHALL", NULL});
+        break;
+    case KILL_CHANNELS:
+        redis_tell(redis, (const char *const[]){"CLIENT", "KILL", "TYPE", "pubsub", NULL});
+        break;
+    case KILL_CLIENTS:
+        redis_tell(redis, (const char *const[]){"CLIENT", "KILL", "TYPE", "normal", NULL});
+        break;
+    case SMALL_BUFFERS:
+        redis_tell(redis, (const char *const[]){"CONFIG", "SET", "client-output-buffer-limit",
+                                                "pubsub 8kb 4kb 1", NULL});
+        break;
+    case NO_MEMORY:
+        redis_tell(redis, (const char *const[]){"CONFIG", "SET", "maxmemory", "1mb", NULL});
+        break;
+    case FORGET_SCRIPTS:
+        redis_tell(redis, (const char *const[]){"SCRIPT", "FLUSH", NULL});
+        break;
+    case TRIM_STREAM:
+        redis_tell(redis, (const char *const[]){"XTRIM", STREAM, "MAXLEN", "10", NULL});
+        break;
+    default:
+        break;
+    }
+}
+
+static enum kind draw_kind(void)
+{
+    unsigned sum = 0;
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        sum += kinds[kind].weight;
+    unsigned at = below(sum), kind = 0;
+    while (at >= kinds[kind].weight)
+        at -= kinds[kind++].weight;
+    return (enum kind)kind;
+}
+
+/* A Redis that does not answer cannot be told anything. */
+static bool possible(enum kind kind, unsigned target)
+{
+    bool told = kinds[kind].where == AT_ONCE || kinds[kind].where == REDIS_SETTINGS;
+    return !(told && !redis_answers(&side->servers[target])) &&
+           !(kind == SET_CLOCK && !host_can_set_clock());
+}
+
+static void break_something(uint64_t now)
+{
+    static struct broken nowhere;
+    enum kind kind = draw_kind();
+    bool host = on_a_host(kinds[kind].where);
+    unsigned target = below(host ? HOSTS : side->count);
+    unsigned lasts = kinds[kind].least_ms + below(kinds[kind].most_ms - kinds[kind].least_ms + 1);
+    struct broken *broken = broken_at(kinds[kind].where, target);
+    if (broken == NULL)
+        broken = &nowhere;
+    if (broken->until_ms != 0 || !possible(kind, target))
+        return;
+    say(kind, target, kinds[kind].what);
+    broken->kind = kind;
+    if (host)
+        break_host(kind, &hosts[target], broken);
+    else
+        break_redis(kind, &side->servers[target]);
+    counts[kind]++;
+    if (kinds[kind].where != AT_ONCE)
+        broken->until_ms = now + lasts;
+}
+
+void faults_begin(struct host *of_hosts, struct redis_side *of_side)
+{
+    hosts = of_hosts;
+    side = of_side;
+    randomness = test_random_new(77);
+    began_ms = now_ms();
+    next_ms = began_ms + 1000;
+}
+
+void faults_step(void)
+{
+    uint64_t now = now_ms();
+    repair_due(now);
+    if (now < next_ms)
+        return;
+    next_ms = now + 1 + below(2 * PAUSE_MS);
+    break_something(now);
+}
+
+void faults_end(void)
+{
+    repair_due(UINT64_MAX - 1); /* servers first, so that settings can be given back ... */
+    repair_due(UINT64_MAX - 1);
+}
+
+void faults_figures(void)
+{
+    char name[64];
+    for (unsigned kind = 0; kind < KINDS; kind++) {
+        snprintf(name, sizeof name, "chaos_%s", kinds[kind].name);
+        test_figure(name, (double)counts[kind], "count");
+    }
+}

@@ -1,0 +1,19 @@
+/* faults.h: the trouble of the chaos test: what can happen to hosts, network and Redis, drawn from
+ * the seed, told with its time, and undone again. Whatever is broken has a time at which it is
+ * repaired; no two things are broken at once in the same place.
+ */
+#ifndef LARDER_TESTS_CHAOS_FAULTS_H
+#define LARDER_TESTS_CHAOS_FAULTS_H
+
+#include "tests/chaos/chaos.h"
+#include "tests/chaos/servers.h"
+
+void faults_begin(struct host *hosts, struct redis_side *side);
+/* Repair what is due, break what is due. Call it every few milliseconds. */
+void faults_step(void);
+/* Repair all. */
+void faults_end(void);
+/* One figure for each kind: how often. */
+void faults_figures(void);
+
+#endif

@@ -1,0 +1,190 @@
+/* host.c: the hosts of the chaos test; see chaos.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/chaos/chaos.h"
+
+static struct host_settings common;
+
+/* The shim that sets a clock, beside this program; a sanitizer's runtime wants to be loaded first.
+ */
+static const char *clock_shim(void)
+{
+    static char path[600];
+    ssize_t size = TEST_SLOWNESS > 1 ? 0 : readlink("/proc/self/exe", path, sizeof path - 40);
+    char *slash = size > 0 ? memrchr(path, '/', (size_t)size) : NULL;
+    if (slash == NULL)
+        return NULL;
+    memcpy(slash, "/.libs/clock_shim.so", sizeof "/.libs/clock_shim.so");
+    return access(path, R_OK) == 0 ? path : NULL;
+}
+
+bool host_can_set_clock(void)
+{
+    return clock_shim() != NULL;
+}
+
+static pid_t run(struct host *host, const char *const *words, const char *log)
+{
+    static char preload[700], clock[400];
+    const char *environment[] = {clock, preload, NULL};
+    snprintf(clock, sizeof clock, "LARDER_CHAOS_CLOCK=%s", host->clock_path);
+    snprintf(preload, sizeof preload, "LD_PRELOAD=%s", host_can_set_clock() ? clock_shim() : "");
+    if (!host_can_set_clock())
+        environment[1] = NULL;
+    return network_run(&host->place, words, log, environment);
+}
+
+void host_start_larderd(struct host *host)
+{
+    const char *path = getenv("LARDERD");
+    const char *words[] = {path,      "-c",       host->config,    "--map",
+                           MAP_NAME,  "--dir",    host->directory, "--redis",
+                           host->url, "--prefix", PREFIX,          NULL};
+    host->larderd = run(host, words, host->log);
+    host->larderd_frozen = false;
+}
+
+void host_end_larderd(struct host *host, int signal_number)
+{
+    if (host->larderd == 0)
+        return;
+    kill(host->larderd, signal_number);
+    if (host->larderd_frozen)
+        kill(host->larderd, SIGCONT);
+    int status = test_wait(host->larderd, 20000);
+    test_check(signal_number != SIGTERM || (WIFEXITED(status) && WEXITSTATUS(status) == 0),
+               "larderd of host %u: %s", host->number, test_status_text(status));
+    host->larderd = 0;
+    host->larderd_frozen = false;
+}
+
+void host_start_worker(struct host *host, unsigned worker)
+{
+    static uint64_t started;
+    char self[500], number[16], seed[32], rate[32];
+    ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
+    test_check(size > 0, "/proc/self/exe");
+    self[size] = '\0';
+    test_random random = test_random_new(1000 + started++);
+    snprintf(number, sizeof number, "%u", host->number * WORKERS + worker);
+    snprintf(seed, sizeof seed, "%" PRIu64, test_random_next(&random));
+    snprintf(rate, sizeof rate, "%" PRIu64, common.rate);
+    const char *words[] = {self, "worker", host->directory, common.board, number, seed, rate, NULL};
+    host->workers[worker] = run(host, words, host->worker_log);
+    host->worker_frozen[worker] = false;
+}
+
+void host_kill_worker(struct host *host, unsigned worker)
+{
+    test_kill(host->workers[worker]);
+    host->workers[worker] = 0;
+    host->worker_frozen[worker] = false;
+}
+
+static void look(pid_t pid, const struct host *host, const char *what, const char *log)
+{
+    int status = 0;
+    if (pid != 0 && waitpid(pid, &status, WNOHANG) == pid)
+        test_fail("a %s of host %u ended by itself: %s: see %s", what, host->number,
+                  test_status_text(status), log);
+}
+
+void host_look(struct host *host)
+{
+    look(host->larderd, host, "larderd", host->log);
+    for (unsigned worker = 0; worker < WORKERS; worker++)
+        look(host->workers[worker], host, "worker", host->worker_log);
+}
+
+void host_set_clock(struct host *host, int64_t offset_ms)
+{
+    atomic_store(host->clock_ms, offset_ms);
+}
+
+larder_stats host_stats(struct host *host)
+{
+    larder_stats stats;
+    int code = larder_stats_read(host->map, &stats, sizeof stats);
+    test_check(code == LARDER_OK, "stats: %d %s", code, larder_last_error());
+    return stats;
+}
+
+static void make_clock(struct host *host)
+{
+    int file = open(host->clock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    test_check(file >= 0 && ftruncate(file, sizeof *host->clock_ms) == 0, "%s: %s",
+               host->clock_path, strerror(errno));
+    host->clock_ms =
+        mmap(NULL, sizeof *host->clock_ms, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    test_check(host->clock_ms != MAP_FAILED, "mmap: %s", strerror(errno));
+    close(file);
+}
+
+void host_begin(struct host *host, unsigned number, const struct host_settings *settings)
+{
+    char name[16];
+    common = *settings;
+    memset(host, 0, sizeof *host);
+    host->number = number;
+    snprintf(name, sizeof name, "host%u", number);
+    network_place(&host->place, name);
+    snprintf(host->directory, sizeof host->directory, "%s/%s", test_directory(), name);
+    snprintf(host->log, sizeof host->log, "%s/larderd%u.log", test_directory(), number);
+    snprintf(host->worker_log, sizeof host->worker_log, "%s/worker%u.log", test_directory(),
+             number);
+    snprintf(host->config, sizeof host->config, "%s/%s.conf", test_directory(), name);
+    snprintf(host->clock_path, sizeof host->clock_path, "%s/%s.clock", test_directory(), name);
+    snprintf(host->url, sizeof host->url, "%s", settings->url);
+    test_check(mkdir(host->directory, 0700) == 0, "mkdir: %s", strerror(errno));
+    make_clock(host);
+    FILE *file = fopen(host->config, "we");
+    test_check(file != NULL, "%s: %s", host->config, strerror(errno));
+    /* small, so that it evicts all the time; deadlines such that a cut is noticed in seconds */
+    fprintf(file,
+            "map = { size = \"16M\"; };\n"
+            "redis = { reply_timeout = \"2s\"; connect_timeout = \"2s\"; ping = \"1s\"; };\n");
+    fclose(file);
+    host_start_larderd(host);
+    larder_options options = {.dir = host->directory, .flags = LARDER_ATTACH};
+    int code = LARDER_ENOTFOUND;
+    test_until((code = larder_open(MAP_NAME, &options, &host->map)) != LARDER_ENOTFOUND, 20000,
+               "larderd of host %u makes no map: see %s", number, host->log);
+    test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());
+    for (unsigned worker = 0; worker < WORKERS; worker++)
+        host_start_worker(host, worker);
+}
+
+void host_join_workers(struct host *host)
+{
+    for (unsigned worker = 0; worker < WORKERS; worker++) {
+        if (host->workers[worker] != 0)
+            test_join(host->workers[worker], 10000, "a worker");
+        host->workers[worker] = 0;
+    }
+}
+
+void host_end(struct host *host)
+{
+    larder_close(&host->map);
+    host_end_larderd(host, SIGTERM);
+}
+
+void process_freeze(pid_t pid)
+{
+    test_stop(pid);
+}
+
+void process_thaw(pid_t pid)
+{
+    test_check(kill(pid, SIGCONT) == 0, "SIGCONT: %s", strerror(errno));
+}
