@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/replicator.h"
 
 static void *field(const struct conf *conf, const conf_row *row)
 {
@@ -493,6 +494,26 @@ static void check_together(const struct conf *conf, const char *file, conf_probl
     }
 }
 
+/* A setting of TLS beside a URL without it is a mistake that must not pass in silence. */
+static void check_tls(const struct conf *conf, const char *file, conf_problems *problems)
+{
+    static const char *const names[] = {"tls.ca", "tls.ca_dir", "tls.cert", "tls.key",
+                                        "tls.server_name"};
+    const char *const values[] = {conf->tls.ca, conf->tls.ca_dir, conf->tls.cert, conf->tls.key,
+                                  conf->tls.server_name};
+    if (*conf->redis.url && !replicator_url_is_tls(conf->redis.url)) {
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+            if (*values[i]) {
+                conf_setting_problem(conf, file, names[i], problems,
+                                     "is given, but redis.url does not ask for TLS (rediss://)");
+            }
+        }
+    }
+    if (*conf->tls.key && !*conf->tls.cert) {
+        conf_setting_problem(conf, file, "tls.key", problems, "needs tls.cert");
+    }
+}
+
 void conf_read(struct conf *conf, const char *file, bool must_exist, const conf_flag *flags,
                size_t flag_count, conf_problems *problems)
 {
@@ -513,4 +534,5 @@ void conf_read(struct conf *conf, const char *file, bool must_exist, const conf_
         }
     }
     check_together(conf, file, problems);
+    check_tls(conf, file, problems);
 }

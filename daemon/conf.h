@@ -15,7 +15,7 @@
 #define CONF_FILE_MAX (1u << 20) /* bytes of a configuration file */
 #define CONF_TEXT_MAX 4096u      /* bytes of a text setting */
 #define CONF_PROBLEMS_MAX 100u   /* problems kept; the rest is counted */
-#define CONF_ROWS_MAX 64u
+#define CONF_ROWS_MAX 96u
 
 struct conf { /* texts are owned, never NULL; "" = not set; sizes in bytes, times in ms */
     char *log_level;
@@ -33,6 +33,12 @@ struct conf { /* texts are owned, never NULL; "" = not set; sizes in bytes, time
         int64_t batch_commands, batch_bytes, batches_in_flight, retry_entries;
         int64_t inline_value, stream_bytes, max_reply;
     } redis;
+    struct {
+        char *ca, *ca_dir, *cert, *key, *server_name;
+    } tls;
+    struct {
+        char *user, *password_file;
+    } sentinel;
     struct {
         double watermark;
         int64_t period_ms, pass_ms, readers_ms, tombstone_ms, verify_rate;

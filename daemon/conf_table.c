@@ -87,6 +87,17 @@ static bool check_url(const void *value, char *error, size_t error_size)
     return !*url || replicator_url_check(url, error, error_size) == 0;
 }
 
+static bool check_server_name(const void *value, char *error, size_t error_size)
+{
+    const char *name = value;
+    if (strlen(name) > 255 || strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                           "0123456789-._:") != strlen(name)) {
+        snprintf(error, error_size, "must be a host's name or an address");
+        return false;
+    }
+    return true;
+}
+
 static bool check_listen(const void *value, char *error, size_t error_size)
 {
     conf_listen where;
@@ -163,8 +174,9 @@ const conf_row conf_rows[] = {
      NULL},
 
     {"redis.url", CONF_TEXT, AT(redis.url), 0, 0, "", CONF_REPLICATOR,
-     "redis://[USER@]HOST[:PORT][/DB] or unix:///PATH[?db=N]. Empty: host-local, nothing is "
-     "replicated (going from or to empty takes a restart). A password does not belong here.",
+     "redis://[USER@]HOST[:PORT][/DB] or unix:///PATH[?db=N]; rediss:// is the first with TLS. "
+     "Empty: host-local, nothing is replicated (going from or to empty takes a restart). A password "
+     "does not belong here.",
      check_url},
     {"redis.user", CONF_TEXT, AT(redis.user), 0, 0, "", CONF_REPLICATOR,
      "ACL user, where the URL does not name one.", NULL},
@@ -209,6 +221,27 @@ const conf_row conf_rows[] = {
      "What the event stream may take in Redis.", NULL},
     {"redis.max_reply", CONF_SIZE, AT(redis.max_reply), 64 * KIB, 2 * GIB, "16M", CONF_REPLICATOR,
      "Largest reply taken from Redis.", NULL},
+
+    {"tls.ca", CONF_TEXT, AT(tls.ca), 0, 0, "", CONF_REPLICATOR,
+     "File with the certificates (PEM) of the authorities to trust. Neither ca nor ca_dir: those of "
+     "the system. All files of this group are read again at SIGHUP. The group counts only where "
+     "redis.url asks for TLS; the server's chain and name are always verified, and nothing older "
+     "than TLS 1.2 is spoken.",
+     check_path},
+    {"tls.ca_dir", CONF_TEXT, AT(tls.ca_dir), 0, 0, "", CONF_REPLICATOR,
+     "Directory of such certificates, as `openssl rehash` makes it.", check_path},
+    {"tls.cert", CONF_TEXT, AT(tls.cert), 0, 0, "", CONF_REPLICATOR,
+     "File with larderd's own certificate (PEM), and after it those between it and the authority, "
+     "where the server asks for one.",
+     check_path},
+    {"tls.key", CONF_TEXT, AT(tls.key), 0, 0, "", CONF_REPLICATOR,
+     "File with the private key (PEM, not encrypted) of tls.cert; others must not be able to read "
+     "it. Default: $CREDENTIALS_DIRECTORY/tls-key, if it is there.",
+     check_path},
+    {"tls.server_name", CONF_TEXT, AT(tls.server_name), 0, 0, "", CONF_REPLICATOR,
+     "Name or address that the server's certificate must have. Empty: the host that larderd "
+     "connects to.",
+     check_server_name},
 
     {"janitor.watermark", CONF_SHARE, AT(janitor.watermark), 0.1, 0.99, "0.90", CONF_LIVE,
      "Share of the map above which entries are evicted ahead of need.", NULL},

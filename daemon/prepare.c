@@ -53,6 +53,36 @@ static void read_secret(const struct conf *conf, const char *file, const char *s
     }
 }
 
+static void prepare_tls(const struct conf *conf, const char *file, struct prepared *out,
+                        conf_problems *problems)
+{
+    static const char *const settings[] = {[TLS_FAULT_NONE] = "redis.url",
+                                           [TLS_FAULT_CA] = "tls.ca",
+                                           [TLS_FAULT_CA_DIR] = "tls.ca_dir",
+                                           [TLS_FAULT_CERT] = "tls.cert",
+                                           [TLS_FAULT_KEY] = "tls.key"};
+    char error[CONF_TEXT_MAX + 256], *key = NULL;
+    enum tls_fault fault = TLS_FAULT_KEY;
+    if (!replicator_url_is_tls(conf->redis.url)) {
+        return;
+    }
+    bool good =
+        !*conf->tls.cert || secret_read_pem(conf->tls.key, "tls-key", &key, error, sizeof error);
+    if (good) {
+        tls_settings wanted = {.ca = conf->tls.ca,
+                               .ca_dir = conf->tls.ca_dir,
+                               .cert = conf->tls.cert,
+                               .key = key,
+                               .server_name = conf->tls.server_name};
+        out->tls = tls_create(&wanted, &fault, error, sizeof error);
+        good = out->tls != NULL;
+    }
+    if (!good) {
+        conf_setting_problem(conf, file, settings[fault], problems, error);
+    }
+    secret_free(&key);
+}
+
 void prepare_read(const struct conf *conf, const char *file, struct prepared *out,
                   conf_problems *problems)
 {
@@ -66,6 +96,7 @@ void prepare_read(const struct conf *conf, const char *file, struct prepared *ou
         conf_setting_problem(conf, file, "listen_token_file", problems,
                              "the token has less than 16 characters");
     }
+    prepare_tls(conf, file, out, problems);
     out->owner = find_id(conf->map.owner, look_up_user);
     out->group = find_id(conf->map.group, look_up_group);
     if (out->owner == -2) {
@@ -90,6 +121,7 @@ void prepare_free(struct prepared *self)
 {
     secret_free(&self->password);
     secret_free(&self->token);
+    tls_release(&self->tls);
 }
 
 /* ---- The directory --------------------------------------------------------------------------- */
@@ -183,6 +215,7 @@ void prepare_replicator(const struct conf *conf, const struct prepared *prepared
 {
     replicator_settings_init(out);
     out->url = conf->redis.url;
+    out->tls = prepared->tls;
     out->user = or_null(conf->redis.user);
     out->password = or_null(prepared->password);
     out->prefix = or_null(conf->redis.prefix);

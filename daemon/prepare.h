@@ -8,11 +8,13 @@
 
 #include "daemon/conf.h"
 #include "daemon/janitor.h"
+#include "daemon/redis/tls.h"
 #include "daemon/replicator.h"
 #include "larder.h"
 
 struct prepared {           /* wipe with prepare_free */
     char *password, *token; /* "": none */
+    tls *tls;               /* NULL: redis.url does not ask for it */
     int64_t owner, group;   /* -1: larderd's */
     conf_listen listen;
 };

@@ -119,15 +119,16 @@ void server_reload(struct server *self)
     if (problems.count > 0) {
         refuse(&problems);
     } else {
-        bool password = strcmp(self->prepared.password, next_prepared.password) != 0;
+        bool secrets = strcmp(self->prepared.password, next_prepared.password) != 0 ||
+                       !tls_same(self->prepared.tls, next_prepared.tls);
         next_prepared.listen = self->prepared.listen;
         log_changes(&self->conf, &next);
-        apply(self, &next, &next_prepared, changes.replicator > 0 || password);
+        apply(self, &next, &next_prepared, changes.replicator > 0 || secrets);
         log_line line;
         log_begin(&line, LOG_NOTICE, "reloaded");
         log_number(&line, "changed", (int64_t)changes.live + changes.replicator);
         log_number(&line, "need_restart", (int64_t)changes.restart);
-        log_text(&line, "redis", changes.replicator || password ? "connects anew" : "unchanged");
+        log_text(&line, "redis", changes.replicator || secrets ? "connects anew" : "unchanged");
         log_end(&line);
     }
     conf_free(&next);

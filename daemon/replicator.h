@@ -21,6 +21,7 @@ typedef void replicator_log(void *context, int priority, const char *text);
 
 typedef struct replicator_settings { /* replicator_settings_init() gives the defaults */
     const char *url;                 /* redis://[USER@]HOST[:PORT][/DB], unix:///PATH[?db=N] */
+    struct tls *tls;                 /* needed for a URL with TLS; is shared (daemon/redis/tls.h) */
     const char *user, *password;     /* NULL: none; a user in the URL is the same as user */
     const char *prefix;              /* in front of every key; NULL: "NAME:" */
     const char *map_name;            /* names the connections and the default prefix */
@@ -57,9 +58,12 @@ typedef struct replicator_settings { /* replicator_settings_init() gives the def
 void replicator_settings_init(replicator_settings *settings);
 
 /* Is this a URL that replicator_start() will take? 0, or -1 and a sentence in error. Forms that are
- * known but not carried out by this version (rediss, redis-sentinel, redis-cluster) and URLs with a
+ * known but not carried out by this version (redis-sentinel, redis-cluster) and URLs with a
  * password in them are errors that say so. Pure: no lookup, no connection. */
 int replicator_url_check(const char *url, char *error, size_t error_size);
+
+/* Does a URL that is taken ask for TLS? */
+bool replicator_url_is_tls(const char *url);
 
 typedef struct replicator replicator;
 

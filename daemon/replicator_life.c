@@ -49,11 +49,9 @@ static int read_url(const char *text, redis_url *url, char *error, size_t error_
 {
     if (url_parse(text, url, error, error_size) != 0)
         return -1;
-    if (url->tls || url->kind == URL_SENTINEL || url->kind == URL_CLUSTER) {
+    if (url->kind == URL_SENTINEL || url->kind == URL_CLUSTER) {
         snprintf(error, error_size, "%s is known, but this version does not carry it out",
-                 url->tls                    ? "TLS"
-                 : url->kind == URL_SENTINEL ? "redis-sentinel://"
-                                             : "redis-cluster://");
+                 url->kind == URL_SENTINEL ? "redis-sentinel://" : "redis-cluster://");
         return -1;
     }
     return 0;
@@ -63,6 +61,13 @@ int replicator_url_check(const char *url, char *error, size_t error_size)
 {
     redis_url parsed;
     return read_url(url, &parsed, error, error_size);
+}
+
+bool replicator_url_is_tls(const char *url)
+{
+    redis_url parsed;
+    char error[256];
+    return read_url(url, &parsed, error, sizeof error) == 0 && parsed.tls;
 }
 
 const char *replicator_state_name(enum replicator_state state)
@@ -239,6 +244,7 @@ static bool make_machine(replicator *self, uint64_t seed)
                              .random_seed = seed};
     link_settings link = {.base = self->base,
                           .url = self->url,
+                          .tls = self->url.tls ? s->tls : NULL,
                           .user = s->user,
                           .password = s->password,
                           .prefix = s->prefix,
@@ -323,6 +329,9 @@ replicator *replicator_start(struct event_base *base, larder *handle,
     const char *bad = check_settings(s);
     if (bad == NULL && read_url(s->url, &self->url, why, sizeof why) != 0)
         bad = why;
+    if (bad == NULL && self->url.tls && s->tls == NULL)
+        bad = "the URL asks for TLS, and its settings are missing";
+    s->tls = tls_share(s->tls);
     if (bad != NULL) {
         fail(&self, LARDER_EINVAL, code, error, error_size, bad);
         return NULL;
@@ -399,6 +408,7 @@ void replicator_free(replicator **self)
             event_free(events[i]);
     sync_destroy(&old->machine);
     replica_batch_free(&old->rows);
+    tls_release(&old->settings.tls);
     for (size_t i = 0; i < sizeof old->texts / sizeof *old->texts; i++) {
         if (old->texts[i] != NULL)
             explicit_bzero(old->texts[i], strlen(old->texts[i]));

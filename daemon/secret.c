@@ -10,7 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool read_open(int fd, const char *path, char *text, size_t *size, char *error,
+/* At most limit + 1 bytes, so that more than limit is seen. */
+static bool read_open(int fd, const char *path, char *text, size_t limit, size_t *size, char *error,
                       size_t error_size)
 {
     struct stat status;
@@ -31,9 +32,9 @@ static bool read_open(int fd, const char *path, char *text, size_t *size, char *
     *size = 0;
     ssize_t got;
     do {
-        got = read(fd, text + *size, SECRET_MAX + 2 - *size);
+        got = read(fd, text + *size, limit + 1 - *size);
         *size += got > 0 ? (size_t)got : 0;
-    } while ((got > 0 && *size < SECRET_MAX + 2) || (got < 0 && errno == EINTR));
+    } while ((got > 0 && *size < limit + 1) || (got < 0 && errno == EINTR));
     if (got < 0) {
         snprintf(error, error_size, "%s: %s", path, strerror(errno));
         return false;
@@ -64,10 +65,28 @@ static bool acceptable(char *text, size_t *size, const char *path, char *error, 
     return true;
 }
 
-bool secret_read(const char *path, const char *credential, char **out, char *error,
-                 size_t error_size)
+static bool acceptable_pem(char *text, size_t *size, const char *path, char *error,
+                           size_t error_size)
 {
-    char composed[4096], text[SECRET_MAX + 3];
+    if (*size == 0 || *size > SECRET_PEM_MAX) {
+        snprintf(error, error_size, "%s: %s", path,
+                 *size ? "longer than 65536 bytes" : "the file is empty");
+        return false;
+    }
+    if (memchr(text, '\0', *size)) {
+        snprintf(error, error_size, "%s: holds a zero byte: PEM text is expected", path);
+        return false;
+    }
+    return true;
+}
+
+/* What can be read and is acceptable, of at most limit bytes. */
+static bool read_secret(const char *path, const char *credential, size_t limit,
+                        bool (*accept)(char *text, size_t *size, const char *path, char *error,
+                                       size_t error_size),
+                        char **out, char *error, size_t error_size)
+{
+    char composed[4096];
     size_t size = 0;
     bool optional = !*path;
     *out = NULL;
@@ -88,21 +107,38 @@ bool secret_read(const char *path, const char *credential, char **out, char *err
         }
         *out = strdup("");
     } else {
-        bool good = read_open(fd, path, text, &size, error, error_size) &&
-                    acceptable(text, &size, path, error, error_size);
+        char *text = malloc(limit + 2);
+        bool good = text && read_open(fd, path, text, limit, &size, error, error_size) &&
+                    accept(text, &size, path, error, error_size);
         close(fd);
         if (good) {
             *out = strndup(text, size);
         }
-        explicit_bzero(text, sizeof text);
-        if (!good) {
-            return false;
+        if (text) {
+            explicit_bzero(text, limit + 2);
+            free(text);
+            if (!good) {
+                return false;
+            }
         }
     }
     if (!*out) {
         snprintf(error, error_size, "no memory");
     }
     return *out != NULL;
+}
+
+bool secret_read(const char *path, const char *credential, char **out, char *error,
+                 size_t error_size)
+{
+    /* a line end, of two bytes perhaps, is not part of it */
+    return read_secret(path, credential, SECRET_MAX + 2, acceptable, out, error, error_size);
+}
+
+bool secret_read_pem(const char *path, const char *credential, char **out, char *error,
+                     size_t error_size)
+{
+    return read_secret(path, credential, SECRET_PEM_MAX, acceptable_pem, out, error, error_size);
 }
 
 void secret_free(char **secret)

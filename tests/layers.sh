@@ -4,6 +4,7 @@
 #   lmdb.h         only lib/store.c
 #   daemon/, tools/ the ports of the map (lib/*.h), never lmdb.h
 #   hiredis        only daemon/redis (and an example that asks Redis itself)
+#   OpenSSL        only daemon/redis/tls.c
 #   daemon/sync    neither daemon/redis, nor the map, nor a clock, a socket or a library of those; of
 #                  lib/replica.h only the types and the two pure functions
 #   include/       standard headers alone
@@ -33,6 +34,8 @@ forbid lib '(.*/)?daemon/.*|.*tools/.*|hiredis.*|event2?(/.*|\.h)|libconfig\.h|j
 forbid 'lib include tools daemon/sync' 'hiredis.*' 'only daemon/redis may know hiredis'
 forbid "$(find daemon -maxdepth 1 -name '*.[ch]' | tr '\n' ' ')" 'hiredis.*' \
     'only daemon/redis may know hiredis'
+forbid "$(find lib include tools daemon -name '*.[ch]' ! -path daemon/redis/tls.c | tr '\n' ' ')" 'openssl/.*' \
+    'daemon/redis/tls.c is the only user of OpenSSL'
 forbid daemon/sync '(.*/)?daemon/redis/.*|(\.\./)?redis/.*' 'the protocol knows no connection'
 forbid daemon/sync "$map_headers" 'the protocol knows no map'
 forbid daemon/sync '(event2?/.*|event\.h|time\.h|sys/(time|timerfd|socket|un|epoll|select)\.h|netinet/.*|arpa/.*|netdb\.h|poll\.h|unistd\.h|pthread\.h|threads\.h|fcntl\.h)' \

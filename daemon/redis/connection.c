@@ -13,9 +13,11 @@
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/util.h>
 
 #define READ_AT_ONCE ((size_t)64 * 1024)
+#define ATTEMPT_LEAST_US 50000 /* for one address of several */
 
 struct request {
     connection_tag tag;
@@ -25,17 +27,24 @@ struct request {
 struct connection {
     connection_callbacks callbacks;
     void *context;
+    struct event_base *base;
     url_place place;
     char name[URL_PLACE_TEXT_MAX];
-    struct bufferevent *socket;
+    tls *tls;
+    lookup *lookup;
+    lookup_addresses addresses;
+    size_t tried;               /* of the addresses */
+    struct bufferevent *socket; /* to the last one tried; NULL: none yet */
     struct event *timer;
     codec *codec;
     int64_t connect_timeout_us, reply_timeout_us, opened_us;
+    int64_t attempt_us;       /* until when the address is given time */
+    char trouble[640];        /* before connected: what went wrong last; "": nothing yet */
     struct request *requests; /* a ring */
     size_t first, waiting, room;
     uint64_t bytes_in, bytes_out;
     unsigned inside; /* callbacks under way: freed only when there are none */
-    bool connected, over, closed;
+    bool connected, over, closed, refused;
 };
 
 int64_t connection_now_us(void)
@@ -47,8 +56,10 @@ int64_t connection_now_us(void)
 
 static void release(connection *self)
 {
+    lookup_cancel(&self->lookup);
     if (self->socket != NULL)
         bufferevent_free(self->socket);
+    tls_release(&self->tls);
     if (self->timer != NULL)
         event_free(self->timer);
     codec_destroy(&self->codec);
@@ -74,7 +85,8 @@ static void fail(connection *self, const char *why, bool timed_out, bool protoco
     if (self->over || self->closed)
         return;
     self->over = true;
-    bufferevent_disable(self->socket, EV_READ | EV_WRITE);
+    if (self->socket != NULL)
+        bufferevent_disable(self->socket, EV_READ | EV_WRITE);
     self->callbacks.down(self->context, why, timed_out, protocol);
 }
 
@@ -87,6 +99,36 @@ static void set_timer(connection *self, int64_t at_us)
     evtimer_add(self->timer, &time);
 }
 
+static void try_next(connection *self);
+
+/* What it was that took too long. */
+static const char *missing(const connection *self)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    if (self->lookup != NULL)
+        return "answer of a name server";
+    if (self->tls != NULL && self->socket != NULL &&
+        getpeername(bufferevent_getfd(self->socket), (struct sockaddr *)&peer, &size) == 0)
+        return "TLS (is this the server's TLS port?)";
+    return "connection";
+}
+
+static void connecting_took_too_long(connection *self, int64_t now)
+{
+    char why[512];
+    if (self->trouble[0] != 0 && self->socket == NULL) { /* no address is left */
+        fail(self, self->trouble, false, false);
+    } else if (now < self->opened_us + self->connect_timeout_us) {
+        snprintf(self->trouble, sizeof self->trouble, "%s: an address does not answer", self->name);
+        try_next(self);
+    } else {
+        snprintf(why, sizeof why, "%s: no %s within %lld ms", self->name, missing(self),
+                 (long long)(self->connect_timeout_us / 1000));
+        fail(self, why, true, false);
+    }
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *context)
 {
     connection *self = context;
@@ -95,16 +137,16 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
     int64_t now = connection_now_us(), due = 0;
     enter(self);
     if (!self->connected)
-        due = self->opened_us + self->connect_timeout_us;
+        due = self->attempt_us;
     else if (self->waiting != 0)
         due = self->requests[self->first].sent_us + self->reply_timeout_us;
-    if (due != 0 && now >= due) {
+    if (due != 0 && now >= due && self->connected) {
         char why[128];
-        snprintf(why, sizeof why,
-                 self->connected ? "no reply within %lld ms" : "no connection within %lld ms",
-                 (long long)((self->connected ? self->reply_timeout_us : self->connect_timeout_us) /
-                             1000));
+        snprintf(why, sizeof why, "no reply within %lld ms",
+                 (long long)(self->reply_timeout_us / 1000));
         fail(self, why, true, false);
+    } else if (due != 0 && now >= due) {
+        connecting_took_too_long(self, now);
     } else if (due != 0) {
         set_timer(self, due);
     }
@@ -138,6 +180,13 @@ static void take_reply(connection *self, const reply *got)
     self->callbacks.answer(self->context, &request.tag, got, request.sent_us);
 }
 
+/* An alert, which is how a TLS server answers plain text. */
+static bool is_tls_record(const void *bytes, size_t size)
+{
+    const unsigned char *at = bytes;
+    return size >= 2 && at[0] == 0x15 && at[1] == 0x03;
+}
+
 static void on_read(struct bufferevent *socket, void *context)
 {
     connection *self = context;
@@ -145,6 +194,14 @@ static void on_read(struct bufferevent *socket, void *context)
     struct evbuffer_iovec piece;
     enter(self);
     while (!self->over && !self->closed && evbuffer_peek(input, -1, NULL, &piece, 1) > 0) {
+        if (self->bytes_in == 0 && is_tls_record(piece.iov_base, piece.iov_len)) {
+            char why[384];
+            snprintf(why, sizeof why, "%s: the server speaks TLS: its URL begins with rediss",
+                     self->name);
+            self->refused = true;
+            fail(self, why, false, true);
+            break;
+        }
         self->bytes_in += piece.iov_len;
         codec_feed(self->codec, piece.iov_base, piece.iov_len);
         evbuffer_drain(input, piece.iov_len);
@@ -159,62 +216,153 @@ static void on_read(struct bufferevent *socket, void *context)
     leave(self);
 }
 
+static void now_connected(connection *self)
+{
+    int one = 1, fd = bufferevent_getfd(self->socket);
+    self->connected = true;
+    if (self->place.path[0] == 0 && fd >= 0) {
+        /* best effort: without them it is only slower to send and to notice a dead peer */
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    }
+    evtimer_del(self->timer);
+    if (self->waiting != 0)
+        set_timer(self, self->requests[self->first].sent_us + self->reply_timeout_us);
+    self->callbacks.up(self->context);
+}
+
+/* Was it TLS? Then why it was is left in trouble. */
+static bool session_failed(connection *self)
+{
+    char why[256];
+    if (self->tls == NULL ||
+        !tls_failure(bufferevent_openssl_get_ssl(self->socket),
+                     bufferevent_get_openssl_error(self->socket), why, sizeof why, &self->refused))
+        return false;
+    snprintf(self->trouble, sizeof self->trouble, "%s: %s", self->name, why);
+    return true;
+}
+
 static void on_event(struct bufferevent *socket, short what, void *context)
 {
     connection *self = context;
+    int error = EVUTIL_SOCKET_ERROR();
+    (void)socket;
     enter(self);
     if (what & BEV_EVENT_CONNECTED) {
-        int one = 1, fd = bufferevent_getfd(socket);
-        self->connected = true;
-        if (self->place.path[0] == 0 && fd >= 0) {
-            /* best effort: without them it is only slower to send and to notice a dead peer */
-            (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-            (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-        }
-        evtimer_del(self->timer);
-        self->callbacks.up(self->context);
-    } else if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) {
-        int error = EVUTIL_SOCKET_ERROR(), dns = bufferevent_socket_get_dns_error(socket);
-        char why[512];
-        if (what & BEV_EVENT_EOF)
-            snprintf(why, sizeof why, "Redis closed the connection");
-        else if (dns != 0)
-            snprintf(why, sizeof why, "%s: %s", self->place.host, evutil_gai_strerror(dns));
+        now_connected(self);
+    } else if ((what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) && !self->over && !self->closed) {
+        bool session = session_failed(self);
+        bool plain = self->connected && self->tls == NULL && self->place.path[0] == 0;
+        if (!session)
+            snprintf(self->trouble, sizeof self->trouble, "%s: %s%s", self->name,
+                     (what & BEV_EVENT_EOF) ? "the connection was closed by Redis"
+                     : error != 0           ? evutil_socket_error_to_string(error)
+                                            : "cannot connect",
+                     plain && self->bytes_in == 0 ? " before a reply (does it want rediss://?)"
+                                                  : "");
+        if (self->connected || session)
+            fail(self, self->trouble, false, false);
         else
-            snprintf(why, sizeof why, "%s: %s", self->name,
-                     error != 0 ? evutil_socket_error_to_string(error) : "cannot connect");
-        fail(self, why, false, false);
+            try_next(self);
     }
     leave(self);
 }
 
 bool connection_needs_lookup(const url_place *place)
 {
-    struct sockaddr_storage address;
-    int size = (int)sizeof address;
-    char text[URL_PLACE_TEXT_MAX];
-    if (place->path[0] != 0)
-        return false;
-    url_place_text(place, text);
-    return evutil_parse_sockaddr_port(text, (struct sockaddr *)&address, &size) != 0;
+    lookup_addresses numeric;
+    return place->path[0] == 0 && !lookup_numeric(place->host, place->port, &numeric);
 }
 
-static int start_connect(connection *self, struct evdns_base *dns)
+bool connection_refused(const connection *self)
+{
+    return self != NULL && self->refused;
+}
+
+/* ---- Connecting -------------------------------------------------------------------------------
+ */
+
+/* deferred: a connect that fails at once must not call back into its caller */
+#define SOCKET_OPTIONS (BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS)
+
+static struct bufferevent *new_socket(connection *self)
+{
+    if (self->tls == NULL)
+        return bufferevent_socket_new(self->base, -1, SOCKET_OPTIONS);
+    struct ssl_st *session = tls_session(self->tls, self->place.host);
+    if (session == NULL)
+        return NULL;
+    return bufferevent_openssl_socket_new(self->base, -1, session, BUFFEREVENT_SSL_CONNECTING,
+                                          SOCKET_OPTIONS); /* frees the session where it fails */
+}
+
+/* Connect to the next address; there is none: over, by the timer. An address of several that stays
+ * silent leaves the others their part of the time. */
+static void try_next(connection *self)
+{
+    int64_t now = connection_now_us(), due = self->opened_us + self->connect_timeout_us;
+    while (self->tried < self->addresses.count) {
+        size_t i = self->tried++;
+        if (self->socket != NULL)
+            bufferevent_free(self->socket);
+        self->socket = new_socket(self);
+        if (self->socket == NULL) {
+            snprintf(self->trouble, sizeof self->trouble, "%s: no memory", self->name);
+            continue;
+        }
+        bufferevent_setcb(self->socket, on_read, NULL, on_event, self);
+        bufferevent_set_max_single_read(self->socket, READ_AT_ONCE);
+        bufferevent_set_max_single_write(self->socket, READ_AT_ONCE * 4);
+        bufferevent_enable(self->socket, EV_READ | EV_WRITE);
+        if (bufferevent_socket_connect(self->socket,
+                                       (struct sockaddr *)&self->addresses.addresses[i],
+                                       self->addresses.sizes[i]) == 0) {
+            int64_t share = (due - now) / (int64_t)(self->addresses.count - i);
+            self->attempt_us = now + (share < ATTEMPT_LEAST_US ? ATTEMPT_LEAST_US : share);
+            if (self->attempt_us > due)
+                self->attempt_us = due;
+            set_timer(self, self->attempt_us);
+            return;
+        }
+        snprintf(self->trouble, sizeof self->trouble, "%s: %s", self->name,
+                 evutil_socket_error_to_string(EVUTIL_SOCKET_ERROR()));
+    }
+    if (self->socket != NULL)
+        bufferevent_free(self->socket);
+    self->socket = NULL;
+    self->attempt_us = now;
+    set_timer(self, now);
+}
+
+static void looked_up(void *context, const lookup_addresses *addresses, const char *why)
+{
+    connection *self = context;
+    self->lookup = NULL;
+    self->addresses = *addresses;
+    if (why != NULL) {
+        self->addresses.count = 0;
+        snprintf(self->trouble, sizeof self->trouble, "%s: %s", self->place.host, why);
+    }
+    if (!self->over && !self->closed)
+        try_next(self);
+}
+
+static void start_connect(connection *self, resolver *names)
 {
     if (self->place.path[0] != 0) {
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-        snprintf(address.sun_path, sizeof address.sun_path, "%s", self->place.path);
-        return bufferevent_socket_connect(self->socket, (struct sockaddr *)&address,
-                                          (int)sizeof address);
+        struct sockaddr_un *address = (struct sockaddr_un *)&self->addresses.addresses[0];
+        address->sun_family = AF_UNIX;
+        snprintf(address->sun_path, sizeof address->sun_path, "%s", self->place.path);
+        self->addresses.sizes[0] = (int)sizeof *address;
+        self->addresses.count = 1;
+    } else if (!lookup_numeric(self->place.host, self->place.port, &self->addresses)) {
+        self->attempt_us = self->opened_us + self->connect_timeout_us;
+        set_timer(self, self->attempt_us);
+        self->lookup = lookup_start(names, self->place.host, self->place.port, looked_up, self);
+        return;
     }
-    if (connection_needs_lookup(&self->place))
-        return bufferevent_socket_connect_hostname(self->socket, dns, AF_UNSPEC, self->place.host,
-                                                   self->place.port);
-    struct sockaddr_storage address;
-    int size = (int)sizeof address;
-    if (evutil_parse_sockaddr_port(self->name, (struct sockaddr *)&address, &size) != 0)
-        return -1;
-    return bufferevent_socket_connect(self->socket, (struct sockaddr *)&address, size);
+    try_next(self);
 }
 
 connection *connection_open(const connection_settings *settings,
@@ -225,30 +373,20 @@ connection *connection_open(const connection_settings *settings,
         return NULL;
     self->callbacks = *callbacks;
     self->context = context;
+    self->base = settings->base;
     self->place = settings->place;
     url_place_text(&self->place, self->name);
+    self->tls = tls_share(settings->tls);
     self->connect_timeout_us = settings->connect_timeout_ms * 1000;
     self->reply_timeout_us = settings->reply_timeout_ms * 1000;
     self->opened_us = connection_now_us();
     self->codec = codec_create(&settings->limits);
     self->timer = evtimer_new(settings->base, on_timer, self);
-    /* deferred: a connect that fails at once must not call back into its caller */
-    self->socket =
-        bufferevent_socket_new(settings->base, -1, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
-    bool lookup = connection_needs_lookup(&self->place);
-    if (self->codec == NULL || self->timer == NULL || self->socket == NULL ||
-        (lookup && settings->dns == NULL)) {
+    if (self->codec == NULL || self->timer == NULL) {
         release(self);
         return NULL;
     }
-    bufferevent_setcb(self->socket, on_read, NULL, on_event, self);
-    bufferevent_set_max_single_read(self->socket, READ_AT_ONCE);
-    bufferevent_set_max_single_write(self->socket, READ_AT_ONCE * 4);
-    bufferevent_enable(self->socket, EV_READ | EV_WRITE);
-    int64_t due = self->opened_us + self->connect_timeout_us;
-    if (start_connect(self, settings->dns) != 0)
-        self->connect_timeout_us = 0; /* reported by the timer, should no event have come */
-    set_timer(self, self->connect_timeout_us == 0 ? 0 : due);
+    start_connect(self, settings->resolver);
     return self;
 }
 
@@ -283,7 +421,7 @@ static bool grow(connection *self)
 bool connection_send(connection *self, const connection_tag *tag, int count,
                      const char *const *arguments, const size_t *sizes)
 {
-    if (self->over || (self->waiting == self->room && !grow(self)))
+    if (self->over || self->socket == NULL || (self->waiting == self->room && !grow(self)))
         return false;
     char *command;
     size_t size = codec_command(&command, count, arguments, sizes);
@@ -298,7 +436,7 @@ bool connection_send(connection *self, const connection_tag *tag, int count,
     request->tag = *tag;
     request->sent_us = connection_now_us();
     self->waiting++;
-    if (!evtimer_pending(self->timer, NULL))
+    if (self->connected && !evtimer_pending(self->timer, NULL))
         set_timer(self, request->sent_us + self->reply_timeout_us);
     return true;
 }

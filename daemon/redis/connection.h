@@ -1,14 +1,16 @@
-/* connection.h: one connection to Redis on a libevent loop: name lookup, connect, requests with
- * deadlines, replies in order, messages of a subscription. The replicator opens two of them a
- * session. Nothing here blocks; nothing here knows what the requests mean.
+/* connection.h: one connection to Redis on a libevent loop: name lookup, connect (every address of
+ * a name, one after the other), TLS, requests with deadlines, replies in order, messages of a
+ * subscription. The replicator opens two of them a session. Nothing here blocks; nothing here knows
+ * what the requests mean.
  */
 #ifndef LARDER_DAEMON_REDIS_CONNECTION_H
 #define LARDER_DAEMON_REDIS_CONNECTION_H
 
-#include <event2/dns.h>
 #include <event2/event.h>
 
 #include "daemon/redis/codec.h"
+#include "daemon/redis/lookup.h"
+#include "daemon/redis/tls.h"
 #include "daemon/redis/url.h"
 
 #define CONNECTION_REQUESTS_MAX 65536u /* sent and not answered */
@@ -33,10 +35,12 @@ typedef struct connection_callbacks {
 
 typedef struct connection_settings {
     struct event_base *base;
-    struct evdns_base *dns; /* only for a host's name; may be NULL for others */
+    resolver *resolver; /* only for a host's name; may be NULL for others. It is closed later */
+    tls *tls;           /* NULL: without; shared by the connection */
     url_place place;
     codec_limits limits;
-    int64_t connect_timeout_ms, reply_timeout_ms;
+    int64_t connect_timeout_ms; /* lookup, all addresses and TLS together */
+    int64_t reply_timeout_ms;
 } connection_settings;
 
 typedef struct connection connection;
@@ -56,6 +60,9 @@ bool connection_send(connection *self, const connection_tag *tag, int count,
 size_t connection_waiting(const connection *self); /* requests without a reply */
 uint64_t connection_bytes_in(const connection *self);
 uint64_t connection_bytes_out(const connection *self);
+
+/* Once it is over: was it TLS, in a way that only an operator can put right? */
+bool connection_refused(const connection *self);
 
 /* Is the host a name that must be looked up? */
 bool connection_needs_lookup(const url_place *place);

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <event2/dns.h>
-
 #define REDIS_MAJOR_NEEDED 7 /* XADD <epoch>-*, script flags */
 
 static void on_ping(evutil_socket_t fd, short what, void *context);
@@ -60,8 +58,7 @@ void link_destroy(struct link **self)
     if (self == NULL || *self == NULL)
         return;
     link_disconnect(*self);
-    if ((*self)->dns != NULL)
-        evdns_base_free((*self)->dns, 0);
+    resolver_close(&(*self)->resolver);
     if ((*self)->ping != NULL)
         event_free((*self)->ping);
     if ((*self)->broken != NULL)
@@ -334,7 +331,10 @@ static void on_idle(void *context)
 
 static void on_down(void *context, const char *why, bool timed_out, bool protocol)
 {
-    link_fail(context, SYNC_LOST_CONNECTION, why, timed_out, protocol);
+    const struct link *self = context;
+    bool refused = connection_refused(self->commands) || connection_refused(self->channel);
+    link_fail(context, refused ? SYNC_NO_PERMISSION : SYNC_LOST_CONNECTION, why, timed_out,
+              protocol);
 }
 
 static void on_ping(evutil_socket_t fd, short what, void *context)
@@ -355,18 +355,9 @@ static void on_ping(evutil_socket_t fd, short what, void *context)
 /* A fresh resolver for every attempt, so that changes of resolv.conf are seen. */
 static void renew_resolver(struct link *self)
 {
-    if (self->dns != NULL)
-        evdns_base_free(self->dns, 0);
-    self->dns = NULL;
-    if (!connection_needs_lookup(&self->settings.url.places[0]))
-        return;
-    self->dns = evdns_base_new(self->settings.base, EVDNS_BASE_INITIALIZE_NAMESERVERS |
-                                                        EVDNS_BASE_DISABLE_WHEN_INACTIVE);
-    if (self->dns == NULL) { /* no resolv.conf: the hosts file alone */
-        self->dns = evdns_base_new(self->settings.base, EVDNS_BASE_DISABLE_WHEN_INACTIVE);
-        if (self->dns != NULL)
-            (void)evdns_base_load_hosts(self->dns, "/etc/hosts");
-    }
+    resolver_close(&self->resolver);
+    if (connection_needs_lookup(&self->settings.url.places[0]))
+        self->resolver = resolver_create(self->settings.base, self->settings.connect_timeout_ms);
 }
 
 static void on_broken(evutil_socket_t fd, short what, void *context)
@@ -388,7 +379,8 @@ void link_connect(struct link *self)
     link_disconnect(self);
     renew_resolver(self);
     connection_settings settings = {.base = self->settings.base,
-                                    .dns = self->dns,
+                                    .resolver = self->resolver,
+                                    .tls = self->settings.tls,
                                     .place = self->settings.url.places[0],
                                     .limits = self->settings.limits,
                                     .connect_timeout_ms = self->settings.connect_timeout_ms,

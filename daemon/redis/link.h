@@ -9,6 +9,7 @@
 #include <event2/event.h>
 
 #include "daemon/redis/codec.h"
+#include "daemon/redis/tls.h"
 #include "daemon/redis/url.h"
 #include "daemon/sync/sync.h"
 
@@ -30,6 +31,7 @@ typedef struct link_callbacks { /* none is called from within a link_ function *
 typedef struct link_settings { /* texts must live as long as the link */
     struct event_base *base;
     redis_url url;
+    tls *tls; /* where the URL asks for it, else NULL; must live as long as the link */
     const char *user, *password, *prefix, *client_name;
     codec_limits limits;
     int64_t connect_timeout_ms, reply_timeout_ms, ping_ms, tombstone_ms;

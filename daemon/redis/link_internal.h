@@ -25,7 +25,7 @@ struct link {
     link_settings settings;
     link_callbacks callbacks;
     void *context;
-    struct evdns_base *dns;
+    resolver *resolver;
     connection *commands, *channel;
     struct event *ping, *broken;
     bool commands_ready, channel_ready, told_connected;
