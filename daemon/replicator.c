@@ -102,7 +102,7 @@ static int checked(replicator *self, int status, const char *what)
     return status;
 }
 
-static void post(replicator *self, const sync_event *event)
+void replicator_post(replicator *self, const sync_event *event)
 {
     if (self->queued == REPLICATOR_QUEUE) { /* cannot be: an action answers at most once */
         replicator_say(self, LOG_CRIT, "too many events in one step");
@@ -119,7 +119,7 @@ static void do_read(replicator *self, const sync_action *action)
                                            action->read.max_records, action->read.max_bytes,
                                            action->read.include_clean),
                             "reading the log");
-    post(self, &answer);
+    replicator_post(self, &answer);
 }
 
 static void do_apply(replicator *self, const sync_action *action)
@@ -129,7 +129,7 @@ static void do_apply(replicator *self, const sync_action *action)
                             replica_apply(self->map, self->fence, action->apply.events,
                                           action->apply.count, action->apply.position),
                             "applying events");
-    post(self, &answer);
+    replicator_post(self, &answer);
 }
 
 static void do_acknowledge(replicator *self, const sync_action *action)
@@ -142,7 +142,7 @@ static void do_acknowledge(replicator *self, const sync_action *action)
                             "acknowledging");
     answer.acknowledged.batch = action->acknowledge.batch;
     answer.acknowledged.cleared = cleared;
-    post(self, &answer);
+    replicator_post(self, &answer);
 }
 
 /* ---- Actions ----------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ static void unsent(replicator *self)
     sync_event event = {.kind = SYNC_EV_DISCONNECTED, .cause = SYNC_LOST_CONNECTION};
     link_disconnect(self->link);
     replicator_trouble(self, "a request could not be sent");
-    post(self, &event);
+    replicator_post(self, &event);
 }
 
 static void carry_out(replicator *self, const sync_action *action)
@@ -185,6 +185,12 @@ static void carry_out(replicator *self, const sync_action *action)
     case SYNC_ACT_FETCH:
         sent = link_fetch(self->link, action->fetch.id, action->fetch.key, action->fetch.key_size);
         break;
+    case SYNC_ACT_ASK:
+        sent = replicator_ask(self, action);
+        break;
+    case SYNC_ACT_ANSWER:
+        replicator_answer(self, action);
+        break;
     case SYNC_ACT_APPLY:
         do_apply(self, action);
         break;
@@ -215,7 +221,7 @@ void replicator_feed(replicator *self, const sync_event *event)
     if (self->fenced || self->finished)
         return;
     if (self->running) {
-        post(self, event);
+        replicator_post(self, event);
         return;
     }
     self->running = true;
@@ -249,7 +255,9 @@ static void on_wake(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     replica_wake_drain(self->map);
-    replicator_feed(self, &event);
+    replicator_take_asks(self);
+    if (!replica_wake_is_armed(self->map)) /* else nobody has written anything */
+        replicator_feed(self, &event);
 }
 
 /* ---- What the link says -----------------------------------------------------------------------
@@ -269,6 +277,8 @@ static void on_disconnected(void *context, enum sync_cause cause, const char *wh
 {
     replicator *self = context;
     sync_event event = {.kind = SYNC_EV_DISCONNECTED, .cause = cause};
+    if (protocol && cause == SYNC_LOST_CONNECTION)
+        event.cause = SYNC_BAD_REPLY;
     self->timeouts += timed_out;
     self->protocol_errors += protocol;
     replicator_trouble(self, why);
@@ -326,15 +336,24 @@ static void on_fetched(void *context, uint64_t id, const sync_change *change)
     replicator_feed(context, &event);
 }
 
+static void on_asked(void *context, uint64_t id, const sync_change *change, bool failed)
+{
+    sync_event event = {.kind = SYNC_EV_ASKED};
+    event.asked.id = id;
+    event.asked.change = change;
+    event.asked.failed = failed;
+    replicator_feed(context, &event);
+}
+
 static void on_idle(void *context)
 {
     sync_event event = {.kind = SYNC_EV_IDLE};
     replicator_feed(context, &event);
 }
 
-const link_callbacks replicator_link_callbacks = {on_connected, on_disconnected, on_joined,
-                                                  on_replied,   on_scripts,      on_streamed,
-                                                  on_ranged,    on_fetched,      on_idle};
+const link_callbacks replicator_link_callbacks = {
+    on_connected, on_disconnected, on_joined,  on_replied, on_scripts,
+    on_streamed,  on_ranged,       on_fetched, on_asked,   on_idle};
 
 bool replicator_make_events(replicator *self)
 {

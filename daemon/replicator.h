@@ -132,6 +132,8 @@ typedef struct replicator_status {
     uint64_t scripts_loaded;
     uint64_t map_busy; /* map calls that had to be repeated */
     uint64_t bytes_sent, bytes_received;
+    uint64_t asks;      /* requests of workers for what they missed */
+    uint64_t asks_sent; /* commands to Redis for them: one for all who miss a key at a time */
 
     /* now */
     uint32_t retry_entries;  /* refused keys waiting for their next try */

@@ -35,6 +35,7 @@ struct replicator {
     int64_t since_ms, error_ms, error_logged_ms, map_logged_ms;
     char error[256], run_id[48], redis_version[32];
     uint64_t timeouts, protocol_errors;
+    uint64_t ask_words[SYNC_SLOTS_MAX]; /* names of the requests in these slots */
 };
 
 int64_t replicator_wall_ms(void);
@@ -43,8 +44,14 @@ void replicator_say(replicator *self, int priority, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void replicator_trouble(replicator *self, const char *why);
 void replicator_feed(replicator *self, const sync_event *event);
+/* From within an action: to be worked off after it. */
+void replicator_post(replicator *self, const sync_event *event);
 /* After every round: has the state changed, is the drain over? */
 void replicator_noticed(replicator *self);
+/* Read-through: take what workers have asked for; tell those who wait. */
+void replicator_take_asks(replicator *self);
+bool replicator_ask(replicator *self, const sync_action *action); /* false: not sent */
+void replicator_answer(replicator *self, const sync_action *action);
 bool replicator_make_events(replicator *self);
 extern const link_callbacks replicator_link_callbacks;
 

@@ -172,6 +172,8 @@ static void on_beat(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     publish(self);
+    replica_ask_sweep(self->map);
+    replicator_take_asks(self);
     if (larder_stats_read(self->map, &stats, sizeof stats) == LARDER_OK && stats.dirty != 0) {
         sync_event event = {.kind = SYNC_EV_RECHECK};
         replicator_feed(self, &event);
@@ -458,6 +460,8 @@ void replicator_status_read(const replicator *self, replicator_status *out)
     out->bytes_sent = figures.bytes_sent;
     out->bytes_received = figures.bytes_received;
     out->retry_entries = view.retry_entries;
+    out->asks = c->asks;
+    out->asks_sent = c->asks_sent;
     out->in_flight = view.in_flight_items;
     out->epoch = view.epoch;
     out->number = view.number;

@@ -211,7 +211,8 @@ void larder_free(void *memory);
 
 typedef struct larder_read { /* zero-initialised = larder_get */
     uint32_t flags, reserved0;
-    int64_t read_through_ms; /* 0 = do not ask Redis; other values: LARDER_EUNSUPPORTED so far */
+    int64_t read_through_ms; /* on a miss: have larderd ask Redis, and wait for that at most so
+                                long, see larder_ask(); 0 = do not ask; at most 60,000 */
     larder_expiry extend;    /* with LARDER_EXTEND */
     uint64_t reserved[3];
 } larder_read;
@@ -228,6 +229,7 @@ enum {
     LARDER_EXTEND = 1u << 2
 };
 
+/* Waits for another process only where read_through_ms says so. */
 int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
                     size_t buffer_size, larder_info *info, const larder_read *read);
 
@@ -349,6 +351,32 @@ int larder_invalidate_match(larder *handle, larder_bytes glob, uint64_t *count);
 /* Everything, at once: O(1). Space and statistics follow as the dead entries are removed. */
 int larder_clear(larder *handle);
 
+/* ---- Read-through -----------------------------------------------------------------------------
+ * What this host does not have, another may have put into Redis. A worker asks larderd through
+ * shared memory; larderd asks Redis once for all who miss a key at the same time, and puts what it
+ * finds into the map. Nobody waits where that cannot help: without a larderd, with Redis not
+ * reached, or after three requests in a row came to nothing (then one a second tries again). */
+
+typedef struct larder_asked { /* plain, copyable bytes; needs no release */
+    uint64_t internal[4];
+} larder_asked;
+
+/* Ask for a key, for larder_ask_wait(). Never waits; budget_ms (1 to 60,000) is how long the answer
+ * is of use. To get many keys, ask for all of them and then wait for each.
+ *   WAIT  asked
+ *   MISS  there is nobody to ask, too much is being asked for already (512 keys), or the key has
+ *         over 960 bytes: take the miss
+ * Errors: EINVAL, ETOOBIG, ENAMESPACE. */
+int larder_ask(larder *handle, const void *key, size_t key_size, int64_t budget_ms,
+               larder_asked *asked);
+
+/* Wait for the answer at most wait_ms (0: only look), and never past the budget.
+ *   OK    it is in the map: larder_get() has it, unless it went again in between
+ *   MISS  Redis has none, or the budget is over
+ *   WAIT  not yet; the notify descriptor will tell
+ * Errors: EINVAL. A child of fork() may wait for what its parent asked. */
+int larder_ask_wait(larder *handle, const larder_asked *asked, int64_t wait_ms);
+
 /* ---- Events ---------------------------------------------------------------------------------
  * What happens to a map, as it happens, in a bounded ring in shared memory: no log, and nothing is
  * kept for those who are not there. A write tells of itself behind its commit and in the order of
@@ -454,7 +482,9 @@ typedef struct larder_lease_options { /* zero-initialise; unknown members must b
                                Chierichetti, Lowenstein, VLDB 2015); 0 = never; at most 10,000. Not
                                for aligned expiry, whose mark stays the same */
     uint32_t flags;
-    uint64_t reserved[6];
+    int64_t read_through_ms; /* larder_fetch_with(): whoever is to fill asks Redis first, and waits
+                                for that at most so long, see larder_ask(); 0 = does not */
+    uint64_t reserved[5];
 } larder_lease_options;
 
 /* Plain, copyable bytes. Any thread of the process may use it; a child of fork() has not inherited
@@ -533,9 +563,11 @@ int larder_fetch_with(larder *handle, const void *key, size_t key_size, larder_f
                       size_t *value_size, larder_info *info);
 
 /* A descriptor for event loops (select, poll, epoll): readable when a lease that this process was
- * told to WAIT for has ended, whether by a fill or by its holder's death or deadline. One a process
- * and map, the same at each call; call this before larder_lease_acquire(). When it is readable call
- * larder_notify_clear(), then larder_lease_wait() with 0 for each lease that is waited for. It is
+ * told to WAIT for has ended, whether by a fill or by its holder's death or deadline, and when what
+ * it asked for (larder_ask()) is answered or its budget over. One a process and map, the same at
+ * each call; call this before larder_lease_acquire() and larder_ask(). When it is readable call
+ * larder_notify_clear(), then larder_lease_wait() with 0 for each lease that is waited for, and
+ * larder_ask_wait() with 0 for each key. It is
  * closed by the last larder_close() of the map: take it out of the loop before. A child of fork()
  * asks for its own. At most 256 processes of a map have one (ELIMIT). >= 0, or an error. */
 int larder_notify_fd(larder *handle);
@@ -572,6 +604,12 @@ typedef struct larder_stats {
     uint64_t events;        /* put into the event ring */
     uint64_t events_missed; /* overwritten before a follower had seen them; counted by it */
     uint64_t hot_size;      /* now: bytes of the hot set; 0: there is none */
+    /* misses that asked Redis, by how that ended; one that found something is a miss all the same
+     */
+    uint64_t read_through_found, read_through_absent, read_through_timeouts;
+    uint64_t read_through_nobody; /* nobody to ask: no wait */
+    uint64_t read_through_full;   /* too much was being asked for, or too long a key: no wait */
+    uint64_t read_through_joined; /* of the first three: waited for another's request */
 } larder_stats;
 
 /* Fill at most size_of_out bytes (so that a newer library serves an older caller). */

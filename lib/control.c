@@ -17,6 +17,7 @@
 
 #include "clock.h"
 #include "error.h"
+#include "replica.h"
 
 #define CONTROL_NAME "control"
 
@@ -65,10 +66,10 @@ static uint64_t popularity_size(uint64_t map_size)
 static uint32_t random_node(void)
 {
     uint32_t node = 0;
-    if (getrandom(&node, sizeof node, GRND_NONBLOCK) != (ssize_t)sizeof node || node == 0) {
+    if (getrandom(&node, sizeof node, GRND_NONBLOCK) != (ssize_t)sizeof node) {
         node = (uint32_t)clock_wall_ms() ^ (uint32_t)getpid() << 16;
     }
-    return node == 0 ? 1 : node;
+    return node <= REPLICA_FOREIGN_NODE ? REPLICA_FOREIGN_NODE + 1 : node;
 }
 
 static int fill(struct control *control, const struct control_settings *settings, size_t size,

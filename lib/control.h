@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "ask.h"
 #include "combine.h"
 #include "events.h"
 #include "gate.h"
@@ -31,7 +32,7 @@
 #define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
 
 enum {
-    CONTROL_FORMAT = 4,
+    CONTROL_FORMAT = 5,
     CONTROL_BYTE_ORDER = 0x01020304,
     CONTROL_BUCKETS = 4096,     /* of key hashes: floors and barriers */
     CONTROL_PENDING_ROWS = 256, /* invalidations refused by a busy gate */
@@ -149,6 +150,12 @@ enum stats_counter {
     STATS_COMBINED,            /* writes that another process carried out in its own commit */
     STATS_EVENTS,              /* put into the event ring */
     STATS_EVENTS_MISSED,       /* that a follower was too slow to see */
+    STATS_ASKS_FOUND,          /* misses that Redis had the value for */
+    STATS_ASKS_ABSENT,         /* that it had not */
+    STATS_ASKS_TIMEOUTS,       /* that waited in vain */
+    STATS_ASKS_NOBODY,         /* that did not wait: there was nobody to ask */
+    STATS_ASKS_FULL,           /* the same: no slot, or too long a key */
+    STATS_ASKS_JOINED,         /* that waited for another's request; among the first three */
     STATS_COUNTERS
 };
 
@@ -244,6 +251,7 @@ struct control {
     _Alignas(64) struct evict_walk evict_walk;
     _Alignas(64) struct overwrite_area overwrites[2]; /* of generation N: [N & 1] */
     _Alignas(64) struct marks marks;
+    _Alignas(64) struct ask_table asks;
     _Alignas(64) _Atomic uint8_t
         popularity[]; /* popularity_size, whole cache lines; ghosts behind */
 };
@@ -258,6 +266,7 @@ static_assert(offsetof(struct control, fence) == 1728, "MAP_FORMAT");
 static_assert(offsetof(struct control, stats) == 1792, "MAP_FORMAT");
 static_assert(offsetof(struct control, events) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, marks) % 64 == 0, "MAP_FORMAT");
+static_assert(offsetof(struct control, asks) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, combine) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, latency) % 64 == 0, "MAP_FORMAT");
 static_assert(offsetof(struct control, hot_keys) % 64 == 0, "MAP_FORMAT");

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "clock.h"
 #include "fill.h"
 #include "handle.h"
@@ -195,6 +196,33 @@ static int call_fill(struct fetch *fetch)
     return result;
 }
 
+/* This host is without the value, and it is this caller's to get: another host may have put it into
+ * Redis. OK or ABSENT: it had, and the lease has ended. */
+static int ask_first(struct fetch *fetch)
+{
+    const struct fill_ask *ask = &fetch->ask;
+    if (ask->read_through_ms == 0 || fetch->fallback != LARDER_MISS ||
+        !asking_read_through(fetch->handle, ask->key.data, ask->key.size, ask->read_through_ms)) {
+        return LARDER_MISS;
+    }
+    struct fill_value found;
+    int result = fill_look(fetch->handle, ask, &found);
+    if (result != LARDER_OK && result != LARDER_ABSENT) {
+        free(found.data);
+        return LARDER_MISS;
+    }
+    free(fetch->value.data);
+    fetch->value = found;
+    (void)fill_end(fetch->handle, &fetch->lease, LEASE_FILLED);
+    return result;
+}
+
+static int ask_or_fill(struct fetch *fetch)
+{
+    int result = ask_first(fetch);
+    return result == LARDER_MISS ? call_fill(fetch) : result;
+}
+
 static int fill_alone(struct fetch *fetch)
 {
     fill_without_lease(fetch->handle, &fetch->ask, &fetch->lease);
@@ -243,7 +271,7 @@ static int fetch_missing(struct fetch *fetch)
             fetch->fallback = LARDER_STALE;
             return call_fill(fetch);
         case LARDER_FILL:
-            return call_fill(fetch);
+            return ask_or_fill(fetch);
         case LARDER_WAIT: {
             struct nested *entry = find_nested(fetch);
             if (entry != NULL) {

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "asking.h"
 #include "clock.h"
 #include "handle.h"
 #include "lookup.h"
@@ -55,6 +56,12 @@ int fill_check_options(const larder_lease_options *options)
         return error_set(LARDER_EINVAL, "wait_ms of %" PRId64 ": it is -1 to %d", options->wait_ms,
                          WAIT_MAX_MS);
     }
+    if (options->read_through_ms != 0) {
+        int valid = asking_check_budget(options->read_through_ms);
+        if (valid != LARDER_OK) {
+            return valid;
+        }
+    }
     if (options->early_percent > EARLY_MAX_PERCENT) {
         return error_set(LARDER_EINVAL, "early_percent of %" PRIu32 ": it is 0 to %d",
                          options->early_percent, EARLY_MAX_PERCENT);
@@ -76,6 +83,7 @@ int fill_ask_make(struct fill_ask *ask, const void *key, size_t key_size,
     ask->wait_ms = options->wait_ms == 0 ? FILL_DEFAULT_MS : options->wait_ms;
     ask->patience_ms = 0;
     ask->early_percent = options->early_percent;
+    ask->read_through_ms = options->read_through_ms;
     ask->with_value = true;
     return LARDER_OK;
 }
@@ -130,6 +138,12 @@ static int look(larder *handle, const struct fill_ask *ask, bool with_value,
         return result;
     }
     return error_set(LARDER_EBUSY, "the map is being replaced");
+}
+
+int fill_look(larder *handle, const struct fill_ask *ask, struct fill_value *value)
+{
+    *value = (struct fill_value){.data = NULL};
+    return look(handle, ask, ask->with_value, value);
 }
 
 /* The same by the holder of the claim, on whom all others wait: it does not give up at once. */

@@ -26,6 +26,7 @@ struct fill_ask {
     uint64_t hash[2];
     int64_t hold_ms, wait_ms;
     int64_t patience_ms; /* how long the holder tries to look whether a value has come meanwhile */
+    int64_t read_through_ms; /* 0: do not ask Redis */
     uint32_t early_percent;
     bool with_value;
 };
@@ -49,6 +50,10 @@ int fill_acquire_early(larder *handle, const struct fill_ask *ask, larder_lease 
  * free. */
 int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease,
                  struct fill_value *value);
+
+/* The value once more, by the holder of the key's lease; not counted as a look-up. OK, STALE,
+ * ABSENT or MISS, or an error. */
+int fill_look(larder *handle, const struct fill_ask *ask, struct fill_value *value);
 
 /* A lease that is none: to fill without one, as of now. */
 void fill_without_lease(larder *handle, const struct fill_ask *ask, larder_lease *lease);

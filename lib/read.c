@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "chunks.h"
 #include "clock.h"
 #include "expiry.h"
@@ -138,7 +139,10 @@ static int check_read(const struct larder *handle, const larder_read *read)
         return error_set(LARDER_EINVAL, "unknown members or flags of larder_read are not 0");
     }
     if (read->read_through_ms != 0) {
-        return error_set(LARDER_EUNSUPPORTED, "read-through: not in this version");
+        int valid = asking_check_budget(read->read_through_ms);
+        if (valid != LARDER_OK) {
+            return valid;
+        }
     }
     if ((read->flags & LARDER_EXTEND) == 0) {
         return read->extend.kind == LARDER_EXPIRY_DEFAULT && read->extend.ms == 0
@@ -153,21 +157,10 @@ static int check_read(const struct larder *handle, const larder_read *read)
                                : result;
 }
 
-static int get_with(larder *handle, const void *key, size_t key_size, void *buffer,
-                    size_t buffer_size, larder_info *info, const larder_read *read)
+static int get_found(larder *handle, const void *key, size_t key_size, void *buffer,
+                     size_t buffer_size, larder_info *info, const larder_read *read, unsigned flags)
 {
     struct found found;
-    unsigned flags = 0;
-    if (read != NULL) {
-        int valid = check_read(handle, read);
-        if (valid != LARDER_OK) {
-            return valid;
-        }
-        flags = read->flags;
-    }
-    if (__builtin_expect(buffer == NULL && buffer_size != 0, 0)) {
-        return error_set(LARDER_EINVAL, "no buffer, but a size of %zu", buffer_size);
-    }
     int result = begin(handle, key, key_size, &found, flags);
     if (!lookup_found(result)) {
         return result;
@@ -195,11 +188,38 @@ static int get_with(larder *handle, const void *key, size_t key_size, void *buff
     return result;
 }
 
+static int get_with(larder *handle, const void *key, size_t key_size, void *buffer,
+                    size_t buffer_size, larder_info *info, const larder_read *read)
+{
+    unsigned flags = 0;
+    int64_t read_through_ms = 0;
+    if (read != NULL) {
+        int valid = check_read(handle, read);
+        if (valid != LARDER_OK) {
+            return valid;
+        }
+        flags = read->flags;
+        read_through_ms = read->read_through_ms;
+    }
+    if (__builtin_expect(buffer == NULL && buffer_size != 0, 0)) {
+        return error_set(LARDER_EINVAL, "no buffer, but a size of %zu", buffer_size);
+    }
+    int result = get_found(handle, key, key_size, buffer, buffer_size, info, read, flags);
+    if (__builtin_expect(result == LARDER_MISS && read_through_ms != 0, 0) &&
+        asking_read_through(handle, key, key_size, read_through_ms)) {
+        /* PEEK: it has been counted, as the miss that it was */
+        result =
+            get_found(handle, key, key_size, buffer, buffer_size, info, read, flags | LARDER_PEEK);
+    }
+    return result;
+}
+
 int larder_get_with(larder *handle, const void *key, size_t key_size, void *buffer,
                     size_t buffer_size, larder_info *info, const larder_read *read)
 {
-    bool peek = read != NULL && (read->flags & LARDER_PEEK) != 0;
-    uint64_t began = peek ? 0 : sample_begin_read();
+    /* A read that may wait for Redis tells nothing of how long reads of the map take. */
+    bool apart = read != NULL && ((read->flags & LARDER_PEEK) != 0 || read->read_through_ms != 0);
+    uint64_t began = apart ? 0 : sample_begin_read();
     int result = get_with(handle, key, key_size, buffer, buffer_size, info, read);
     return __builtin_expect(began == 0, 1) ? result
                                            : sample_end_read(handle, began, key, key_size, result);

@@ -12,11 +12,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ask.h"
 #include "clock.h"
 #include "format.h"
 #include "handle.h"
 #include "lookup.h"
 #include "removal.h"
+#include "replica_internal.h"
 #include "wake.h"
 #include "writer.h"
 
@@ -76,6 +78,7 @@ int replica_claim(larder *handle, bool replicates, uint64_t *fence, int *other_p
     *fence = atomic_fetch_add(&control->fence, 1) + 1;
     atomic_store(&control->daemon_pid, (int32_t)getpid());
     atomic_store(&control->daemon_sleeps, 0);
+    ask_begin_daemon(map);
     atomic_store(&control->replicates, replicates ? 1 : 0);
     return LARDER_OK;
 }
@@ -132,6 +135,12 @@ void replica_wake_arm(larder *handle)
     if (handle_enter(handle) == LARDER_OK) {
         atomic_store(&map_control(handle->map)->daemon_sleeps, 1);
     }
+}
+
+bool replica_wake_is_armed(larder *handle)
+{
+    return handle_enter(handle) == LARDER_OK &&
+           atomic_load(&map_control(handle->map)->daemon_sleeps) != 0;
 }
 
 void replica_wake_drain(larder *handle)
@@ -191,7 +200,8 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
         return result < 0 ? result : LARDER_MISS;
     }
     bool dirty = (record.header.flags & RECORD_DIRTY) != 0;
-    if ((record.header.flags & RECORD_LOCAL) != 0 || (!dirty && !include_clean)) {
+    if ((record.header.flags & RECORD_LOCAL) != 0 || (!dirty && !include_clean) ||
+        (!dirty && replica_is_foreign(&record))) {
         return LARDER_MISS;
     }
     const uint8_t *key =
@@ -373,7 +383,7 @@ int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks,
 /* ---- Applying ---------------------------------------------------------------------------------
  */
 
-static replica_record as_replica(const struct record *record, uint32_t home)
+replica_record replica_of_record(const struct record *record, uint32_t home)
 {
     replica_record r = {.version = record_version(record, home),
                         .kind = (enum replica_kind)record->header.kind};
@@ -386,8 +396,8 @@ static replica_record as_replica(const struct record *record, uint32_t home)
     return r;
 }
 
-static int store_inbound(struct writer *writer, const struct key *key, const struct record *old,
-                         replica_event *event)
+int replica_store_inbound(struct writer *writer, const struct key *key, const struct record *old,
+                          replica_event *event)
 {
     const replica_record *in = &event->record;
     bool dead = in->kind == REPLICA_DELETED || clock_expired(replica_gone_ms(in));
@@ -441,8 +451,14 @@ static int apply_one(struct writer *writer, replica_event *event)
     if (found < 0) {
         return found;
     }
+    if (event->fill.kind != REPLICA_FILL_NONE) {
+        return replica_apply_fill(writer, &key, found == LARDER_OK ? &old : NULL, event);
+    }
+    if (found == LARDER_OK && replica_is_foreign(&old)) {
+        return replica_apply_over_foreign(writer, &key, &old, event);
+    }
     if (found == LARDER_OK && (old.header.flags & RECORD_LOCAL) == 0) {
-        replica_record ours = as_replica(&old, writer->control->home);
+        replica_record ours = replica_of_record(&old, writer->control->home);
         int order = replica_compare(&ours, in);
         if (event->value_missing && clock_compare(ours.version, in->version) == 0 &&
             ours.kind == in->kind) {
@@ -466,7 +482,7 @@ static int apply_one(struct writer *writer, replica_event *event)
         event->verdict = REPLICA_REFUSED;
         return LARDER_OK;
     }
-    return store_inbound(writer, &key, found == LARDER_OK ? &old : NULL, event);
+    return replica_store_inbound(writer, &key, found == LARDER_OK ? &old : NULL, event);
 }
 
 struct apply_request {

@@ -114,8 +114,28 @@ enum replica_verdict {
                         it was older */
 };
 
+/* What answers a miss of this host, and so may come in below the removal floor: the floor says that
+ * something this old was removed *here*, and Redis still has it. But not where the floor, or
+ * anything else that removes, has risen since the miss was asked for: then the reply may be older
+ * than the removal. */
+enum replica_fill_kind {
+    REPLICA_FILL_NONE = 0,
+    REPLICA_FILL_ASKED = 1,
+    REPLICA_FILL_FOREIGN = 2 /* no version of its own: any write of larder's wins over it */
+};
+
+typedef struct replica_fill {
+    enum replica_fill_kind kind;
+    uint64_t floor, barrier; /* of the key, when it was asked for */
+    uint64_t clock;          /* drawn then */
+} replica_fill;
+
+#define REPLICA_FOREIGN_NODE 1u  /* the version of a foreign value: the least node, no map's own */
+#define REPLICA_FOREIGN_MS 60000 /* a foreign value is kept so long at most: nobody tells of it */
+
 typedef struct replica_event {
     replica_record record;
+    replica_fill fill;  /* zero: the event of a write */
     bool value_missing; /* the event names a version without its value: drop an older local copy */
     enum replica_verdict verdict; /* out */
 } replica_event;
@@ -124,6 +144,32 @@ typedef struct replica_event {
  * (unchanged). At most 1,024 events. LARDER_EBUSY: nothing happened, try again. */
 int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t count,
                   const replica_position *position);
+
+/* ---- Read-through: what workers of this host wait for, see ask.h ------------------------------
+ */
+
+#define REPLICA_SLOTS 512u
+#define REPLICA_ASKED_KEY_MAX 960u
+
+typedef struct replica_asked {
+    uint64_t word; /* with slot: the request's name */
+    uint32_t slot, key_size;
+    uint8_t key[REPLICA_ASKED_KEY_MAX];
+    replica_fill fill; /* for the event that answers */
+} replica_asked;
+
+enum replica_answer {
+    REPLICA_ANSWER_FOUND = 0,  /* what Redis has has been applied */
+    REPLICA_ANSWER_ABSENT = 1, /* it has none */
+    REPLICA_ANSWER_UNKNOWN = 2
+};
+
+/* The next request that waits to be taken. False: there is none. */
+bool replica_ask_next(larder *handle, replica_asked *out);
+/* Wake all who wait for it. */
+void replica_ask_answer(larder *handle, uint32_t slot, uint64_t word, enum replica_answer answer);
+/* To be called once a second: frees what workers left behind. */
+void replica_ask_sweep(larder *handle);
 
 int replica_position_read(larder *handle, replica_position *out);
 
@@ -136,5 +182,7 @@ int replica_publish_state(larder *handle, uint64_t fence, bool redis_up, int64_t
 int replica_wake_fd(larder *handle);
 void replica_wake_arm(larder *handle);
 void replica_wake_drain(larder *handle);
+/* Whether no worker has touched it for a write since. */
+bool replica_wake_is_armed(larder *handle);
 
 #endif

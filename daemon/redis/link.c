@@ -281,6 +281,12 @@ static void on_commands_answer(void *context, const connection_tag *tag, const r
     case REQUEST_FETCH:
         link_got_fetch(self, tag->id, got);
         break;
+    case REQUEST_ASK:
+        link_got_ask(self, tag, got);
+        break;
+    case REQUEST_TTL:
+        link_got_ttl(self, got);
+        break;
     case REQUEST_AUTH:
     case REQUEST_SELECT:
     case REQUEST_NAME:

@@ -25,6 +25,8 @@ typedef struct link_callbacks { /* none is called from within a link_ function *
     void (*streamed)(void *context, const sync_change *change);
     void (*ranged)(void *context, const sync_change *changes, size_t count);
     void (*fetched)(void *context, uint64_t id, const sync_change *change);
+    /* change: NULL: Redis has none, or (failed) it would not say */
+    void (*asked)(void *context, uint64_t id, const sync_change *change, bool failed);
     void (*idle)(void *context);
 } link_callbacks;
 
@@ -61,6 +63,10 @@ bool link_push(struct link *self, const sync_action *push);
 bool link_load(struct link *self);
 bool link_range(struct link *self, uint64_t epoch, uint64_t number, uint32_t limit);
 bool link_fetch(struct link *self, uint64_t id, const uint8_t *key, size_t key_size);
+/* The same for a worker that waits: asked() follows, also with values that are not larder's;
+ * with_end: and with how long these live. 0; -1: it could not be sent; -2: a name that cannot be in
+ * Redis. */
+int link_ask(struct link *self, uint64_t id, const uint8_t *key, size_t key_size, bool with_end);
 
 void link_read_figures(const struct link *self, link_figures *out);
 

@@ -18,7 +18,9 @@ enum request_kind {
     REQUEST_JOIN,
     REQUEST_PUSH, /* pointer: batch, index */
     REQUEST_RANGE,
-    REQUEST_FETCH /* id */
+    REQUEST_FETCH, /* id */
+    REQUEST_ASK,   /* id; index 1: behind a REQUEST_TTL */
+    REQUEST_TTL
 };
 
 struct link {
@@ -43,6 +45,7 @@ struct link {
     uint64_t average_event; /* bytes, smoothed */
     uint64_t bytes_sent, bytes_received, scripts_loaded;
     int64_t round_trip_us;
+    int64_t ttl_ms; /* PTTL's last answer: < 0: none */
     sync_change changes[SYNC_PAGE_MAX];
 };
 
@@ -59,6 +62,10 @@ void link_got_join(struct link *self, const reply *got);
 void link_got_push(struct link *self, const connection_tag *tag, const reply *got);
 void link_got_range(struct link *self, const reply *got);
 void link_got_fetch(struct link *self, uint64_t id, const reply *got);
+void link_got_ask(struct link *self, const connection_tag *tag, const reply *got);
+void link_got_ttl(struct link *self, const reply *got);
+/* The record and value of a key, as MGET gives them. false: there is no record to be read. */
+bool link_read_winner(const reply *record, const reply *value, sync_change *out);
 void link_got_message(struct link *self, const char *text, size_t size);
 
 #endif

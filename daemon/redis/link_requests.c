@@ -268,7 +268,7 @@ static void check_value(sync_change *change)
         change->value_missing = true;
 }
 
-static bool read_winner(const reply *record, const reply *value, sync_change *out)
+bool link_read_winner(const reply *record, const reply *value, sync_change *out)
 {
     memset(out, 0, sizeof *out);
     if (record->kind != REPLY_STRING || !wire_record_read(record->text, record->size, out))
@@ -299,7 +299,7 @@ void link_got_push(struct link *self, const connection_tag *tag, const reply *go
         if (value != NULL && value->kind != REPLY_STRING)
             value = NULL;
         outcome = SYNC_OLD;
-        if (read_winner(got->elements[0], value, &winner))
+        if (link_read_winner(got->elements[0], value, &winner))
             found = &winner;
         else
             trouble = "its record in Redis cannot be read";
@@ -395,7 +395,7 @@ void link_got_fetch(struct link *self, uint64_t id, const reply *got)
         return;
     }
     bool usable = got->elements[1]->kind == REPLY_STRING &&
-                  read_winner(got->elements[0], got->elements[1], &found) &&
+                  link_read_winner(got->elements[0], got->elements[1], &found) &&
                   found.record.kind == REPLICA_VALUE && !found.value_missing;
     self->callbacks.fetched(self->context, id, usable ? &found : NULL);
 }

@@ -103,6 +103,17 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
     set->count++;
     set->bytes += bytes;
     outdate_fetches(&self->in, record);
+    asks_overtaken(self, record);
+    return true;
+}
+
+bool inbound_take_fill(struct sync *self, const sync_change *change, const replica_fill *fill)
+{
+    if (!inbound_take(self, change, false))
+        return false;
+    replica_event *event = &self->in.collecting->events[self->in.collecting->count - 1];
+    event->fill = *fill;
+    event->fill.kind = change->foreign ? REPLICA_FILL_FOREIGN : REPLICA_FILL_ASKED;
     return true;
 }
 
@@ -190,9 +201,11 @@ void inbound_stream(struct sync *self, const sync_change *change)
 void inbound_forget(struct sync *self)
 {
     struct inbound *in = &self->in;
+    asks_applied(self, in->collecting, SYNC_ANSWER_UNKNOWN);
     empty_set(in->collecting);
     if (in->apply_out)
         return;
+    asks_applied(self, in->applying, SYNC_ANSWER_UNKNOWN);
     empty_set(in->applying);
     in->apply_wanted = false;
     in->apply_at = SYNC_NEVER;
@@ -361,6 +374,8 @@ static void count_verdicts(struct sync *self, const struct change_set *set)
     int64_t oldest = INT64_MAX;
     for (size_t i = 0; i < set->count; i++) {
         const replica_event *event = &set->events[i];
+        if (event->fill.kind != REPLICA_FILL_NONE)
+            continue; /* counted by its answer */
         int64_t written = (int64_t)(event->record.version.clock >> 16);
         if (set->from_stream[i] && written < oldest)
             oldest = written;
@@ -408,6 +423,7 @@ void inbound_applied(struct sync *self, int status)
         self->stored = in->applying->position;
         in->position_at = self->now_ms;
     }
+    asks_applied(self, in->applying, SYNC_ANSWER_FOUND);
     empty_set(in->applying);
     in->apply_wanted = false;
 }

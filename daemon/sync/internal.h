@@ -14,6 +14,13 @@
 #define FETCHES_MAX 1024u   /* large values waiting to be fetched */
 #define FETCHES_OUT 16u     /* of these, asked for */
 #define FETCH_BYTES_OUT (8u * 1024u * 1024u)
+#define ASKS_MAX 512u /* keys that workers wait for */
+#define ASKS_OUT 128u /* of these, asked for */
+#define ASKS_TRIES 4u /* a reply that was overtaken is asked for again */
+#define ASKS_ROOM 8u  /* actions left to the others */
+#define ASKS_LEFT_MAX REPLICA_FOREIGN_MS
+#define ASKS_SHUNNED 16u
+#define ASKS_SHUN_MS 60000
 #define POSITION_EVERY_MS 1000 /* the place in the stream is stored at least this often */
 #define MAP_BUSY_MS 50         /* pause before a refused map call is repeated */
 #define MAP_ERROR_MS 500       /* the same, after an error that is not "busy" */
@@ -117,6 +124,42 @@ struct inbound {
     uint64_t fetch_bytes_out, fetch_id;
 };
 
+enum ask_state {
+    ASK_FREE,
+    ASK_QUEUED,
+    ASK_OUT,
+    ASK_TAKEN, /* the answer is in a set of changes */
+    ASK_DONE   /* to be told */
+};
+
+struct ask {
+    enum ask_state state;
+    enum sync_answer answer;
+    uint32_t tries;
+    bool overtaken; /* by an event: newest (no key, no value) */
+    bool with_end;  /* it was another program's value the first time */
+    uint64_t order; /* of the request to Redis */
+    uint8_t *key;
+    size_t key_size;
+    replica_fill fill;
+    replica_record newest;
+    const struct change_set *set;
+    uint64_t slots[SYNC_SLOTS_MAX / 64]; /* who waits */
+};
+
+struct shunned {
+    uint64_t hash;
+    int64_t until_ms;
+};
+
+struct asks {
+    struct ask *asks;
+    size_t count, out, done;
+    uint64_t order;
+    struct shunned shunned[ASKS_SHUNNED];
+    size_t shun_next;
+};
+
 struct sync {
     sync_settings settings;
     sync_backoff backoff;
@@ -132,6 +175,7 @@ struct sync {
     replica_position asked;  /* the cursor that the join under way asks about */
     struct outbound out;
     struct inbound in;
+    struct asks asks;
     sync_counters counters;
     sync_action_list *actions; /* of the step under way */
 };
@@ -178,10 +222,22 @@ void inbound_fetched(struct sync *self, uint64_t id, const sync_change *change);
 void inbound_applied(struct sync *self, int status);
 /* Take a winner or a fetched value; false: no room. */
 bool inbound_take(struct sync *self, const sync_change *change, bool from_stream);
+/* The same of what answers a miss. */
+bool inbound_take_fill(struct sync *self, const sync_change *change, const replica_fill *fill);
 void inbound_advance(struct sync *self, bool flush);
 int64_t inbound_deadline(const struct sync *self);
 bool inbound_empty(const struct sync *self);
 /* The map was busy: what came in waits for the next attempt to apply it. */
 bool inbound_held_up(const struct sync *self);
+
+bool asks_create(struct sync *self);
+void asks_destroy(struct sync *self);
+void asks_add(struct sync *self, const sync_event *event);
+void asks_answered(struct sync *self, const sync_event *event);
+void asks_overtaken(struct sync *self, const replica_record *record);
+void asks_applied(struct sync *self, const struct change_set *set, enum sync_answer answer);
+void asks_disconnected(struct sync *self, enum sync_cause cause);
+void asks_advance(struct sync *self);
+int64_t asks_deadline(const struct sync *self);
 
 #endif

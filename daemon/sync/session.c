@@ -41,7 +41,7 @@ struct sync *sync_create(const sync_settings *settings)
                       settings->breaker_failures, settings->breaker_open_ms,
                       sync_random(&self->random));
     self->attempt_at = self->heartbeat_at = SYNC_NEVER;
-    if (!outbound_create(self) || !inbound_create(self))
+    if (!outbound_create(self) || !inbound_create(self) || !asks_create(self))
         sync_destroy(&self);
     return self;
 }
@@ -52,6 +52,7 @@ void sync_destroy(struct sync **self)
         return;
     outbound_destroy(*self);
     inbound_destroy(*self);
+    asks_destroy(*self);
     free(*self);
     *self = NULL;
 }
@@ -69,6 +70,7 @@ static void disconnected(struct sync *self, enum sync_cause cause)
         sync_backoff_worked(&self->backoff);
     outbound_disconnected(self);
     inbound_disconnected(self);
+    asks_disconnected(self, cause);
     if (self->out.resync != RESYNC_NONE)
         self->cursor = self->stored; /* what was adopted counts only once the log is pushed */
     self->joined = self->join_out = self->rejoin = self->lost = false;
@@ -199,11 +201,13 @@ static void advance(struct sync *self, bool flush)
     if (self->state == SYNC_DISCONNECTED || self->state == SYNC_PARKED) {
         inbound_advance(self, flush); /* what came before the end still counts */
         outbound_advance(self);       /* as do acknowledgements the map was too busy for */
+        asks_advance(self);
         return;
     }
     ask_to_join(self);
     inbound_advance(self, flush);
     outbound_advance(self);
+    asks_advance(self);
     if (self->joined) {
         self->state = self->out.resync != RESYNC_NONE || self->in.catching_up || self->rejoin
                           ? SYNC_SYNCING
@@ -248,6 +252,12 @@ static void take(struct sync *self, const sync_event *event)
     case SYNC_EV_FETCHED:
         inbound_fetched(self, event->fetched.id, event->fetched.change);
         break;
+    case SYNC_EV_ASK:
+        asks_add(self, event);
+        break;
+    case SYNC_EV_ASKED:
+        asks_answered(self, event);
+        break;
     case SYNC_EV_APPLIED:
         inbound_applied(self, event->status);
         break;
@@ -275,7 +285,7 @@ void sync_step(struct sync *self, const sync_event *event, sync_action_list *act
     take(self, event);
     /* Replies and messages come in bursts: what they bring is applied when the burst is over. */
     bool burst = event->kind == SYNC_EV_STREAM || event->kind == SYNC_EV_REPLY ||
-                 event->kind == SYNC_EV_FETCHED;
+                 event->kind == SYNC_EV_FETCHED || event->kind == SYNC_EV_ASKED;
     advance(self, !burst);
     self->actions = NULL;
 }
@@ -288,7 +298,7 @@ static int64_t earlier(int64_t a, int64_t b)
 int64_t sync_deadline(const struct sync *self)
 {
     int64_t due = earlier(outbound_deadline(self), inbound_deadline(self));
-    due = earlier(due, self->attempt_at);
+    due = earlier(earlier(due, asks_deadline(self)), self->attempt_at);
     return self->join_out ? due : earlier(due, self->heartbeat_at);
 }
 

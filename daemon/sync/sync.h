@@ -22,6 +22,7 @@
 #define SYNC_BATCH_MAX 4096u             /* commands of one batch, whatever the settings say */
 #define SYNC_PAGE_MAX 128u               /* stream entries of one range page */
 #define SYNC_IN_FLIGHT_MAX 32768u        /* commands sent and not answered */
+#define SYNC_SLOTS_MAX 512u              /* places where workers wait for what they miss */
 #define SYNC_NEVER INT64_MAX
 
 typedef struct sync_settings {
@@ -65,7 +66,8 @@ void sync_backoff_worked(sync_backoff *self);
 
 /* Why a session ended or could not begin. */
 enum sync_cause {
-    SYNC_LOST_CONNECTION, /* refused, closed, timed out, out of step */
+    SYNC_LOST_CONNECTION, /* refused, closed, timed out */
+    SYNC_BAD_REPLY,       /* a reply out of step, malformed or over a limit */
     SYNC_NOT_READY,       /* LOADING, READONLY, BUSY, ...: the server says "later" */
     SYNC_NO_PERMISSION    /* NOAUTH, WRONGPASS, NOPERM, a version that lacks a command: park */
 };
@@ -88,6 +90,10 @@ typedef struct sync_change {
     bool begin;         /* the first entry of an epoch: carries no record */
     bool value_missing; /* the record has a value that is not here */
     bool malformed;     /* could not be read: its number counts, its content is lost */
+    /* ASKED: another program's value. It has no version of its own (the clock is that of the record
+     * under which it stands, or 0), and how long it lives was asked for with with_end alone. */
+    bool foreign, with_end;
+    int64_t left_ms;    /* INT64_MAX: without an end */
     uint64_t full_size; /* bytes of the value, here or not */
     replica_record record;
 } sync_change;
@@ -110,6 +116,8 @@ enum sync_event_kind {
     SYNC_EV_STREAM,       /* change, from the channel */
     SYNC_EV_RANGE,        /* changes, count: the page asked for */
     SYNC_EV_FETCHED,      /* id; change with the value, or NULL: not there or of no use */
+    SYNC_EV_ASK,          /* ask: a worker waits for a key that it missed */
+    SYNC_EV_ASKED,        /* asked: what Redis has */
     SYNC_EV_IDLE,         /* no further input is at hand: apply what was collected */
     SYNC_EV_APPLIED,      /* status of the apply; the verdicts stand in its events */
     SYNC_EV_ACKNOWLEDGED, /* batch, status, cleared */
@@ -147,6 +155,17 @@ typedef struct sync_event {
             const sync_change *change;
         } fetched;
         struct {
+            uint32_t slot; /* < SYNC_SLOTS_MAX: to be named in the answer */
+            const uint8_t *key;
+            size_t key_size;
+            replica_fill fill; /* what the map says of the key now */
+        } ask;
+        struct {
+            uint64_t id;
+            const sync_change *change; /* NULL: Redis has none */
+            bool failed;               /* NULL, because nobody knows */
+        } asked;
+        struct {
             struct sync_batch *batch;
             size_t cleared;
         } acknowledged;
@@ -154,6 +173,13 @@ typedef struct sync_event {
 } sync_event;
 
 /* ---- Actions -------------------------------------------------------------------------------- */
+
+/* What workers that wait for a key are told. */
+enum sync_answer {
+    SYNC_ANSWER_FOUND,  /* what Redis has is in the map, or something newer */
+    SYNC_ANSWER_ABSENT, /* Redis has none */
+    SYNC_ANSWER_UNKNOWN /* it could not be asked */
+};
 
 enum sync_action_kind {
     SYNC_ACT_CONNECT,     /* begin a session; answer CONNECTED or DISCONNECTED */
@@ -165,6 +191,8 @@ enum sync_action_kind {
     SYNC_ACT_LOAD,        /* load the scripts; answer SCRIPTS */
     SYNC_ACT_RANGE,       /* cursor.count entries after cursor; answer RANGE */
     SYNC_ACT_FETCH,       /* fetch: value and record of a key; answer FETCHED */
+    SYNC_ACT_ASK,         /* the same for a worker that waits; answer ASKED */
+    SYNC_ACT_ANSWER,      /* answer: tell those who wait in these slots */
     SYNC_ACT_APPLY,       /* apply; answer APPLIED */
     SYNC_ACT_ACKNOWLEDGE, /* acknowledge; answer ACKNOWLEDGED */
     SYNC_ACT_ARM          /* arm the wake-up (the machine reads once more after it) */
@@ -204,7 +232,12 @@ typedef struct sync_action {
             uint64_t id;
             const uint8_t *key;
             size_t key_size;
-        } fetch;
+            bool with_end; /* ASK: and how long it lives, where it is another program's */
+        } fetch;           /* FETCH, ASK */
+        struct {
+            uint64_t slots[SYNC_SLOTS_MAX / 64]; /* a bit for each */
+            enum sync_answer answer;
+        } answer;
         struct {
             replica_event *events;
             size_t count;
@@ -239,6 +272,7 @@ typedef struct sync_counters {
     uint64_t pushed, acknowledged, old, refused, events, applied, echoes, ours_newer, not_stored;
     uint64_t duplicates, gaps, resyncs, connects, connect_failures, map_busy, malformed;
     uint64_t overflows, fetches, fetches_dropped;
+    uint64_t asks, asks_joined, asks_sent, answers[3]; /* enum sync_answer */
 } sync_counters;
 
 typedef struct sync_view { /* for status and tests */

@@ -127,6 +127,9 @@ static void carry_out(host *self, const sync_action *action)
         r->id = action->fetch.id;
         r->key = sim_key(action->fetch.key, action->fetch.key_size);
         break;
+    case SYNC_ACT_ASK:
+    case SYNC_ACT_ANSWER:
+        sim_fail("nobody has asked");
     case SYNC_ACT_ARM:
         self->armed = self->just_armed = true;
         break;

@@ -201,8 +201,10 @@ START_TEST(arguments_that_are_none)
     ck_assert_int_eq(larder_get_with(map, "key", 3, buffer, 8, NULL, &read), LARDER_EINVAL);
     read = (larder_read){.reserved0 = 1};
     ck_assert_int_eq(larder_get_with(map, "key", 3, buffer, 8, NULL, &read), LARDER_EINVAL);
-    read = (larder_read){.read_through_ms = 5};
-    ck_assert_int_eq(larder_get_with(map, "key", 3, buffer, 8, NULL, &read), LARDER_EUNSUPPORTED);
+    read = (larder_read){.read_through_ms = -1};
+    ck_assert_int_eq(larder_get_with(map, "key", 3, buffer, 8, NULL, &read), LARDER_EINVAL);
+    read = (larder_read){.read_through_ms = 60001};
+    ck_assert_int_eq(larder_get_with(map, "key", 3, buffer, 8, NULL, &read), LARDER_EINVAL);
     ck_assert_int_eq(larder_get_alloc(map, "key", 3, NULL, &size, NULL), LARDER_EINVAL);
     ck_assert_int_eq(larder_get_alloc(map, "key", 3, &memory, NULL, NULL), LARDER_EINVAL);
     ck_assert_int_eq(larder_borrow(map, "key", 3, NULL), LARDER_EINVAL);

@@ -1,0 +1,109 @@
+/* replica_fill.c: applying what answers a miss: values that Redis had when a worker asked for them,
+ * with the version that stands in their record, and foreign ones, which have none.
+ *
+ * A foreign value gets a version just above all that this host knows of the key, with the least
+ * node, so that every write that comes later is newer; it is never dirty, is not pushed when
+ * history is lost, and expires soon, because nobody may tell of its next change.
+ */
+#include "clock.h"
+#include "lookup.h"
+#include "removal.h"
+#include "replica_internal.h"
+
+/* Whether something was removed since the miss was asked for that may have been this. */
+static bool removed_since(struct control *control, const struct key *key, const replica_fill *fill,
+                          uint64_t clock)
+{
+    uint64_t floor = removal_floor(control, key->hash);
+    /* prefixes and patterns take only what is here: nothing may come in that was asked for before
+     */
+    uint64_t fills = atomic_load_explicit(&control->fill_floor, memory_order_acquire);
+    return (floor != fill->floor && clock <= floor) || fills >= fill->clock ||
+           removal_barrier(control, key->hash) >= clock ||
+           removal_pending_clock(control, key->hash) >= clock;
+}
+
+static int refuse(replica_event *event)
+{
+    event->verdict = REPLICA_REFUSED;
+    return LARDER_OK;
+}
+
+static int apply_asked(struct writer *writer, const struct key *key, const struct record *old,
+                       replica_event *event)
+{
+    struct control *control = writer->control;
+    const replica_record *in = &event->record;
+    if (old != NULL) {
+        replica_record ours = replica_of_record(old, control->home);
+        int order = replica_compare(&ours, in);
+        if (replica_is_foreign(old)) {
+            order = -1; /* it had no version of its own */
+        }
+        if (order >= 0) {
+            event->verdict = order == 0 ? REPLICA_EQUAL : REPLICA_REFUSED;
+            return LARDER_OK;
+        }
+    }
+    clock_observe(control, in->version.clock);
+    if (removed_since(control, key, &event->fill, in->version.clock)) {
+        return refuse(event);
+    }
+    return replica_store_inbound(writer, key, old, event);
+}
+
+/* Whether a foreign value may stand in the place of what is there: of nothing that is alive, and of
+ * nothing that Redis is still to be told. */
+static bool may_replace(struct control *control, const struct key *key, const struct record *old)
+{
+    return (old->header.flags & RECORD_DIRTY) == 0 &&
+           (replica_is_foreign(old) || !lookup_alive(control, old, key->hash));
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int apply_foreign(struct writer *writer, const struct key *key, const struct record *old,
+                         replica_event *event)
+{
+    struct control *control = writer->control;
+    replica_record *in = &event->record;
+    if (old != NULL && !may_replace(control, key, old)) {
+        return refuse(event);
+    }
+    uint64_t known = later(later(event->fill.floor, event->fill.barrier), in->version.clock);
+    known = later(known, old == NULL ? 0 : old->header.clock);
+    in->version = (larder_version){.clock = known + 1, .node = REPLICA_FOREIGN_NODE};
+    int64_t soon = clock_wall_ms() + REPLICA_FOREIGN_MS;
+    in->expires_at_ms = in->expires_at_ms < soon ? in->expires_at_ms : soon;
+    clock_observe(control, known);
+    if (removed_since(control, key, &event->fill, in->version.clock)) {
+        return refuse(event);
+    }
+    return replica_store_inbound(writer, key, old, event);
+}
+
+int replica_apply_fill(struct writer *writer, const struct key *key, const struct record *old,
+                       replica_event *event)
+{
+    if (old != NULL && (old->header.flags & RECORD_LOCAL) != 0) {
+        return refuse(event); /* a local entry stays local */
+    }
+    return event->fill.kind == REPLICA_FILL_FOREIGN ? apply_foreign(writer, key, old, event)
+                                                    : apply_asked(writer, key, old, event);
+}
+
+int replica_apply_over_foreign(struct writer *writer, const struct key *key,
+                               const struct record *old, replica_event *event)
+{
+    const replica_record *in = &event->record;
+    clock_observe(writer->control, in->version.clock);
+    if (in->version.clock + 1 >= old->header.clock) {
+        return replica_store_inbound(writer, key, old, event);
+    }
+    /* Older than something that was removed here: not stored, as if the copy were not there. */
+    event->verdict = REPLICA_REFUSED;
+    return entry_drop(writer, key, old);
+}

@@ -1,0 +1,32 @@
+/* replica_internal.h: what replica.c (the events of writes) and replica_fill.c (what answers a
+ * miss) share.
+ */
+#ifndef LARDER_LIB_REPLICA_INTERNAL_H
+#define LARDER_LIB_REPLICA_INTERNAL_H
+
+#include "format.h"
+#include "key.h"
+#include "replica.h"
+#include "writer.h"
+
+replica_record replica_of_record(const struct record *record, uint32_t home);
+
+/* Store an event's record, or drop what is there, which is older; old: NULL where nothing is. */
+int replica_store_inbound(struct writer *writer, const struct key *key, const struct record *old,
+                          replica_event *event);
+
+/* Apply an event with a fill. */
+int replica_apply_fill(struct writer *writer, const struct key *key, const struct record *old,
+                       replica_event *event);
+
+/* Whether it is a copy of what another program put into Redis. */
+static inline bool replica_is_foreign(const struct record *record)
+{
+    return record->header.node == REPLICA_FOREIGN_NODE;
+}
+
+/* Apply the event of a write to a key that has such a copy: the copy goes whatever happens. */
+int replica_apply_over_foreign(struct writer *writer, const struct key *key,
+                               const struct record *old, replica_event *event);
+
+#endif

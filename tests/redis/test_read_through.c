@@ -1,0 +1,354 @@
+/* test_read_through.c: misses that larderd answers from Redis: a host that starts cold, keys that
+ * were evicted here, values that other programs wrote, many workers and one request, and no wait
+ * where Redis is not to be had.
+ */
+#include "tests/redis/fleet.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BUDGET_MS = 5000 };
+
+static harness_redis redis;
+static host a, b;
+
+static void setup(void)
+{
+    memset(&redis, 0, sizeof redis);
+    memset(&b, 0, sizeof b);
+    harness_redis_start(&redis, "redis");
+    host_start(&a, "a", &redis, NULL, NULL);
+    host_redis_up(&a, true);
+}
+
+static void teardown(void)
+{
+    host_end(&a);
+    if (b.map != NULL)
+        host_end(&b);
+    harness_redis_end(&redis);
+}
+
+static void start_b(void)
+{
+    host_start(&b, "b", &redis, NULL, NULL);
+    host_redis_up(&b, true);
+}
+
+/* The value as text, good until the next call; NULL: a miss. */
+static const char *read_through(host *self, const char *key, int64_t budget_ms)
+{
+    static char text[65536];
+    larder_info info;
+    larder_read read = {.read_through_ms = budget_ms};
+    int result = larder_get_with(self->map, key, strlen(key), text, sizeof text - 1, &info, &read);
+    if (result == LARDER_ABSENT)
+        return "(absent)";
+    if (result == LARDER_MISS)
+        return NULL;
+    ck_assert_msg(result == LARDER_OK, "%s: %d %s", key, result, larder_last_error());
+    text[info.size] = 0;
+    return text;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static larder_stats figures(host *self)
+{
+    larder_stats stats;
+    ck_assert_int_eq(larder_stats_read(self->map, &stats, sizeof stats), LARDER_OK);
+    return stats;
+}
+
+START_TEST(a_cold_host_warms_itself)
+{
+    host_set(&a, "k", "value");
+    larder_policy negative = {.flags = LARDER_NEGATIVE, .expiry = larder_expire_in(60000)};
+    ck_assert_int_eq(larder_set(a.map, "none", 4, "", 0, &negative), LARDER_OK);
+    host_drained(&a);
+    start_b();
+    ck_assert(host_has(&b, "k", NULL));
+    ck_assert_pstr_eq(read_through(&b, "k", BUDGET_MS), "value");
+    ck_assert(host_has(&b, "k", "value"));
+    ck_assert_pstr_eq(read_through(&b, "none", BUDGET_MS), "(absent)");
+    larder_info here = host_info(&a, "k"), there = host_info(&b, "k");
+    ck_assert_uint_eq(here.version.clock, there.version.clock);
+    ck_assert_uint_eq(here.version.node, there.version.node);
+    ck_assert_uint_eq(host_dirty(&b), 0);
+
+    int64_t began = now_ms();
+    ck_assert_ptr_null(read_through(&b, "nowhere", BUDGET_MS));
+    ck_assert_int_lt(now_ms() - began, BUDGET_MS / 2); /* an answer, not a budget */
+    larder_stats stats = figures(&b);
+    ck_assert_uint_eq(stats.read_through_found, 2);
+    ck_assert_uint_eq(stats.read_through_absent, 1);
+    ck_assert_uint_eq(stats.read_through_timeouts, 0);
+}
+END_TEST
+
+/* More than the map holds: what was evicted, here or with it, raised the floors of all buckets over
+ * what Redis has. */
+START_TEST(what_was_evicted_comes_back)
+{
+    enum { KEYS = 8000, SIZE = 4000 };
+    static const char *extra[] = {"-c", NULL, "--prefix", "t:", NULL};
+    static char path[160];
+    char key[32], value[SIZE];
+    memset(value, 'x', sizeof value);
+    for (int i = 0; i < KEYS; i++) {
+        int size = snprintf(key, sizeof key, "key%d", i);
+        host_set_bytes(&a, key, (size_t)size, value, sizeof value);
+    }
+    host_drained(&a);
+    (void)snprintf(path, sizeof path, "%s", harness_path("small.conf"));
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    (void)fprintf(file, "map = { size = \"16M\"; hot_size = \"1M\"; };\n");
+    ck_assert_int_eq(fclose(file), 0);
+    extra[1] = path;
+    host_start(&b, "b", &redis, NULL, extra);
+    host_redis_up(&b, true);
+    for (int i = 0; i < 2 * KEYS; i++) {
+        (void)snprintf(key, sizeof key, "key%d", i % KEYS);
+        const char *got = read_through(&b, key, BUDGET_MS);
+        ck_assert_msg(got != NULL && strlen(got) == SIZE, "%s, round %d", key, i / KEYS);
+    }
+    ck_assert_uint_gt(figures(&b).evictions, KEYS / 2);
+    ck_assert_uint_eq(host_dirty(&b), 0);
+}
+END_TEST
+
+START_TEST(a_deleted_key_does_not_come_back)
+{
+    host_set(&a, "k", "v");
+    host_drained(&a);
+    start_b();
+    host_delete(&b, "k");
+    ck_assert_ptr_null(read_through(&b, "k", BUDGET_MS));
+    host_comes_to(&a, "k", NULL);
+    ck_assert_ptr_null(read_through(&a, "k", BUDGET_MS));
+    ck_assert_ptr_null(read_through(&b, "k", BUDGET_MS));
+}
+END_TEST
+
+START_TEST(a_foreign_value_is_served_and_loses_to_any_write)
+{
+    start_b();
+    ck_assert(harness_redis_says(&redis, "OK", "SET", "t:k", "foreign", NULL));
+    ck_assert_pstr_eq(read_through(&b, "k", BUDGET_MS), "foreign");
+    ck_assert_int_lt(host_info(&b, "k").expires_ms, INT64_MAX); /* nobody tells of its change */
+    ck_assert(harness_redis_says(&redis, "OK", "SET", "t:short", "foreign", "PX", "30000", NULL));
+    ck_assert_pstr_eq(read_through(&b, "short", BUDGET_MS), "foreign");
+    char *ends = harness_redis_command(&redis, "PEXPIRETIME", "t:short", NULL);
+    ck_assert_int_le(llabs(host_info(&b, "short").expires_ms - strtoll(ends, NULL, 10)), 1000);
+    free(ends);
+    ck_assert_uint_eq(host_dirty(&b), 0);
+    host_set(&a, "k", "ours");
+    host_comes_to(&b, "k", "ours");
+    redis_comes_to(&redis, "t:k", "ours");
+    /* over a record, and over a deletion */
+    ck_assert(harness_redis_says(&redis, "OK", "SET", "t:k", "foreign again", NULL));
+    host_delete(&a, "gone");
+    host_comes_to(&b, "gone", NULL);
+    host_drained(&a);
+    ck_assert(harness_redis_says(&redis, "OK", "SET", "t:gone", "revived", NULL));
+    ck_assert_pstr_eq(read_through(&b, "gone", BUDGET_MS), "revived");
+    ck_assert_pstr_eq(read_through(&a, "gone", BUDGET_MS), "revived");
+    host_set(&b, "gone", "ours");
+    host_comes_to(&a, "gone", "ours");
+    redis_comes_to(&redis, "t:gone", "ours");
+}
+END_TEST
+
+static int workers_that_miss(void)
+{
+    larder_read read = {.read_through_ms = BUDGET_MS};
+    char value[64];
+    larder_info info;
+    int result = larder_get_with(b.map, "popular", 7, value, sizeof value, &info, &read);
+    return result == LARDER_OK && info.size == 5 && memcmp(value, "value", 5) == 0 ? 0 : 1;
+}
+
+START_TEST(many_workers_are_one_request)
+{
+    host_set(&a, "popular", "value");
+    host_drained(&a);
+    start_b();
+    uint64_t before = redis_calls(&redis, "mget");
+    pid_t workers[32];
+    int gate[2];
+    ck_assert_int_eq(pipe(gate), 0);
+    (void)kill(redis.process.pid, SIGSTOP); /* so that all are there before the answer is */
+    for (size_t i = 0; i < 32; i++) {
+        workers[i] = fork();
+        ck_assert_int_ge(workers[i], 0);
+        if (workers[i] == 0) {
+            int status = workers_that_miss();
+            _exit(write(gate[1], "", 1) == 1 ? status : 2);
+        }
+    }
+    int64_t until = now_ms() + BUDGET_MS;
+    while (figures(&b).read_through_joined < 31 && now_ms() < until)
+        usleep(1000);
+    (void)kill(redis.process.pid, SIGCONT);
+    for (size_t i = 0; i < 32; i++) {
+        int status;
+        ck_assert_int_eq(waitpid(workers[i], &status, 0), workers[i]);
+        ck_assert_int_eq(status, 0);
+    }
+    ck_assert_uint_eq(redis_calls(&redis, "mget") - before, 1);
+}
+END_TEST
+
+START_TEST(nobody_waits_without_redis)
+{
+    start_b();
+    ck_assert_ptr_null(read_through(&b, "k", BUDGET_MS));
+    harness_redis_kill(&redis);
+    host_redis_up(&b, false);
+    int64_t began = now_ms();
+    for (int i = 0; i < 50; i++)
+        ck_assert_ptr_null(read_through(&b, "k", BUDGET_MS));
+    ck_assert_int_lt(now_ms() - began, BUDGET_MS / 2);
+    ck_assert_uint_ge(figures(&b).read_through_nobody, 50);
+    harness_redis_restart(&redis);
+    host_redis_up(&b, true);
+    host_set(&a, "k", "v");
+    host_drained(&a);
+    ck_assert_pstr_eq(read_through(&b, "k", BUDGET_MS), "v");
+}
+END_TEST
+
+START_TEST(a_hung_redis_costs_three_budgets)
+{
+    start_b();
+    ck_assert_ptr_null(read_through(&b, "k", BUDGET_MS));
+    (void)kill(redis.process.pid, SIGSTOP);
+    int64_t began = now_ms();
+    char key[16];
+    for (int i = 0; i < 100; i++) {
+        (void)snprintf(key, sizeof key, "k%d", i);
+        ck_assert_ptr_null(read_through(&b, key, 100));
+    }
+    ck_assert_int_lt(now_ms() - began, 1500);
+    ck_assert_uint_ge(figures(&b).read_through_timeouts, 3);
+    (void)kill(redis.process.pid, SIGCONT);
+    host_set(&a, "k", "v");
+    host_comes_to(&b, "k", "v");
+    /* and it is found out that it answers again */
+    host_set(&a, "later", "v");
+    host_drained(&a);
+    uint64_t found = figures(&b).read_through_absent;
+    int64_t until = now_ms() + PATIENCE_MS;
+    while (figures(&b).read_through_absent < found + 5 && now_ms() < until) {
+        (void)read_through(&b, "nowhere", 100);
+        usleep(10000);
+    }
+    ck_assert_uint_ge(figures(&b).read_through_absent, found + 5);
+}
+END_TEST
+
+START_TEST(an_event_loop_is_told)
+{
+    larder_asked asked;
+    host_set(&a, "k", "v");
+    host_drained(&a);
+    start_b();
+    int fd = larder_notify_fd(b.map);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(larder_ask(b.map, "k", 1, BUDGET_MS, &asked), LARDER_WAIT);
+    int outcome = LARDER_WAIT;
+    while (outcome == LARDER_WAIT) {
+        struct pollfd poller = {.fd = fd, .events = POLLIN};
+        ck_assert_int_eq(poll(&poller, 1, BUDGET_MS), 1);
+        ck_assert_int_eq(larder_notify_clear(b.map), LARDER_OK);
+        outcome = larder_ask_wait(b.map, &asked, 0);
+    }
+    ck_assert_int_eq(outcome, LARDER_OK);
+    ck_assert(host_has(&b, "k", "v"));
+}
+END_TEST
+
+static int fills;
+
+static int fill(void *context, const void *key, size_t key_size, larder_filled *filled)
+{
+    (void)context;
+    (void)key;
+    (void)key_size;
+    fills++;
+    filled->value = "origin";
+    filled->value_size = 6;
+    return LARDER_OK;
+}
+
+START_TEST(a_fetch_asks_redis_before_its_origin)
+{
+    larder_lease_options options = {.read_through_ms = BUDGET_MS};
+    void *value;
+    size_t size;
+    fills = 0;
+    host_set(&a, "k", "redis");
+    host_drained(&a);
+    start_b();
+    ck_assert_int_eq(larder_fetch_with(b.map, "k", 1, fill, NULL, &options, &value, &size, NULL),
+                     LARDER_OK);
+    ck_assert_uint_eq(size, 5);
+    ck_assert_mem_eq(value, "redis", 5);
+    ck_assert_int_eq(fills, 0);
+    larder_free(value);
+    ck_assert_int_eq(larder_fetch_with(b.map, "l", 1, fill, NULL, &options, &value, &size, NULL),
+                     LARDER_OK);
+    ck_assert_mem_eq(value, "origin", 6);
+    ck_assert_int_eq(fills, 1);
+    larder_free(value);
+    host_comes_to(&a, "l", "origin");
+}
+END_TEST
+
+/* A value over the limit of replies ends the session, and is then left alone for a while. */
+START_TEST(a_value_that_is_too_large_ends_one_session)
+{
+    start_b();
+    ck_assert(harness_redis_says(&redis, "20000000", "SETRANGE", "t:huge", "19999999", "x", NULL));
+    ck_assert_ptr_null(read_through(&b, "huge", BUDGET_MS));
+    host_redis_up(&b, true);
+    host_set(&a, "k", "v");
+    host_comes_to(&b, "k", "v");
+    for (int i = 0; i < 20; i++)
+        ck_assert_ptr_null(read_through(&b, "huge", BUDGET_MS));
+    ck_assert_uint_eq(figures(&b).redis_up, 1);
+    ck_assert_uint_eq(redis_calls(&redis, "mget"), 1);
+}
+END_TEST
+
+int main(void)
+{
+    harness_needs_redis();
+    Suite *suite = suite_create("read_through");
+    TCase *tests = tcase_create("read-through");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, a_cold_host_warms_itself);
+    tcase_add_test(tests, what_was_evicted_comes_back);
+    tcase_add_test(tests, a_deleted_key_does_not_come_back);
+    tcase_add_test(tests, a_foreign_value_is_served_and_loses_to_any_write);
+    tcase_add_test(tests, many_workers_are_one_request);
+    tcase_add_test(tests, nobody_waits_without_redis);
+    tcase_add_test(tests, a_hung_redis_costs_three_budgets);
+    tcase_add_test(tests, an_event_loop_is_told);
+    tcase_add_test(tests, a_fetch_asks_redis_before_its_origin);
+    tcase_add_test(tests, a_value_that_is_too_large_ends_one_session);
+    suite_add_tcase(suite, tests);
+    return harness_run(suite);
+}
