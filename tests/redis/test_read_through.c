@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUDGET_MS = 5000 };
+enum { BUDGET_MS = 5000, LONG_MS = 30000 };
 
 static harness_redis redis;
 static host a, b;
@@ -37,6 +37,20 @@ static void teardown(void)
 static void start_b(void)
 {
     host_start(&b, "b", &redis, NULL, NULL);
+    host_redis_up(&b, true);
+}
+
+static void start_b_with(const char *configuration)
+{
+    static const char *extra[] = {"-c", NULL, "--prefix", "t:", NULL};
+    static char path[160];
+    (void)snprintf(path, sizeof path, "%s", harness_path("other.conf"));
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    (void)fputs(configuration, file);
+    ck_assert_int_eq(fclose(file), 0);
+    extra[1] = path;
+    host_start(&b, "b", &redis, NULL, extra);
     host_redis_up(&b, true);
 }
 
@@ -101,8 +115,6 @@ END_TEST
 START_TEST(what_was_evicted_comes_back)
 {
     enum { KEYS = 8000, SIZE = 4000 };
-    static const char *extra[] = {"-c", NULL, "--prefix", "t:", NULL};
-    static char path[160];
     char key[32], value[SIZE];
     memset(value, 'x', sizeof value);
     for (int i = 0; i < KEYS; i++) {
@@ -110,14 +122,7 @@ START_TEST(what_was_evicted_comes_back)
         host_set_bytes(&a, key, (size_t)size, value, sizeof value);
     }
     host_drained(&a);
-    (void)snprintf(path, sizeof path, "%s", harness_path("small.conf"));
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fprintf(file, "map = { size = \"16M\"; hot_size = \"1M\"; };\n");
-    ck_assert_int_eq(fclose(file), 0);
-    extra[1] = path;
-    host_start(&b, "b", &redis, NULL, extra);
-    host_redis_up(&b, true);
+    start_b_with("map = { size = \"16M\"; hot_size = \"1M\"; };\n");
     for (int i = 0; i < 2 * KEYS; i++) {
         (void)snprintf(key, sizeof key, "key%d", i % KEYS);
         const char *got = read_through(&b, key, BUDGET_MS);
@@ -172,7 +177,7 @@ END_TEST
 
 static int workers_that_miss(void)
 {
-    larder_read read = {.read_through_ms = BUDGET_MS};
+    larder_read read = {.read_through_ms = LONG_MS};
     char value[64];
     larder_info info;
     int result = larder_get_with(b.map, "popular", 7, value, sizeof value, &info, &read);
@@ -183,7 +188,7 @@ START_TEST(many_workers_are_one_request)
 {
     host_set(&a, "popular", "value");
     host_drained(&a);
-    start_b();
+    start_b_with("redis = { reply_timeout = \"30s\"; };\n");
     uint64_t before = redis_calls(&redis, "mget");
     pid_t workers[32];
     int gate[2];
@@ -197,7 +202,7 @@ START_TEST(many_workers_are_one_request)
             _exit(write(gate[1], "", 1) == 1 ? status : 2);
         }
     }
-    int64_t until = now_ms() + BUDGET_MS;
+    int64_t until = now_ms() + LONG_MS;
     while (figures(&b).read_through_joined < 31 && now_ms() < until)
         usleep(1000);
     (void)kill(redis.process.pid, SIGCONT);
