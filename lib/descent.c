@@ -1,4 +1,4 @@
-/* descent.c: see descent.h. Called by store.c for readers. It must never read outside the mapping,
+/* descent.c: see descent.h. Called by store*.c for readers. It must never read outside the mapping,
  * whatever the pages say, and never read a length twice: another process may be scribbling on it.
  *
  * A page is not searched by halves: each comparison would wait for memory whose address only the

@@ -1,5 +1,5 @@
 /* descent.h: reading LMDB's trees without LMDB: from a snapshot's root down to a record, for the
- * read side of store.c. Faster than mdb_get(), because it asks memory for many keys of a page at
+ * read side of the store. Faster than mdb_get(), because it asks memory for many keys of a page at
  * once, and safe where LMDB is not: every page number, offset and size is checked before it is
  * used, so that no damage leads out of the mapping or round in circles.
  *

@@ -1,5 +1,5 @@
 /* rows.h: rows of the log, sixteen to a block, so that a row costs little more than the key it
- * names. Pure functions over a block's bytes; store.c keeps the blocks in the tree. MAP_FORMAT
+ * names. Pure functions over a block's bytes; store_log.c keeps the blocks in the tree. MAP_FORMAT
  *
  *   which rows are there (16 bits) | for each in ascending order: size of the form (a byte), form
  *

@@ -1,5 +1,5 @@
-/* store.h: one LMDB environment of one generation, as the rest of the library sees it. store.c is
- * the only file that knows lmdb.h.
+/* store.h: one LMDB environment of one generation, as the rest of the library sees it. store*.c are
+ * the only files that know lmdb.h.
  *
  *   main tree   0x01chunks             LMDB's own record of the named database
  *               0x01tick            -> see store_touch()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # layers.sh: who includes whom. Prints each include line that crosses a border, and fails.
 #   lib/           never daemon/, tools/, hiredis, libevent, libconfig, jansson
-#   lmdb.h         only lib/store.c
+#   lmdb.h         only lib/store_lmdb.h, which only lib/store*.c include
 #   daemon/, tools/ the ports of the map (lib/*.h), never lmdb.h
 #   hiredis        only daemon/redis (and an example that asks Redis itself)
 #   OpenSSL        only daemon/redis/tls.c
@@ -26,9 +26,9 @@ forbid() {
 
 map_headers='((\.\./)*lib/)?(chunks|control|error|evict|expiry|format|gate|inspect|key|log|map|read|registry|removal|scan|stats|store|upkeep|wake|write|clock)\.h'
 
-forbid "$(find lib -name '*.[ch]' ! -path lib/store.c | tr '\n' ' ')" 'lmdb\.h' \
-    'lib/store.c is the only user of LMDB'
-forbid 'daemon tools examples include' 'lmdb\.h' 'only lib/store.c may know LMDB'
+forbid "$(find lib -name '*.[ch]' ! -path 'lib/store*' | tr '\n' ' ')" '(store_)?(lmdb|leaves)\.h' \
+    'lib/store*.c are the only users of LMDB'
+forbid 'daemon tools examples include' '(.*/)?(store_)?lmdb\.h' 'only lib/store*.c may know LMDB'
 forbid lib '(.*/)?daemon/.*|.*tools/.*|hiredis.*|event2?(/.*|\.h)|libconfig\.h|jansson\.h' \
     'lib knows neither the daemon, nor the tool, nor their libraries'
 forbid 'lib include tools daemon/sync' 'hiredis.*' 'only daemon/redis may know hiredis'
