@@ -175,7 +175,8 @@ const conf_row conf_rows[] = {
 
     {"redis.url", CONF_TEXT, AT(redis.url), 0, 0, "", CONF_REPLICATOR,
      "redis://[USER@]HOST[:PORT][/DB] or unix:///PATH[?db=N]; rediss:// is the first with TLS. "
-     "Empty: host-local, nothing is replicated (going from or to empty takes a restart). A password "
+     "redis-sentinel://[USER@]HOST[:PORT],HOST[:PORT].../SERVICE[/DB]: the master that these Sentinels "
+     "name (rediss-sentinel://: they and it with TLS). Empty: host-local, nothing is replicated (going from or to empty takes a restart). A password "
      "does not belong here.",
      check_url},
     {"redis.user", CONF_TEXT, AT(redis.user), 0, 0, "", CONF_REPLICATOR,
@@ -242,6 +243,13 @@ const conf_row conf_rows[] = {
      "Name or address that the server's certificate must have. Empty: the host that larderd "
      "connects to.",
      check_server_name},
+
+    {"sentinel.user", CONF_TEXT, AT(sentinel.user), 0, 0, "", CONF_REPLICATOR,
+     "ACL user of the Sentinels, where redis.url names some; redis.user is the servers'.", NULL},
+    {"sentinel.password_file", CONF_TEXT, AT(sentinel.password_file), 0, 0, "", CONF_REPLICATOR,
+     "File that holds the Sentinels' password; others must not be able to read it. Default: "
+     "$CREDENTIALS_DIRECTORY/sentinel-password, if it is there. Read again at SIGHUP.",
+     check_path},
 
     {"janitor.watermark", CONF_SHARE, AT(janitor.watermark), 0.1, 0.99, "0.90", CONF_LIVE,
      "Share of the map above which entries are evicted ahead of need.", NULL},

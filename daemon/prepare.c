@@ -90,6 +90,8 @@ void prepare_read(const struct conf *conf, const char *file, struct prepared *ou
     memset(out, 0, sizeof *out);
     read_secret(conf, file, "redis.password_file", conf->redis.password_file, "redis-password",
                 &out->password, problems);
+    read_secret(conf, file, "sentinel.password_file", conf->sentinel.password_file,
+                "sentinel-password", &out->sentinel_password, problems);
     read_secret(conf, file, "listen_token_file", conf->web.token_file, "listen-token", &out->token,
                 problems);
     if (out->token && *out->token && strlen(out->token) < TOKEN_LEAST) {
@@ -120,6 +122,7 @@ void prepare_read(const struct conf *conf, const char *file, struct prepared *ou
 void prepare_free(struct prepared *self)
 {
     secret_free(&self->password);
+    secret_free(&self->sentinel_password);
     secret_free(&self->token);
     tls_release(&self->tls);
 }
@@ -218,6 +221,8 @@ void prepare_replicator(const struct conf *conf, const struct prepared *prepared
     out->tls = prepared->tls;
     out->user = or_null(conf->redis.user);
     out->password = or_null(prepared->password);
+    out->sentinel_user = or_null(conf->sentinel.user);
+    out->sentinel_password = or_null(prepared->sentinel_password);
     out->prefix = or_null(conf->redis.prefix);
     out->map_name = conf->map.name;
     out->connect_timeout_ms = conf->redis.connect_timeout_ms;

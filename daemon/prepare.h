@@ -12,10 +12,10 @@
 #include "daemon/replicator.h"
 #include "larder.h"
 
-struct prepared {           /* wipe with prepare_free */
-    char *password, *token; /* "": none */
-    tls *tls;               /* NULL: redis.url does not ask for it */
-    int64_t owner, group;   /* -1: larderd's */
+struct prepared {                               /* wipe with prepare_free */
+    char *password, *sentinel_password, *token; /* "": none */
+    tls *tls;                                   /* NULL: redis.url does not ask for it */
+    int64_t owner, group;                       /* -1: larderd's */
     conf_listen listen;
 };
 

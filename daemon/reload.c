@@ -119,8 +119,10 @@ void server_reload(struct server *self)
     if (problems.count > 0) {
         refuse(&problems);
     } else {
-        bool secrets = strcmp(self->prepared.password, next_prepared.password) != 0 ||
-                       !tls_same(self->prepared.tls, next_prepared.tls);
+        bool secrets =
+            strcmp(self->prepared.password, next_prepared.password) != 0 ||
+            strcmp(self->prepared.sentinel_password, next_prepared.sentinel_password) != 0 ||
+            !tls_same(self->prepared.tls, next_prepared.tls);
         next_prepared.listen = self->prepared.listen;
         log_changes(&self->conf, &next);
         apply(self, &next, &next_prepared, changes.replicator > 0 || secrets);

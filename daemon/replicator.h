@@ -23,8 +23,9 @@ typedef struct replicator_settings { /* replicator_settings_init() gives the def
     const char *url;                 /* redis://[USER@]HOST[:PORT][/DB], unix:///PATH[?db=N] */
     struct tls *tls;                 /* needed for a URL with TLS; is shared (daemon/redis/tls.h) */
     const char *user, *password;     /* NULL: none; a user in the URL is the same as user */
-    const char *prefix;              /* in front of every key; NULL: "NAME:" */
-    const char *map_name;            /* names the connections and the default prefix */
+    const char *sentinel_user, *sentinel_password; /* of the Sentinels, where there are */
+    const char *prefix;                            /* in front of every key; NULL: "NAME:" */
+    const char *map_name; /* names the connections and the default prefix */
 
     int64_t connect_timeout_ms; /* name lookup, connect and greeting, each; 5,000 */
     int64_t reply_timeout_ms;   /* from sending to the whole reply; 5,000 */
@@ -58,7 +59,7 @@ typedef struct replicator_settings { /* replicator_settings_init() gives the def
 void replicator_settings_init(replicator_settings *settings);
 
 /* Is this a URL that replicator_start() will take? 0, or -1 and a sentence in error. Forms that are
- * known but not carried out by this version (redis-sentinel, redis-cluster) and URLs with a
+ * known but not carried out by this version (redis-cluster) and URLs with a
  * password in them are errors that say so. Pure: no lookup, no connection. */
 int replicator_url_check(const char *url, char *error, size_t error_size);
 
@@ -108,7 +109,7 @@ typedef struct replicator_status {
     int64_t since_ms; /* wall clock of the last change of state */
     char error[256];  /* last error in words, "" if there was none; no secrets */
     int64_t error_ms; /* wall clock of it; 0: none */
-    char server[128]; /* "host:port/db" or "unix:/path/db" */
+    char server[128]; /* "host:port" or "unix:/path", and "/db"; of Sentinels: the master's */
     char run_id[48];  /* of the server; "" until known */
     char redis_version[32];
 

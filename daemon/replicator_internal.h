@@ -12,7 +12,7 @@
 
 struct replicator {
     replicator_settings settings; /* texts are our own copies */
-    char *texts[4];
+    char *texts[6];
     char client_name[128];
     redis_url url;
     struct event_base *base;

@@ -49,9 +49,9 @@ static int read_url(const char *text, redis_url *url, char *error, size_t error_
 {
     if (url_parse(text, url, error, error_size) != 0)
         return -1;
-    if (url->kind == URL_SENTINEL || url->kind == URL_CLUSTER) {
-        snprintf(error, error_size, "%s is known, but this version does not carry it out",
-                 url->kind == URL_SENTINEL ? "redis-sentinel://" : "redis-cluster://");
+    if (url->kind == URL_CLUSTER) {
+        snprintf(error, error_size,
+                 "redis-cluster:// is known, but this version does not carry it out");
         return -1;
     }
     return 0;
@@ -112,6 +112,16 @@ static void publish(replicator *self)
     (void)replica_publish_state(self->map, self->fence, is_up(self->state), replicator_wall_ms());
 }
 
+/* Which one it is of those that the URL may lead to; static. */
+static const char *server_name(const replicator *self)
+{
+    static char name[URL_PLACE_TEXT_MAX];
+    link_figures figures;
+    link_read_figures(self->link, &figures);
+    snprintf(name, sizeof name, "%s", figures.server);
+    return name;
+}
+
 static void state_changed(replicator *self, const sync_view *view)
 {
     enum sync_state before = self->state;
@@ -119,9 +129,13 @@ static void state_changed(replicator *self, const sync_view *view)
     self->since_ms = replicator_wall_ms();
     if (is_up(before) != is_up(self->state)) {
         publish(self);
-        replicator_say(self, is_up(self->state) ? LOG_NOTICE : LOG_WARNING, "redis %s: %s%s%s",
-                       self->url.display, is_up(self->state) ? "connected" : "connection lost",
-                       is_up(self->state) ? "" : ": ", is_up(self->state) ? "" : self->error);
+        if (is_up(self->state))
+            replicator_say(self, LOG_NOTICE, "redis %s: connected%s%s", self->url.display,
+                           self->url.kind == URL_SENTINEL ? " to " : "",
+                           self->url.kind == URL_SENTINEL ? server_name(self) : "");
+        else
+            replicator_say(self, LOG_WARNING, "redis %s: connection lost: %s", self->url.display,
+                           self->error);
     }
     if (self->state == SYNC_PARKED && before != SYNC_PARKED)
         replicator_say(self, LOG_ALERT,
@@ -249,6 +263,8 @@ static bool make_machine(replicator *self, uint64_t seed)
                           .tls = self->url.tls ? s->tls : NULL,
                           .user = s->user,
                           .password = s->password,
+                          .sentinel_user = s->sentinel_user,
+                          .sentinel_password = s->sentinel_password,
                           .prefix = s->prefix,
                           .client_name = self->client_name,
                           .limits = {.max_bytes = s->max_reply_bytes,
@@ -346,6 +362,7 @@ replicator *replicator_start(struct event_base *base, larder *handle,
         s->user = self->url.user;
     snprintf(self->client_name, sizeof self->client_name, "larderd-%.100s", s->map_name);
     if (!copy_text(self, 0, &s->user) || !copy_text(self, 1, &s->password) ||
+        !copy_text(self, 4, &s->sentinel_user) || !copy_text(self, 5, &s->sentinel_password) ||
         !copy_text(self, 2, &s->prefix) || !copy_text(self, 3, &s->map_name) ||
         !make_machine(self, make_seed(s->random_seed))) {
         fail(&self, LARDER_ENOMEM, code, error, error_size, "no memory");
@@ -434,7 +451,10 @@ void replicator_status_read(const replicator *self, replicator_status *out)
     out->since_ms = self->since_ms;
     memcpy(out->error, self->error, sizeof out->error);
     out->error_ms = self->error_ms;
-    snprintf(out->server, sizeof out->server, "%.127s", self->url.display);
+    if (self->url.kind == URL_SENTINEL && figures.server[0] != 0)
+        snprintf(out->server, sizeof out->server, "%.115s/%u", figures.server, self->url.database);
+    else
+        snprintf(out->server, sizeof out->server, "%.127s", self->url.display);
     memcpy(out->run_id, self->run_id, sizeof out->run_id);
     memcpy(out->redis_version, self->redis_version, sizeof out->redis_version);
     const sync_counters *c = &view.counters;

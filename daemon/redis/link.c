@@ -9,6 +9,7 @@
 
 static void on_ping(evutil_socket_t fd, short what, void *context);
 static void on_broken(evutil_socket_t fd, short what, void *context);
+static bool make_sentinel(struct link *self);
 
 struct link *link_create(const link_settings *settings, const link_callbacks *callbacks,
                          void *context)
@@ -25,7 +26,8 @@ struct link *link_create(const link_settings *settings, const link_callbacks *ca
     names_fleet(settings->prefix, "channel", self->channel_name, sizeof self->channel_name);
     self->ping = event_new(settings->base, -1, EV_PERSIST, on_ping, self);
     self->broken = evtimer_new(settings->base, on_broken, self);
-    if (self->ping == NULL || self->broken == NULL) {
+    if (self->ping == NULL || self->broken == NULL ||
+        (settings->url.kind == URL_SENTINEL && !make_sentinel(self))) {
         link_destroy(&self);
         return NULL;
     }
@@ -44,6 +46,9 @@ void link_disconnect(struct link *self)
     }
     connection_close(&self->commands);
     connection_close(&self->channel);
+    if (self->sentinel != NULL)
+        sentinel_rest(self->sentinel);
+    self->begun = false;
     if (self->ping != NULL)
         event_del(self->ping);
     if (self->broken != NULL)
@@ -58,6 +63,7 @@ void link_destroy(struct link **self)
     if (self == NULL || *self == NULL)
         return;
     link_disconnect(*self);
+    sentinel_destroy(&(*self)->sentinel);
     resolver_close(&(*self)->resolver);
     if ((*self)->ping != NULL)
         event_free((*self)->ping);
@@ -73,7 +79,7 @@ void link_fail(struct link *self, enum sync_cause cause, const char *why, bool t
                bool protocol)
 {
     char copy[512]; /* why may live in what is closed now */
-    if (self->commands == NULL && self->channel == NULL)
+    if (!self->begun)
         return;
     snprintf(copy, sizeof copy, "%s", why);
     link_disconnect(self);
@@ -158,8 +164,11 @@ static bool greet(struct link *self, connection *to)
 static void on_commands_up(void *context)
 {
     struct link *self = context;
-    const char *info[] = {"INFO", "server"};
-    if (!greet(self, self->commands) || !send_scripts(self) ||
+    const char *info[] = {"INFO", "server"}, *role[] = {"ROLE"};
+    if (!greet(self, self->commands) ||
+        (self->sentinel != NULL &&
+         !link_send(self, self->commands, REQUEST_ROLE, 0, 0, NULL, 1, role, NULL)) ||
+        !send_scripts(self) ||
         !link_send(self, self->commands, REQUEST_SERVER, 0, 0, NULL, 2, info, NULL))
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
 }
@@ -217,6 +226,18 @@ static void got_server(struct link *self, const reply *got)
     tell_connected(self);
 }
 
+/* Sentinels may be behind, and a master that was replaced comes back as one before it is told. */
+static void got_role(struct link *self, const reply *got)
+{
+    char why[400], name[URL_PLACE_TEXT_MAX];
+    if (got->kind == REPLY_ARRAY && got->count != 0 && got->elements[0]->kind == REPLY_STRING &&
+        reply_text_is(got->elements[0], "master"))
+        return;
+    url_place_text(&self->server, name);
+    snprintf(why, sizeof why, "%s is not a master, though the Sentinels name it", name);
+    link_fail(self, SYNC_NOT_READY, why, false, false);
+}
+
 static void got_script(struct link *self, uint32_t index, const reply *got)
 {
     if (got->kind != REPLY_STRING || got->size != 40 || index >= SCRIPT_COUNT) {
@@ -248,6 +269,7 @@ static bool greeting_failed(struct link *self, const connection_tag *tag, const 
     snprintf(why, sizeof why, "%s%.250s",
              tag->kind == REQUEST_AUTH     ? "AUTH: "
              : tag->kind == REQUEST_SELECT ? "SELECT: "
+             : tag->kind == REQUEST_ROLE   ? "ROLE: "
                                            : "",
              got->text);
     link_fail(self, cause, why, false, false);
@@ -268,6 +290,9 @@ static void on_commands_answer(void *context, const connection_tag *tag, const r
         break;
     case REQUEST_SERVER:
         got_server(self, got);
+        break;
+    case REQUEST_ROLE:
+        got_role(self, got);
         break;
     case REQUEST_JOIN:
         link_got_join(self, got);
@@ -361,8 +386,12 @@ static void on_ping(evutil_socket_t fd, short what, void *context)
 /* A fresh resolver for every attempt, so that changes of resolv.conf are seen. */
 static void renew_resolver(struct link *self)
 {
+    const redis_url *url = &self->settings.url;
+    bool needed = url->kind == URL_SENTINEL; /* they may name hosts, too */
     resolver_close(&self->resolver);
-    if (connection_needs_lookup(&self->settings.url.places[0]))
+    for (size_t i = 0; i < url->place_count; i++)
+        needed = needed || connection_needs_lookup(&url->places[i]);
+    if (needed)
         self->resolver = resolver_create(self->settings.base, self->settings.connect_timeout_ms);
 }
 
@@ -376,18 +405,17 @@ static void on_broken(evutil_socket_t fd, short what, void *context)
                                  false, false);
 }
 
-void link_connect(struct link *self)
+static void connect_to(struct link *self, const url_place *server)
 {
     static const connection_callbacks commands = {on_commands_up, on_commands_answer,
                                                   on_commands_message, on_idle, on_down};
     static const connection_callbacks channel = {on_channel_up, on_channel_answer, on_message,
                                                  on_idle, on_down};
-    link_disconnect(self);
-    renew_resolver(self);
+    self->server = *server;
     connection_settings settings = {.base = self->settings.base,
                                     .resolver = self->resolver,
                                     .tls = self->settings.tls,
-                                    .place = self->settings.url.places[0],
+                                    .place = *server,
                                     .limits = self->settings.limits,
                                     .connect_timeout_ms = self->settings.connect_timeout_ms,
                                     .reply_timeout_ms = self->settings.reply_timeout_ms};
@@ -399,8 +427,61 @@ void link_connect(struct link *self)
     }
 }
 
+void link_connect(struct link *self)
+{
+    link_disconnect(self);
+    renew_resolver(self);
+    self->begun = true;
+    if (self->sentinel != NULL)
+        sentinel_find(self->sentinel, self->resolver);
+    else
+        connect_to(self, &self->settings.url.places[0]);
+}
+
+/* ---- Sentinels --------------------------------------------------------------------------------
+ */
+
+static void on_found(void *context, const url_place *master)
+{
+    connect_to(context, master);
+}
+
+static void on_not_found(void *context, enum sync_cause cause, const char *why, bool timed_out)
+{
+    link_fail(context, cause, why, timed_out, false);
+}
+
+static void on_moved(void *context, const url_place *master)
+{
+    char why[400], name[URL_PLACE_TEXT_MAX];
+    url_place_text(master, name);
+    snprintf(why, sizeof why, "a Sentinel says that the master is %s now", name);
+    link_fail(context, SYNC_LOST_CONNECTION, why, false, false);
+}
+
+static bool make_sentinel(struct link *self)
+{
+    static const sentinel_callbacks callbacks = {on_found, on_not_found, on_moved};
+    const link_settings *s = &self->settings;
+    sentinel_settings settings = {.base = s->base,
+                                  .url = &s->url,
+                                  .tls = s->tls,
+                                  .user = s->sentinel_user,
+                                  .password = s->sentinel_password,
+                                  .limits = s->limits,
+                                  .connect_timeout_ms = s->connect_timeout_ms,
+                                  .reply_timeout_ms = s->reply_timeout_ms,
+                                  .ping_ms = s->ping_ms};
+    self->sentinel = sentinel_create(&settings, &callbacks, self);
+    return self->sentinel != NULL;
+}
+
 void link_read_figures(const struct link *self, link_figures *out)
 {
+    if (self->server.host[0] != 0 || self->server.path[0] != 0)
+        url_place_text(&self->server, out->server);
+    else
+        out->server[0] = 0;
     out->bytes_sent = self->bytes_sent;
     out->bytes_received = self->bytes_received;
     if (self->commands != NULL) {

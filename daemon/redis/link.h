@@ -35,6 +35,7 @@ typedef struct link_settings { /* texts must live as long as the link */
     redis_url url;
     tls *tls; /* where the URL asks for it, else NULL; must live as long as the link */
     const char *user, *password, *prefix, *client_name;
+    const char *sentinel_user, *sentinel_password;
     codec_limits limits;
     int64_t connect_timeout_ms, reply_timeout_ms, ping_ms, tombstone_ms;
     uint32_t inline_value;
@@ -44,6 +45,7 @@ typedef struct link_settings { /* texts must live as long as the link */
 typedef struct link_figures {
     uint64_t bytes_sent, bytes_received, scripts_loaded;
     int64_t round_trip_us;
+    char server[URL_PLACE_TEXT_MAX]; /* of this session, or the last; "": none yet */
 } link_figures;
 
 struct link;

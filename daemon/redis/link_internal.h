@@ -6,6 +6,7 @@
 #include "daemon/redis/link.h"
 #include "daemon/redis/names.h"
 #include "daemon/redis/script.h"
+#include "daemon/redis/sentinel.h"
 
 enum request_kind {
     REQUEST_AUTH = 1,
@@ -13,6 +14,7 @@ enum request_kind {
     REQUEST_NAME,
     REQUEST_SCRIPT, /* index: enum script_id */
     REQUEST_SERVER, /* INFO server */
+    REQUEST_ROLE,   /* where Sentinels named the server */
     REQUEST_SUBSCRIBE,
     REQUEST_PING,
     REQUEST_JOIN,
@@ -28,6 +30,9 @@ struct link {
     link_callbacks callbacks;
     void *context;
     resolver *resolver;
+    sentinel *sentinel; /* NULL: the URL names the server itself */
+    url_place server;   /* of this session */
+    bool begun;         /* link_connect() was called, and it is not over */
     connection *commands, *channel;
     struct event *ping, *broken;
     bool commands_ready, channel_ready, told_connected;

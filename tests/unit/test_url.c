@@ -201,7 +201,6 @@ END_TEST
 
 START_TEST(not_in_this_version)
 {
-    refused("redis-sentinel://a,b/name", "this version");
     refused("redis-cluster://a,b", "this version");
 }
 END_TEST
