@@ -36,13 +36,18 @@ void replicator_say(replicator *self, int priority, const char *format, ...)
 void replicator_trouble(replicator *self, const char *why)
 {
     int64_t now = replicator_wall_ms();
-    bool repeated = strcmp(self->error, why) == 0 && now - self->error_logged_ms < 60000;
-    snprintf(self->error, sizeof self->error, "%s", why);
+    char text[sizeof self->error];
+    /* Redis does not say which one */
+    bool right = strstr(why, "user executing the script") != NULL;
+    snprintf(text, sizeof text, right ? "%.170s%s" : "%.255s%s", why,
+             right ? ": a right is missing which the scripts need (protocol.md, Rights)" : "");
+    bool repeated = strcmp(self->error, text) == 0 && now - self->error_logged_ms < 60000;
+    memcpy(self->error, text, sizeof text);
     self->error_ms = now;
     if (repeated)
         return;
     self->error_logged_ms = now;
-    replicator_say(self, LOG_WARNING, "redis: %s", why);
+    replicator_say(self, LOG_WARNING, "redis: %s", text);
 }
 
 /* ---- Time -------------------------------------------------------------------------------------

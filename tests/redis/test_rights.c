@@ -1,0 +1,254 @@
+/* test_rights.c: the rights that doc/protocol.md names are enough, and each of them is used. The
+ * rule is read from the document itself, so that the two cannot part.
+ */
+#include "tests/redis/fleet.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WORDS_MAX 64
+
+static harness_redis redis;
+static host a, b;
+static char rule[4096];              /* the document's, with prefix and password filled in */
+static const char *words[WORDS_MAX]; /* of the rule, from ACL on */
+static size_t word_count;
+
+/* Replace every name in capitals with what the test has in its place. */
+static void fill_in(char *text, size_t size, const char *name, const char *value)
+{
+    char *at;
+    while ((at = strstr(text, name)) != NULL) {
+        char rest[4096];
+        (void)snprintf(rest, sizeof rest, "%s", at + strlen(name));
+        (void)snprintf(at, size - (size_t)(at - text), "%s%s", value, rest);
+    }
+}
+
+/* The indented lines that begin with ACL SETUSER. */
+static void read_rule(void)
+{
+    const char *source = getenv("srcdir");
+    char path[300], line[512];
+    (void)snprintf(path, sizeof path, "%s/doc/protocol.md", source == NULL ? "." : source);
+    FILE *file = fopen(path, "r");
+    ck_assert_msg(file != NULL, "no %s", path);
+    rule[0] = 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+        bool indented = strncmp(line, "    ", 4) == 0;
+        if (rule[0] != 0 && !indented)
+            break;
+        if (rule[0] != 0 || strncmp(line, "    ACL SETUSER larder ", 23) == 0) {
+            size_t used = strlen(rule);
+            (void)snprintf(rule + used, sizeof rule - used, "%s", line);
+        }
+    }
+    (void)fclose(file);
+    ck_assert_msg(rule[0] != 0, "there is no rule in %s", path);
+    fill_in(rule, sizeof rule, "PREFIX", "t:");
+    fill_in(rule, sizeof rule, "PASSWORD", "pw");
+    word_count = 0;
+    for (char *rest = rule, *word; (word = strsep(&rest, " \n")) != NULL;) {
+        if (*word == 0)
+            continue;
+        ck_assert_uint_lt(word_count, WORDS_MAX);
+        words[word_count++] = word;
+    }
+}
+
+static void give_rights(void)
+{
+    ck_assert_uint_ge(word_count, 10);
+    for (size_t i = 3; i < word_count; i++) { /* after ACL SETUSER larder */
+        char *reply = harness_redis_command(&redis, "ACL", "SETUSER", "larder", words[i], NULL);
+        ck_assert_msg(strcmp(reply, "OK") == 0, "%s: %s", words[i], reply);
+        free(reply);
+    }
+}
+
+static const char *settings(void)
+{
+    static char path[160];
+    const char *secret = harness_path("password");
+    FILE *file = fopen(secret, "w");
+    ck_assert_ptr_nonnull(file);
+    (void)fputs("pw\n", file);
+    ck_assert_int_eq(fclose(file), 0);
+    ck_assert_int_eq(chmod(secret, 0600), 0);
+    (void)snprintf(path, sizeof path, "%s", harness_path("rights.conf"));
+    file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    (void)fprintf(file,
+                  "redis = { prefix = \"t:\"; user = \"larder\"; password_file = \"%s\";\n"
+                  "  backoff_min = \"20ms\"; backoff_max = \"200ms\"; ping = \"300ms\";\n"
+                  "  park = \"1s\"; retry_max = \"300ms\"; };\nmap = { size = \"64M\"; };\n",
+                  secret);
+    ck_assert_int_eq(fclose(file), 0);
+    return path;
+}
+
+static void setup(void)
+{
+    static const char *extra[3];
+    read_rule();
+    memset(&redis, 0, sizeof redis);
+    harness_redis_start(&redis, "redis");
+    give_rights();
+    extra[0] = "-c";
+    extra[1] = settings();
+    host_start(&a, "a", &redis, NULL, extra);
+    host_start(&b, "b", &redis, NULL, extra);
+}
+
+static void teardown(void)
+{
+    host_end(&a);
+    host_end(&b);
+    harness_redis_end(&redis);
+}
+
+static void nothing_was_denied(const char *during)
+{
+    char *log = harness_redis_command(&redis, "ACL", "LOG", NULL);
+    ck_assert_msg(*log == 0, "%s: denied: %s", during, log);
+    free(log);
+}
+
+static bool stream_begun(void *context)
+{
+    (void)context;
+    return !harness_redis_says(&redis, "0", "XLEN", "larder:{t:}:events", NULL);
+}
+
+/* Everything that larderd does with Redis, as far as a test can bring it about. */
+static void do_everything(void)
+{
+    char large[10001];
+    memset(large, 'v', 10000);
+    large[10000] = 0;
+    host_redis_up(&a, true);
+    host_redis_up(&b, true);
+    host_set(&a, "k", "v");
+    host_set(&a, "{tag}k", "v"); /* its record's name has another form */
+    host_set(&a, "large", large);
+    host_comes_to(&b, "k", "v");
+    host_comes_to(&b, "{tag}k", "v");
+    host_comes_to(&b, "large", large); /* told without its value: fetched */
+    large[0] = 'w';
+    host_set(&a, "large", large);
+    host_comes_to(&b, "large", large);
+    host_delete(&b, "k");
+    host_comes_to(&a, "k", NULL);
+    nothing_was_denied("sets and deletes");
+    /* a host that was away pushes what is older, and is told the winner */
+    host_stop_daemon(&b);
+    host_set(&b, "old", "b");
+    (void)usleep(5000); /* two in one millisecond are in the order of their hosts */
+    host_set(&a, "old", "a");
+    host_drained(&a);
+    host_start_daemon(&b);
+    host_comes_to(&b, "old", "a");
+    nothing_was_denied("a winner");
+    /* a stream that lost its end, and one that is gone */
+    free(harness_redis_command(&redis, "XTRIM", "larder:{t:}:events", "MAXLEN", "0", NULL));
+    ck_assert(wait_until(stream_begun, NULL, PATIENCE_MS));
+    host_set(&a, "k", "2");
+    host_comes_to(&b, "k", "2");
+    ck_assert(harness_redis_says(&redis, "OK", "FLUSHALL", NULL));
+    redis_comes_to(&redis, "t:k", "2");
+    ck_assert(harness_redis_says(&redis, "OK", "SCRIPT", "FLUSH", NULL));
+    host_set(&b, "k", "3");
+    host_comes_to(&a, "k", "3");
+    nothing_was_denied("a stream that is gone");
+    /* no memory: deletions go all the same */
+    ck_assert(harness_redis_says(&redis, "OK", "CONFIG", "SET", "maxmemory", "1", NULL));
+    host_delete(&a, "large");
+    redis_comes_to(&redis, "t:large", NULL);
+    ck_assert(harness_redis_says(&redis, "OK", "CONFIG", "SET", "maxmemory", "0", NULL));
+    host_drained(&a);
+    host_drained(&b);
+}
+
+START_TEST(the_rights_are_enough)
+{
+    do_everything();
+    nothing_was_denied("all");
+}
+END_TEST
+
+/* A right that nothing uses is not the least. Commands of the test itself are counted, too: it asks
+ * with few. */
+START_TEST(every_right_is_used)
+{
+    do_everything();
+    for (size_t i = 3; i < word_count; i++) {
+        if (words[i][0] != '+')
+            continue;
+        if (strcmp(words[i], "+role") == 0) /* where Sentinels are asked: test_sentinel.c */
+            continue;
+        ck_assert_msg(redis_calls(&redis, words[i] + 1) > 0, "%s is never used", words[i]);
+    }
+}
+END_TEST
+
+/* One that is missing is named, whatever it is needed for. */
+START_TEST(a_missing_right_is_named)
+{
+    static const struct {
+        const char *right, *named;
+    } rights[] = {{"-evalsha", "'evalsha'"},
+                  {"-xadd", "which the scripts need"},
+                  {"-subscribe", "'subscribe'"},
+                  {"-xrevrange", "which the scripts need"}};
+    host_redis_up(&a, true);
+    for (size_t i = 0; i < sizeof rights / sizeof *rights; i++) {
+        ck_assert(
+            harness_redis_says(&redis, "OK", "ACL", "SETUSER", "larder", rights[i].right, NULL));
+        free(harness_redis_command(&redis, "CLIENT", "KILL", "TYPE", "normal", NULL));
+        host_set(&a, "k", rights[i].right);
+        host_logs(&a, rights[i].named);
+        give_rights();
+        redis_comes_to(&redis, "t:k", rights[i].right);
+    }
+}
+END_TEST
+
+/* Nothing outside the prefix. */
+START_TEST(other_keys_are_out_of_reach)
+{
+    static const char *const keys[] = {"other", "v:{other}", "larder:{u:}:events", "u:k"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        char *answer =
+            harness_redis_command(&redis, "ACL", "DRYRUN", "larder", "SET", keys[i], "v", NULL);
+        ck_assert_msg(strcmp(answer, "OK") != 0, "%s can be written", keys[i]);
+        free(answer);
+    }
+    ck_assert(harness_redis_says(&redis, "OK", "ACL", "DRYRUN", "larder", "SET", "t:k", "v", NULL));
+    static const char *const commands[] = {"FLUSHALL", "KEYS", "SCAN", "CONFIG", "DEBUG"};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        char *answer =
+            harness_redis_command(&redis, "ACL", "DRYRUN", "larder", commands[i], "*", "*", NULL);
+        ck_assert_msg(strcmp(answer, "OK") != 0, "%s is allowed", commands[i]);
+        free(answer);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    harness_needs_redis();
+    Suite *suite = suite_create("rights");
+    TCase *all = tcase_create("rights");
+    tcase_add_checked_fixture(all, setup, teardown);
+    tcase_set_timeout(all, 90);
+    tcase_add_test(all, the_rights_are_enough);
+    tcase_add_test(all, every_right_is_used);
+    tcase_add_test(all, a_missing_right_is_named);
+    tcase_add_test(all, other_keys_are_out_of_reach);
+    suite_add_tcase(suite, all);
+    return harness_run(suite);
+}
