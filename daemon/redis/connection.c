@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -43,8 +44,11 @@ struct connection {
     struct request *requests; /* a ring */
     size_t first, waiting, room;
     uint64_t bytes_in, bytes_out;
-    unsigned inside; /* callbacks under way: freed only when there are none */
+    unsigned inside;     /* callbacks under way: freed only when there are none */
+    uint64_t answers;    /* replies to requests so far */
+    int64_t answered_us; /* when the last of them had been dealt with */
     bool connected, over, closed, refused;
+    bool reprieved; /* since then: a deadline was put off, see reply_is_late() */
 };
 
 int64_t connection_now_us(void)
@@ -129,6 +133,30 @@ static void connecting_took_too_long(connection *self, int64_t now)
     }
 }
 
+/* When the oldest request is late: what it waited behind others, and what we took for their
+ * replies, is not its own delay. */
+static int64_t reply_due(const connection *self)
+{
+    int64_t from = self->requests[self->first].sent_us;
+    return (from > self->answered_us ? from : self->answered_us) + self->reply_timeout_us;
+}
+
+/* A process that was stopped finds its timer and the replies at the same time, the timer first:
+ * where there is something to read, that is done before. Once a reply, so that a drip does not
+ * help. */
+static bool reply_is_late(connection *self, int64_t now)
+{
+    enum { LOOK_AGAIN_US = 20000 };
+    int bytes = 0;
+    if (self->reprieved ||
+        (evbuffer_get_length(bufferevent_get_input(self->socket)) == 0 &&
+         (ioctl(bufferevent_getfd(self->socket), FIONREAD, &bytes) != 0 || bytes == 0)))
+        return true;
+    self->reprieved = true;
+    set_timer(self, now + LOOK_AGAIN_US);
+    return false;
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *context)
 {
     connection *self = context;
@@ -139,12 +167,13 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
     if (!self->connected)
         due = self->attempt_us;
     else if (self->waiting != 0)
-        due = self->requests[self->first].sent_us + self->reply_timeout_us;
+        due = reply_due(self);
     if (due != 0 && now >= due && self->connected) {
         char why[128];
         snprintf(why, sizeof why, "no reply within %lld ms",
                  (long long)(self->reply_timeout_us / 1000));
-        fail(self, why, true, false);
+        if (reply_is_late(self, now))
+            fail(self, why, true, false);
     } else if (due != 0 && now >= due) {
         connecting_took_too_long(self, now);
     } else if (due != 0) {
@@ -177,6 +206,7 @@ static void take_reply(connection *self, const reply *got)
     struct request request = self->requests[self->first];
     self->first = (self->first + 1) % self->room;
     self->waiting--;
+    self->answers++;
     self->callbacks.answer(self->context, &request.tag, got, request.sent_us);
 }
 
@@ -206,8 +236,13 @@ static void on_read(struct bufferevent *socket, void *context)
         codec_feed(self->codec, piece.iov_base, piece.iov_len);
         evbuffer_drain(input, piece.iov_len);
         const reply *got;
+        uint64_t answers = self->answers;
         while (!self->over && !self->closed && (got = codec_next(self->codec)) != NULL)
             take_reply(self, got);
+        if (self->answers != answers) { /* messages do not count */
+            self->answered_us = connection_now_us();
+            self->reprieved = false;
+        }
         if (!self->closed && codec_error(self->codec) != NULL)
             fail(self, codec_error(self->codec), false, true);
     }
@@ -227,7 +262,7 @@ static void now_connected(connection *self)
     }
     evtimer_del(self->timer);
     if (self->waiting != 0)
-        set_timer(self, self->requests[self->first].sent_us + self->reply_timeout_us);
+        set_timer(self, reply_due(self));
     self->callbacks.up(self->context);
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static harness_redis redis;
 static host a, b;
@@ -206,6 +207,26 @@ START_TEST(larderd_killed)
 }
 END_TEST
 
+/* Stopped for longer than it waits for a reply while replies are on their way: they lie in the
+ * socket when it goes on, and it is not Redis that was late. */
+START_TEST(larderd_stopped)
+{
+    char prefix[16];
+    for (int round = 0; round < 4; round++) {
+        (void)snprintf(prefix, sizeof prefix, "r%d-", round);
+        fill(&a, prefix, 3000);
+        harness_freeze(&a.larderd.process);
+        struct timespec pause = {.tv_sec = 1, .tv_nsec = 300000000};
+        (void)nanosleep(&pause, NULL);
+        harness_thaw(&a.larderd.process);
+        host_drained(&a);
+    }
+    char *log = harness_log(&a.larderd.process);
+    ck_assert_msg(strstr(log, "connection lost") == NULL, "%s", log);
+    free(log);
+}
+END_TEST
+
 START_TEST(larderd_drains_at_its_end)
 {
     fill(&a, "k", 2000);
@@ -279,6 +300,7 @@ int main(void)
     tcase_add_test(fleet, hot_key_costs_few_pushes);
     tcase_add_test(fleet, backlog_is_pushed_quickly);
     tcase_add_test(fleet, larderd_killed);
+    tcase_add_test(fleet, larderd_stopped);
     tcase_add_test(fleet, larderd_drains_at_its_end);
     tcase_add_test(fleet, redis_not_there_at_start);
     tcase_add_test(fleet, flapping_redis);
