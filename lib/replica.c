@@ -22,7 +22,7 @@
 #include "wake.h"
 #include "writer.h"
 
-enum { OUTBOX_LOOKS_MAX = 1024, ACKS_MAX = 4096, EVENTS_MAX = 1024, DAEMON_WAIT_MS = 50 };
+enum { OUTBOX_LOOKS_MAX = 1024, ACKS_MAX = 4096, EVENTS_MAX = 1024, SLICE = 128 };
 
 static_assert(REPLICA_MARKS_MAX == RECORD_MARKS_MAX && REPLICA_MARK_SIZE == RECORD_MARK_SIZE,
               "the same marks");
@@ -349,31 +349,56 @@ static int acknowledge_one(struct writer *writer, const replica_ack *ack, int64_
     return clean(writer, &key, &record, now_ms);
 }
 
+/* A batch is done in short transactions, so that workers get the gate in between, and a full map,
+ * of which one transaction can write only so many pages anew, takes it in shorter ones still.
+ * false: there is none, or that would not help. */
+static bool smaller_slice(size_t *slice, size_t tried, int result)
+{
+    if (result != LARDER_EFULL || tried <= 1) {
+        return false;
+    }
+    *slice = tried / 2;
+    return true;
+}
+
+struct acknowledge_request {
+    const replica_ack *acks;
+    size_t count, cleared;
+    uint64_t fence;
+    int64_t now_ms;
+};
+
+static int acknowledge_operation(struct writer *writer, void *context)
+{
+    struct acknowledge_request *request = context;
+    int result = check_fence(writer->control, request->fence);
+    request->cleared = 0;
+    for (size_t i = 0; i < request->count && result == LARDER_OK; i++) {
+        result = acknowledge_one(writer, &request->acks[i], request->now_ms, &request->cleared);
+    }
+    return result;
+}
+
 int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks, size_t count,
                         size_t *cleared)
 {
-    struct writer writer;
-    size_t done = 0;
+    size_t slice = SLICE, done = 0;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK && count > ACKS_MAX) {
         result = error_set(LARDER_EINVAL, "%zu acknowledgements: at most %d", count, ACKS_MAX);
     }
-    if (result == LARDER_OK) {
-        result = writer_begin(&writer, handle, DAEMON_WAIT_MS);
+    struct acknowledge_request request = {.acks = acks, .fence = fence, .now_ms = clock_wall_ms()};
+    while (result == LARDER_OK && count > 0) {
+        request.count = count < slice ? count : slice;
+        result = writer_run(handle, 0, acknowledge_operation, &request);
+        if (result == LARDER_OK) {
+            done += request.cleared;
+            request.acks += request.count;
+            count -= request.count;
+        } else if (smaller_slice(&slice, request.count, result)) {
+            result = LARDER_OK;
+        }
     }
-    if (result != LARDER_OK) {
-        return result;
-    }
-    result = check_fence(writer.control, fence);
-    int64_t now_ms = clock_wall_ms();
-    for (size_t i = 0; i < count && result == LARDER_OK; i++) {
-        result = acknowledge_one(&writer, &acks[i], now_ms, &done);
-    }
-    if (result != LARDER_OK) {
-        writer_abort(&writer);
-        return result;
-    }
-    result = writer_commit(&writer);
     if (result == LARDER_OK && cleared != NULL) {
         *cleared = done;
     }
@@ -522,13 +547,24 @@ int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t 
     if (count > EVENTS_MAX) {
         return error_set(LARDER_EINVAL, "%zu events: at most %d", count, EVENTS_MAX);
     }
-    size_t bytes = 0;
-    for (size_t i = 0; i < count; i++) {
-        bytes += events[i].record.value_size;
-    }
-    struct apply_request request = {
-        .events = events, .count = count, .position = position, .fence = fence};
-    return writer_run(handle, bytes, apply_operation, &request);
+    size_t slice = SLICE;
+    struct apply_request request = {.events = events, .fence = fence};
+    do {
+        request.count = count < slice ? count : slice;
+        request.position = request.count == count ? position : NULL;
+        size_t bytes = 0;
+        for (size_t i = 0; i < request.count; i++) {
+            bytes += request.events[i].record.value_size;
+        }
+        result = writer_run(handle, bytes, apply_operation, &request);
+        if (result == LARDER_OK) {
+            request.events += request.count;
+            count -= request.count;
+        } else if (smaller_slice(&slice, request.count, result)) {
+            result = LARDER_OK;
+        }
+    } while (result == LARDER_OK && count > 0);
+    return result;
 }
 
 int replica_position_read(larder *handle, replica_position *out)

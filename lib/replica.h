@@ -101,8 +101,9 @@ typedef struct replica_ack {
 } replica_ack;
 
 /* Clear the dirty flag of each entry whose version and kind still match. An entry that was written
- * again meanwhile goes to the end of the log, so that a cursor need never go back for it. One
- * transaction; for at most 4,096 acks. *cleared may be NULL. */
+ * again meanwhile goes to the end of the log, so that a cursor need never go back for it. At most
+ * 4,096 acks, in short transactions: after an error some may be done, and all can be given again.
+ * *cleared may be NULL. */
 int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks, size_t count,
                         size_t *cleared);
 
@@ -140,8 +141,9 @@ typedef struct replica_event {
     enum replica_verdict verdict; /* out */
 } replica_event;
 
-/* Apply events in order and store the position, all in one transaction. position may be NULL
- * (unchanged). At most 1,024 events. LARDER_EBUSY: nothing happened, try again. */
+/* Apply events in order, in short transactions, and store the position in the last one: never
+ * without what came before it. position may be NULL (unchanged). At most 1,024 events. After an
+ * error (LARDER_EBUSY: try again) some may have been applied; given again they are EQUAL. */
 int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t count,
                   const replica_position *position);
 

@@ -4,6 +4,7 @@
 #include "replica.h"
 
 #include <check.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -291,7 +292,7 @@ START_TEST(what_was_written_meanwhile_goes_to_the_end_of_the_log)
 }
 END_TEST
 
-START_TEST(acknowledgements_are_bounded_and_all_or_nothing)
+START_TEST(acknowledgements_are_bounded_and_a_bad_one_spoils_them)
 {
     static replica_ack acks[4097];
     size_t cleared = 99;
@@ -608,6 +609,73 @@ static int claim_in_child(void *context)
     return result == LARDER_EXISTS && other == *(pid_t *)context ? 0 : 1;
 }
 
+/* Keys in no order, so that each one stands in another leaf. */
+static size_t scattered(uint32_t number, char out[24])
+{
+    return (size_t)snprintf(out, 24, "%08x", number * 2654435761u);
+}
+
+static void apply_scattered(uint32_t first, uint32_t count)
+{
+    static replica_event events[1024];
+    static char keys[1024][24], value[300];
+    for (uint32_t i = 0; i < count; i++) {
+        events[i] = event_of("", 0, REPLICA_VALUE, NULL);
+        events[i].record.key_size = scattered(first + i, keys[i]);
+        events[i].record.key = (const uint8_t *)keys[i];
+        events[i].record.value = (const uint8_t *)value;
+        events[i].record.value_size = sizeof value;
+        events[i].record.value_hash = replica_value_hash(value, sizeof value);
+    }
+    replica_position position = {.epoch = 7, .number = first, .nonce = 1};
+    ck_assert_msg(replica_apply(map, fence, events, count, &position) == LARDER_OK,
+                  "after %" PRIu32 " events: %s", first, larder_last_error());
+}
+
+static void set_and_acknowledge(uint32_t first, uint32_t count)
+{
+    static replica_ack acks[1024];
+    replica_batch batch = {0};
+    size_t cleared = 0, acked = 0;
+    char value[400] = "";
+    for (uint32_t i = 0; i < count; i++) {
+        char key[24];
+        size_t size = scattered(first + i, key);
+        ck_assert_int_eq(larder_set(map, key, size, value, sizeof value, NULL), LARDER_OK);
+    }
+    uint64_t row = 0;
+    do {
+        ck_assert_int_eq(replica_outbox(map, &batch, row, count, 1 << 20, false), LARDER_OK);
+        for (size_t i = 0; i < batch.count; i++) {
+            acks[i] = (replica_ack){.key = batch.records[i].key,
+                                    .key_size = batch.records[i].key_size,
+                                    .version = batch.records[i].version,
+                                    .kind = batch.records[i].kind};
+        }
+        size_t now = 0;
+        ck_assert_msg(replica_acknowledge(map, fence, acks, batch.count, &now) == LARDER_OK,
+                      "%zu acknowledgements: %s", batch.count, larder_last_error());
+        acked += batch.count;
+        cleared += now;
+        row = batch.next_row;
+    } while (!batch.end);
+    ck_assert_uint_ge(acked, count);
+    ck_assert_uint_eq(cleared, acked);
+    replica_batch_free(&batch);
+}
+
+START_TEST(a_full_map_goes_on_taking_what_comes)
+{
+    enum { EVENTS = 80 * 1024 };
+    for (uint32_t first = 0; first < EVENTS; first += 1024) {
+        apply_scattered(first, 1024);
+        if (first >= EVENTS / 2)
+            set_and_acknowledge(first + EVENTS, 1024);
+    }
+    maps_whole(map);
+}
+END_TEST
+
 START_TEST(there_is_one_daemon)
 {
     pid_t self = getpid();
@@ -715,7 +783,7 @@ int main(void)
     tcase_add_test(tests, a_damaged_entry_does_not_hold_up_the_rest);
     tcase_add_test(tests, what_redis_took_is_clean);
     tcase_add_test(tests, what_was_written_meanwhile_goes_to_the_end_of_the_log);
-    tcase_add_test(tests, acknowledgements_are_bounded_and_all_or_nothing);
+    tcase_add_test(tests, acknowledgements_are_bounded_and_a_bad_one_spoils_them);
     tcase_add_test(tests, newer_ones_are_applied_clean);
     tcase_add_test(tests, times_and_marks_come_along);
     tcase_add_test(tests, deletes_are_applied_and_remembered);
@@ -730,6 +798,7 @@ int main(void)
     tcase_add_test(tests, an_impossible_kind_is_refused_and_harms_nothing);
     tcase_add_test(tests, the_position_moves_with_what_was_applied);
     tcase_add_test(tests, a_busy_gate_leaves_everything_as_it_was);
+    tcase_add_test(tests, a_full_map_goes_on_taking_what_comes);
     tcase_add_test(tests, there_is_one_daemon);
     tcase_add_test(tests, a_daemon_that_was_succeeded_is_fenced);
     tcase_add_test(tests, a_write_wakes_a_daemon_that_sleeps);
