@@ -29,7 +29,6 @@ struct codec {
     codec_limits limits;
     struct chunk *chunks; /* the newest first; the oldest is kept */
     size_t pending;       /* bytes fed since the last whole reply began */
-    size_t memory;        /* taken for the present reply */
     uint32_t elements;    /* of the present reply */
     bool broken;
     char error[160];
@@ -246,7 +245,12 @@ const reply *codec_next(codec *self)
         check_unfinished(self);
         return NULL;
     }
-    self->pending = self->reader->len - self->reader->pos;
+    size_t rest = self->reader->len - self->reader->pos;
+    if (self->pending - rest > self->limits.max_bytes) { /* it came in one piece */
+        break_it(self, "a reply is larger than the limit");
+        return NULL;
+    }
+    self->pending = rest;
     return object;
 }
 

@@ -272,6 +272,17 @@ START_TEST(replies_over_a_limit)
             ck_assert(codec_next(self) == NULL);
         codec_destroy(&self);
     }
+    /* larger than the limit, but all there at once */
+    char large[8192];
+    int header = snprintf(large, sizeof large, "$%d\r\n", 5000);
+    memset(large + header, 'x', 5000);
+    memcpy(large + header + 5000, "\r\n", 2);
+    codec *whole = codec_create(&limits);
+    (void)codec_feed(whole, large, (size_t)header + 5002);
+    ck_assert_ptr_null(codec_next(whole));
+    ck_assert_ptr_nonnull(codec_error(whole));
+    codec_destroy(&whole);
+
     static const char *const endless[] = {"+", "$", "*1", "$100000\r\n", "*2\r\n$3000\r\n"};
     for (size_t i = 0; i < sizeof endless / sizeof *endless; i++) {
         codec *self = codec_create(&limits);
