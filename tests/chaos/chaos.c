@@ -65,7 +65,7 @@ static uint32_t present_key(void)
 
 static void must_differ(const char *what, uint64_t before, const uint64_t *figure)
 {
-    compare(hosts, &redis_side, board, &differences);
+    compare(hosts, &redis_side, board, NULL, &differences);
     test_check(*figure > before, "the comparison does not see %s", what);
 }
 
@@ -77,17 +77,14 @@ static void see_that_it_sees(void)
     uint32_t key = present_key();
     key_name(key, name);
     snprintf(full, sizeof full, PREFIX "%s", name);
-    compare(hosts, &redis_side, board, &differences);
-    test_check(differences.total == differences.dirty, "%s", differences.text);
+    compare(hosts, &redis_side, board, stderr, &differences);
+    test_check(differences.total == differences.dirty, "it sees what is not there");
     redis_tell(&redis_side.servers[0], (const char *const[]){"SET", full, "something else", NULL});
     must_differ("a value of Redis's that is not its record's", 0, &differences.in_redis);
     redis_tell(&redis_side.servers[0], (const char *const[]){"DEL", full, NULL});
     set_locally(&hosts[1], KEYS - 1);
     must_differ("an owned key that its writer did not write", 0, &differences.deeds);
-    uint64_t before = differences.in_redis + differences.versions;
-    set_locally(&hosts[2], key); /* newer than what the others have */
-    compare(hosts, &redis_side, board, &differences);
-    test_check(differences.in_redis + differences.versions >= before, "it forgets");
+    set_locally(&hosts[2], key);
     larder_delete(hosts[0].map, name, strlen(name)); /* newer still: nobody may have it */
     must_differ("a deleted key that is there", 0, &differences.versions);
     test_check(differences.dirty != 0, "the comparison does not see what waits");
@@ -134,7 +131,7 @@ static void trouble(uint64_t seconds)
     atomic_store(&board->go, 1);
     test_until(filled(), 60000, "the maps are not filled");
     uint64_t until = test_now_us() + seconds * 1000000;
-    faults_begin(hosts, &redis_side);
+    faults_begin(hosts, &redis_side, board);
     while (test_now_us() < until) {
         faults_step();
         look();
@@ -146,30 +143,51 @@ static void trouble(uint64_t seconds)
         host_join_workers(&hosts[i]);
 }
 
+/* What differs is written to differences.log, and told to whoever reads the test's. */
+static void tell_differences(double after_s)
+{
+    char path[300], line[300];
+    snprintf(path, sizeof path, "%s/differences.log", test_directory());
+    FILE *file = fopen(path, "we+");
+    test_check(file != NULL, "%s: %s", path, strerror(errno));
+    compare(hosts, &redis_side, board, file, &differences);
+    rewind(file);
+    for (unsigned lines = 0; lines < 30 && fgets(line, sizeof line, file) != NULL; lines++)
+        fprintf(stderr, "%s", line);
+    fclose(file);
+    fprintf(stderr,
+            "%.1f s after the last repair: %" PRIu64 " differences: %" PRIu64 " waiting, %" PRIu64
+            " versions, %" PRIu64 " values, %" PRIu64 " in Redis, %" PRIu64 " owned\n",
+            after_s, differences.total, differences.dirty, differences.versions, differences.values,
+            differences.in_redis, differences.deeds);
+}
+
+/* Once it is too late it goes on for a minute: never and late are two kinds of mistakes. */
 static void settle(uint64_t limit_s)
 {
-    uint64_t began = test_now_us(), limit = limit_s * 1000000 * TEST_SLOWNESS;
+    uint64_t began = test_now_us(), limit = limit_s * 1000000 * TEST_SLOWNESS, late = 0;
     for (;;) {
-        uint64_t looked = test_now_us();
+        uint64_t took = test_now_us() - began;
         look();
-        compare(hosts, &redis_side, board, &differences);
+        compare(hosts, &redis_side, board, NULL, &differences);
         if (differences.total == 0) {
-            test_figure("chaos_equal_after", (double)(test_now_us() - began) / 1e6, "s");
+            test_figure("chaos_equal_after", (double)took / 1e6, "s");
+            test_check(took < limit, "that is too late: the limit is %" PRIu64 " s", limit_s);
             return;
         }
-        test_check(looked - began < limit,
-                   "%" PRIu64 " differences %" PRIu64 " s after the last repair (%" PRIu64
-                   " waiting, %" PRIu64 " versions, %" PRIu64 " values, %" PRIu64
-                   " in Redis, %" PRIu64 " owned):\n%s",
-                   differences.total, limit_s, differences.dirty, differences.versions,
-                   differences.values, differences.in_redis, differences.deeds, differences.text);
+        if (took >= limit && late++ == 0)
+            tell_differences((double)took / 1e6);
+        if (took >= limit + 60000000) {
+            tell_differences((double)took / 1e6);
+            test_fail("they do not agree");
+        }
         test_pause_us(50000);
     }
 }
 
 static void figures(void)
 {
-    uint64_t sets = 0, deletes = 0, gets = 0, hits = 0, refused = 0, evictions = 0;
+    uint64_t sets = 0, deletes = 0, gets = 0, hits = 0, refused = 0, evictions = 0, tombstones = 0;
     for (unsigned i = 0; i < HOSTS * WORKERS; i++) {
         const struct worker_board *of = &board->workers[i];
         sets += atomic_load(&of->sets);
@@ -180,21 +198,18 @@ static void figures(void)
     }
     for (unsigned i = 0; i < HOSTS; i++) {
         larder_stats stats = host_stats(&hosts[i]);
-        char name[32];
         evictions += stats.evictions;
-        snprintf(name, sizeof name, "chaos_keys_on_host_%u", i);
-        test_figure(name, (double)differences.present[i], "count");
+        tombstones = stats.tombstones > tombstones ? stats.tombstones : tombstones;
     }
-    test_figure("chaos_keys_in_redis", (double)differences.present[HOSTS], "count");
-    test_figure("chaos_keys_deleted", (double)differences.deleted, "count");
     test_figure("chaos_sets", (double)sets, "count");
     test_figure("chaos_deletes", (double)deletes, "count");
     test_figure("chaos_refused", (double)refused, "count");
     test_figure("chaos_gets", (double)gets, "count");
     test_figure("chaos_hits", (double)hits, "count");
     test_figure("chaos_evictions", (double)evictions, "count");
+    test_figure("chaos_tombstones", (double)tombstones, "count");
     faults_figures();
-    test_check(sets > 0 && hits > 0 && differences.deleted > 0, "nothing was done");
+    test_check(sets > 0 && hits > 0, "nothing was done");
 }
 
 static int schedule(void *context)
@@ -202,8 +217,13 @@ static int schedule(void *context)
     (void)context;
     begin(test_number("LARDER_CHAOS_RATE", 250, 250));
     trouble(test_number("LARDER_CHAOS_SECONDS", 20, 120));
-    settle(test_number("LARDER_CHAOS_SETTLE", 10, 10));
     figures();
+    settle(test_number("LARDER_CHAOS_SETTLE", 10, 10));
+    for (unsigned i = 0; i < HOSTS; i++)
+        printf("chaos_keys_on_host_%u %" PRIu64 " count\n", i, differences.present[i]);
+    test_figure("chaos_keys_in_redis", (double)differences.present[HOSTS], "count");
+    test_figure("chaos_keys_deleted", (double)differences.deleted, "count");
+    test_check(differences.deleted > 0 && differences.present[HOSTS] > 0, "nothing is left");
     see_that_it_sees();
     for (unsigned i = 0; i < HOSTS; i++)
         host_end(&hosts[i]);

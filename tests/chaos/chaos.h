@@ -21,7 +21,8 @@ enum {
     OWNED = 10000, /* the last keys have one writer each: what it did last must be what is left */
     HOT = 500,     /* the first keys get a third of all writes */
     FILL = 7000,   /* a worker's first writes, as fast as it can: the maps are full after them */
-    VALUE_MAX = 6000
+    VALUE_MAX = 6000,
+    REMEMBERED_MS = 30000 /* what Redis forgets of later is brought back */
 };
 
 #define MAP_NAME "chaos"
@@ -39,11 +40,15 @@ int key_owner(uint32_t key);
 uint64_t tag_of(uint32_t key, unsigned worker, uint64_t count, bool deletion);
 uint32_t tag_key(uint64_t tag);
 bool tag_deletes(uint64_t tag);
+/* A set that was refused: its host serves neither the old value nor the new one, other hosts may go
+ * on with the old one. */
+uint64_t tag_refused(uint64_t tag);
+bool tag_is_refused(uint64_t tag);
 
 /* ---- The board: a file that all processes map ----------------------------------------------- */
 
 struct deed { /* of an owned key */
-    _Atomic uint64_t begun, done;
+    _Atomic uint64_t begun, done, done_ms;
 };
 
 struct worker_board {
@@ -53,6 +58,7 @@ struct worker_board {
 
 struct board {
     _Atomic uint32_t go, stop;
+    _Atomic uint64_t lost_ms; /* when Redis lost data last, by the monotonic clock */
     struct worker_board workers[HOSTS * WORKERS];
     struct deed deeds[OWNED];
 };

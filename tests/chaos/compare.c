@@ -28,14 +28,13 @@ static void tell(struct differences *out, uint64_t *figure, const char *format, 
 
 static void tell(struct differences *out, uint64_t *figure, const char *format, ...)
 {
+    va_list arguments;
     (*figure)++;
     out->total++;
-    size_t used = strlen(out->text);
-    if (sizeof out->text - used < 300)
+    if (out->told == NULL)
         return;
-    va_list arguments;
     va_start(arguments, format);
-    vsnprintf(out->text + used, sizeof out->text - used, format, arguments);
+    vfprintf(out->told, format, arguments);
     va_end(arguments);
 }
 
@@ -161,16 +160,28 @@ static const char *place_name(unsigned place)
     return names[place];
 }
 
-static void judge_deed(uint32_t key, unsigned place, const struct sight *sight,
+/* Its host may have evicted what Redis had taken long before it lost it: then an older value that
+ * somebody who was away still had is the newest that is left. */
+static bool forgotten(const struct deed *deed, const struct board *board)
+{
+    return !tag_deletes(atomic_load(&deed->done)) &&
+           atomic_load(&deed->done_ms) + REMEMBERED_MS < atomic_load(&board->lost_ms);
+}
+
+static void judge_deed(uint32_t key, int place, const struct sight *sight,
                        const struct board *board, struct differences *out)
 {
     const struct deed *deed = &board->deeds[key - (KEYS - OWNED)];
     uint64_t done = atomic_load(&deed->done), begun = atomic_load(&deed->begun);
-    if (sight->tag != done && (sight->tag != begun || done == (begun | 1)))
-        tell(out, &out->deeds,
-             "k:%" PRIu32 ": %s has %016" PRIx64 "; its writer did %016" PRIx64
-             " last (begun: %016" PRIx64 ")\n",
-             key, place_name(place), sight->tag, done, begun);
+    bool own = place == key_owner(key) / WORKERS;
+    if (sight->tag == done || (sight->tag == begun && !tag_is_refused(done)) ||
+        (!own && tag_is_refused(done)) || forgotten(deed, board))
+        return;
+    tell(out, &out->deeds,
+         "k:%" PRIu32 ": %s has %016" PRIx64 "; its writer did %016" PRIx64
+         " last (begun: %016" PRIx64 "), %.1f s before Redis lost data last\n",
+         key, place_name((unsigned)place), sight->tag, done, begun,
+         ((double)atomic_load(&board->lost_ms) - (double)atomic_load(&deed->done_ms)) / 1e3);
 }
 
 static void judge(uint32_t key, const struct board *board, struct differences *out)
@@ -200,14 +211,15 @@ static void judge(uint32_t key, const struct board *board, struct differences *o
             tell(out, &out->values, "k:%" PRIu32 ": %s has another value than %s\n", key,
                  place_name(place), place_name((unsigned)((newest - &sights[0][key]) / KEYS)));
         if (key_owner(key) >= 0)
-            judge_deed(key, place, sight, board, out);
+            judge_deed(key, (int)place, sight, board, out);
     }
 }
 
 void compare(struct host *hosts, const struct redis_side *side, const struct board *board,
-             struct differences *out)
+             FILE *told, struct differences *out)
 {
     memset(out, 0, sizeof *out);
+    out->told = told;
     memset(sights, 0, sizeof sights);
     see_redis(side, sights[REDIS], out);
     for (unsigned host = 0; host < HOSTS; host++)

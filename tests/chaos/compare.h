@@ -6,6 +6,8 @@
 #ifndef LARDER_TESTS_CHAOS_COMPARE_H
 #define LARDER_TESTS_CHAOS_COMPARE_H
 
+#include <stdio.h>
+
 #include "tests/chaos/chaos.h"
 #include "tests/chaos/servers.h"
 
@@ -17,12 +19,12 @@ struct differences {
     uint64_t in_redis; /* Redis's value or record is not the newest, or they do not fit */
     uint64_t deeds;    /* an owned key is not what its writer did last */
     uint64_t present[HOSTS + 1],
-        deleted;     /* keys: on each host and in Redis; whose newest is that */
-    char text[4000]; /* the first of them, told */
+        deleted; /* keys: on each host and in Redis; whose newest is that */
+    FILE *told;  /* where each of them is told; NULL: nowhere */
 };
 
-/* Look once. Redis must answer, and so must be the maps. */
+/* Look once. Redis must answer. */
 void compare(struct host *hosts, const struct redis_side *side, const struct board *board,
-             struct differences *out);
+             FILE *told, struct differences *out);
 
 #endif

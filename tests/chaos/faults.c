@@ -78,6 +78,7 @@ struct broken { /* one per place; until 0: whole */
 
 static struct host *hosts;
 static struct redis_side *side;
+static struct board *board;
 static struct broken host_cables[HOSTS], host_larderds[HOSTS], host_workers[HOSTS],
     host_clocks[HOSTS], redis_cables[SERVERS_MAX], redis_processes[SERVERS_MAX],
     redis_settings[SERVERS_MAX];
@@ -329,12 +330,15 @@ static void break_something(uint64_t now)
     else
         break_redis(kind, &side->servers[target]);
     counts[kind]++;
+    if (kind == FLUSH_REDIS || kind == KILL_REDIS)
+        atomic_store(&board->lost_ms, now);
     if (kinds[kind].where != AT_ONCE)
         broken->until_ms = now + lasts;
 }
 
-void faults_begin(struct host *of_hosts, struct redis_side *of_side)
+void faults_begin(struct host *of_hosts, struct redis_side *of_side, struct board *of_board)
 {
+    board = of_board;
     hosts = of_hosts;
     side = of_side;
     randomness = test_random_new(77);

@@ -8,7 +8,7 @@
 #include "tests/chaos/chaos.h"
 #include "tests/chaos/servers.h"
 
-void faults_begin(struct host *hosts, struct redis_side *side);
+void faults_begin(struct host *hosts, struct redis_side *side, struct board *board);
 /* Repair what is due, break what is due. Call it every few milliseconds. */
 void faults_step(void);
 /* Repair all. */

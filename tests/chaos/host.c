@@ -149,9 +149,11 @@ void host_begin(struct host *host, unsigned number, const struct host_settings *
     make_clock(host);
     FILE *file = fopen(host->config, "we");
     test_check(file != NULL, "%s: %s", host->config, strerror(errno));
-    /* small, so that it evicts all the time; deadlines such that a cut is noticed in seconds */
+    /* so small that it evicts all the time, and so large that it remembers all deletions (an eighth
+     * of it may be tombstones before acknowledged ones are forgotten); deadlines such that a cut is
+     * noticed in seconds */
     fprintf(file,
-            "map = { size = \"16M\"; };\n"
+            "map = { size = \"32M\"; };\n"
             "redis = { reply_timeout = \"2s\"; connect_timeout = \"2s\"; ping = \"1s\"; };\n");
     fclose(file);
     host_start_larderd(host);

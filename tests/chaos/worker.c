@@ -40,7 +40,7 @@ int key_owner(uint32_t key)
 
 uint64_t tag_of(uint32_t key, unsigned worker, uint64_t count, bool deletion)
 {
-    return (uint64_t)key << 44 | (uint64_t)worker << 40 | (count & 0x7fffffffff) << 1 |
+    return (uint64_t)key << 44 | (uint64_t)worker << 40 | (count & 0x3fffffffff) << 1 |
            (deletion ? 1 : 0);
 }
 
@@ -52,6 +52,16 @@ uint32_t tag_key(uint64_t tag)
 bool tag_deletes(uint64_t tag)
 {
     return (tag & 1) != 0;
+}
+
+uint64_t tag_refused(uint64_t tag)
+{
+    return tag | 1 | UINT64_C(1) << 39;
+}
+
+bool tag_is_refused(uint64_t tag)
+{
+    return (tag & UINT64_C(1) << 39) != 0;
 }
 
 struct board *board_map(const char *path, bool create)
@@ -74,7 +84,7 @@ static size_t value_size(struct worker *self)
 {
     if (test_random_below(&self->random, 50) == 0) /* too large for its event */
         return 2100 + (size_t)test_random_below(&self->random, VALUE_MAX - 2100);
-    return 50 + (size_t)test_random_below(&self->random, 700);
+    return 50 + (size_t)test_random_below(&self->random, 1400);
 }
 
 static uint32_t choose_key(struct worker *self, bool to_write)
@@ -121,16 +131,17 @@ static void write_key(struct worker *self, bool deletion)
                    "set %s: %d %s", name, code, larder_last_error());
         add(code == LARDER_OK ? &self->figures->sets : &self->figures->refused);
     }
-    /* a refused set leaves neither the old value nor the new one: that is a deletion */
     if (deed != NULL)
-        atomic_store(&deed->done, code >= 0 ? tag : tag | 1);
+        atomic_store(&deed->done_ms, test_now_us() / 1000);
+    if (deed != NULL)
+        atomic_store(&deed->done, code >= 0 ? tag : tag_refused(tag));
 }
 
 static void check_own(struct worker *self, const struct deed *deed, const char *name, uint64_t tag)
 {
     uint64_t done = atomic_load(&deed->done), begun = atomic_load(&deed->begun);
     /* after a death between begin and end either may be */
-    test_check(tag == done || (tag == begun && done != (begun | 1)),
+    test_check(tag == done || (tag == begun && done != tag_refused(begun)),
                "worker %u reads %s: %016" PRIx64 ", but wrote %016" PRIx64 " last", self->number,
                name, tag, done);
 }
@@ -172,9 +183,9 @@ static void work(struct worker *self, uint64_t rate)
             continue;
         }
         uint64_t die = test_random_below(&self->random, 100);
-        if (die < 45)
+        if (die < 50)
             write_key(self, false);
-        else if (die < 57)
+        else if (die < 56)
             write_key(self, true);
         else
             read_key(self);
