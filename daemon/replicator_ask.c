@@ -5,6 +5,16 @@
 
 enum { ASKS_AT_A_TIME = SYNC_SLOTS_MAX };
 
+/* Whether the answer to an earlier request has brought it already: whoever missed the key before
+ * that and asks after it is no reason to ask Redis twice. */
+static bool is_there(replicator *self, const replica_asked *asked)
+{
+    static const larder_read peek = {.flags = LARDER_PEEK};
+    larder_info info;
+    int result = larder_get_with(self->map, asked->key, asked->key_size, NULL, 0, &info, &peek);
+    return result == LARDER_OK || result == LARDER_ESIZE || result == LARDER_ABSENT;
+}
+
 void replicator_take_asks(replicator *self)
 {
     replica_asked asked;
@@ -12,6 +22,10 @@ void replicator_take_asks(replicator *self)
         sync_event event = {.kind = SYNC_EV_ASK};
         if (asked.slot >= SYNC_SLOTS_MAX)
             continue;
+        if (is_there(self, &asked)) {
+            replica_ask_answer(self->map, asked.slot, asked.word, REPLICA_ANSWER_FOUND);
+            continue;
+        }
         self->ask_words[asked.slot] = asked.word;
         event.ask.slot = asked.slot;
         event.ask.key = asked.key;

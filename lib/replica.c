@@ -148,7 +148,7 @@ void replica_wake_drain(larder *handle)
     char bytes[64];
     if (handle_enter(handle) == LARDER_OK) {
         int fifo = atomic_load(&handle->map->wake_fifo);
-        while (fifo >= 0 && read(fifo, bytes, sizeof bytes) > 0) {
+        while (fifo >= 0 && read(fifo, bytes, sizeof bytes) == (ssize_t)sizeof bytes) {
         }
     }
 }
@@ -522,9 +522,12 @@ static int apply_operation(struct writer *writer, void *context)
     struct apply_request *request = context;
     int result = check_fence(writer->control, request->fence);
     writer->cause = LARDER_CAUSE_REPLICA;
+    bool fills = request->count > 0;
     for (size_t i = 0; i < request->count && result == LARDER_OK; i++) {
+        fills = fills && request->events[i].fill.kind != REPLICA_FILL_NONE;
         result = apply_one(writer, &request->events[i]);
     }
+    writer->quiet = fills; /* the daemon need not wake itself for what it has just got from Redis */
     if (result == LARDER_OK && request->position != NULL) {
         const replica_position *in = request->position;
         struct control_position *position = &writer->ledger.position;

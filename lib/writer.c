@@ -203,6 +203,8 @@ static int begin_inside(struct writer *writer, struct store *store, int64_t wait
         control_poison(writer->control, store->generation);
         return error_set(LARDER_ECORRUPT, "there is no ledger of transaction %" PRIu64, last);
     }
+    writer->dirty_before = writer->ledger.dirty;
+    writer->quiet = false;
     writer->replicates = atomic_load(&writer->control->replicates) != 0;
     if (pending_first && removal_any_pending(writer->control)) {
         return apply_pending(writer);
@@ -423,7 +425,8 @@ int writer_commit(struct writer *writer)
     if (result == LARDER_OK) {
         offer_fresh(writer);
     }
-    if (result == LARDER_OK && changed && writer->replicates) {
+    bool nothing_to_send = writer->quiet && writer->ledger.dirty == writer->dirty_before;
+    if (result == LARDER_OK && changed && writer->replicates && !nothing_to_send) {
         wake_daemon(writer->map);
     }
     return result;

@@ -44,7 +44,9 @@ struct writer {
     bool replicates;
     bool nothing_left; /* evict_some() went round and found nothing to take */
     size_t applied_count;
-    uint32_t cause;                       /* LARDER_CAUSE_* of what is done next, for its events */
+    uint64_t dirty_before; /* entries that Redis lacks, when this began */
+    bool quiet;     /* nothing of this is acknowledged: as many afterwards means the same ones */
+    uint32_t cause; /* LARDER_CAUSE_* of what is done next, for its events */
     struct event_batch events;            /* told once this is committed */
     uint16_t applied[WRITER_PENDING_MAX]; /* pending rows that this transaction makes durable */
     struct writer_fresh fresh;

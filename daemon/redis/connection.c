@@ -18,6 +18,7 @@
 #include <event2/util.h>
 
 #define READ_AT_ONCE ((size_t)64 * 1024)
+#define SEND_AT_ONCE 4096u     /* bytes of a request that is copied once more if it does not go */
 #define ATTEMPT_LEAST_US 50000 /* for one address of several */
 
 struct request {
@@ -453,6 +454,17 @@ static bool grow(connection *self)
     return true;
 }
 
+/* A lone request goes straight to the kernel: a round of the loop less, which whoever waits for the
+ * answer would notice. Returns how much went; the loop does the rest, and notices what is wrong. */
+static size_t send_at_once(connection *self, const char *bytes, size_t size)
+{
+    if (!self->connected || self->waiting != 0 || self->tls != NULL || size > SEND_AT_ONCE ||
+        evbuffer_get_length(bufferevent_get_output(self->socket)) != 0)
+        return 0;
+    ssize_t sent = send(bufferevent_getfd(self->socket), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent > 0 ? (size_t)sent : 0;
+}
+
 bool connection_send(connection *self, const connection_tag *tag, int count,
                      const char *const *arguments, const size_t *sizes)
 {
@@ -462,7 +474,8 @@ bool connection_send(connection *self, const connection_tag *tag, int count,
     size_t size = codec_command(&command, count, arguments, sizes);
     if (size == 0)
         return false;
-    int result = bufferevent_write(self->socket, command, size);
+    size_t sent = send_at_once(self, command, size);
+    int result = sent == size ? 0 : bufferevent_write(self->socket, command + sent, size - sent);
     codec_free_command(command);
     if (result != 0)
         return false;

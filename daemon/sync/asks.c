@@ -37,6 +37,8 @@ static void finish(struct sync *self, struct ask *ask, enum sync_answer answer)
 {
     if (ask->state == ASK_OUT)
         self->asks.out--;
+    if (ask->state == ASK_QUEUED)
+        self->asks.queued--;
     ask->state = ASK_DONE;
     ask->answer = answer;
     self->asks.done++;
@@ -124,6 +126,7 @@ static struct ask *add(struct sync *self, const sync_event *event)
     ask->key_size = event->ask.key_size;
     ask->fill = event->ask.fill;
     ask->state = ASK_QUEUED;
+    self->asks.queued++;
     self->asks.count++;
     return ask;
 }
@@ -175,6 +178,7 @@ static void ask_again(struct sync *self, struct ask *ask)
         return;
     }
     self->asks.out--;
+    self->asks.queued++;
     ask->state = ASK_QUEUED;
 }
 
@@ -252,6 +256,7 @@ static void send(struct sync *self, struct ask *ask, size_t place)
     sync_action *action = sync_act(self, SYNC_ACT_ASK);
     if (action == NULL)
         return;
+    self->asks.queued--;
     ask->state = ASK_OUT;
     ask->tries++;
     ask->order = ++self->asks.order;
@@ -282,11 +287,7 @@ void asks_advance(struct sync *self)
 
 int64_t asks_deadline(const struct sync *self)
 {
-    size_t queued = 0;
-    if (self->asks.count == 0)
-        return SYNC_NEVER;
-    for (size_t i = 0; i < ASKS_MAX; i++)
-        queued += self->asks.asks[i].state == ASK_QUEUED;
-    bool more = queued != 0 && self->joined && self->asks.out < ASKS_OUT && !inbound_held_up(self);
+    bool more = self->asks.queued != 0 && self->joined && self->asks.out < ASKS_OUT &&
+                !inbound_held_up(self);
     return self->asks.done != 0 || more ? self->now_ms : SYNC_NEVER;
 }

@@ -154,7 +154,7 @@ struct shunned {
 
 struct asks {
     struct ask *asks;
-    size_t count, out, done;
+    size_t count, queued, out, done;
     uint64_t order;
     struct shunned shunned[ASKS_SHUNNED];
     size_t shun_next;
