@@ -371,9 +371,10 @@ int larder_ask(larder *handle, const void *key, size_t key_size, int64_t budget_
                larder_asked *asked);
 
 /* Wait for the answer at most wait_ms (0: only look), and never past the budget.
- *   OK    it is in the map: larder_get() has it, unless it went again in between
- *   MISS  Redis has none, or the budget is over
- *   WAIT  not yet; the notify descriptor will tell
+ *   OK     it is in the map: larder_get() has it, unless it went again in between
+ *   MISS   Redis has none
+ *   WAIT   not yet; the notify descriptor will tell
+ *   EBUSY  no answer within the budget, or larderd could not get one
  * Errors: EINVAL. A child of fork() may wait for what its parent asked. */
 int larder_ask_wait(larder *handle, const larder_asked *asked, int64_t wait_ms);
 

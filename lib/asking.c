@@ -71,7 +71,7 @@ static int finish(larder *handle, const struct ask_ticket *ticket, enum ask_end 
             ask_note_timeout(handle->map);
         }
         stats_count(stats, STATS_ASKS_TIMEOUTS);
-        return LARDER_MISS;
+        return error_set(LARDER_EBUSY, "larderd gave no answer in time");
     }
 }
 
@@ -134,7 +134,7 @@ int larder_ask_wait(larder *handle, const larder_asked *asked, int64_t wait_ms)
                          ASK_BUDGET_MAX_MS);
     }
     if (inside.slot >= ASK_SLOTS) {
-        return LARDER_MISS; /* nobody was asked */
+        return error_set(LARDER_EBUSY, "nobody was asked");
     }
     struct ask_ticket ticket = {.word = inside.word, .slot = inside.slot, .own = inside.own != 0};
     int64_t now_ms = clock_monotonic_ms();

@@ -48,6 +48,16 @@ static int print_json(const struct tool *tool, int outcome, larder_bytes key, co
     return outcome == LARDER_OK ? TOOL_OK : TOOL_MISS;
 }
 
+/* Whether it is worth another look. */
+static bool read_through(const struct tool *tool, larder_bytes key)
+{
+    larder_asked asked;
+    return tool->read_through_ms != 0 &&
+           larder_ask(tool->handle, key.data, key.size, tool->read_through_ms, &asked) ==
+               LARDER_WAIT &&
+           larder_ask_wait(tool->handle, &asked, tool->read_through_ms) == LARDER_OK;
+}
+
 int cmd_get(struct tool *tool)
 {
     larder_bytes key;
@@ -59,6 +69,9 @@ int cmd_get(struct tool *tool)
     size_t size = 0;
     larder_info info = {0};
     int outcome = larder_get_alloc(tool->handle, key.data, key.size, &value, &size, &info);
+    if (outcome == LARDER_MISS && read_through(tool, key)) {
+        outcome = larder_get_alloc(tool->handle, key.data, key.size, &value, &size, &info);
+    }
     if (outcome < 0) {
         return tool_fail(tool, outcome, &key);
     }

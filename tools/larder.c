@@ -15,8 +15,8 @@
 
 /* clang-format off */
 const struct command tool_commands[] = {
-    {"get", "KEY [--meta]", "write a value to standard output",
-     1, 1, OPTION_META, ACCESS_EXAMINE, cmd_get},
+    {"get", "KEY [--meta] [--read-through DURATION]", "write a value to standard output",
+     1, 1, OPTION_META | OPTION_READ_THROUGH, ACCESS_EXAMINE, cmd_get},
     {"set", "KEY VALUE|- [--ttl DURATION | --at TIME | --every DURATION | --sliding DURATION]",
      "store a value; \"-\" reads it from standard input",
      1, 2, OPTIONS_POLICY, ACCESS_CREATE, cmd_set},
@@ -34,6 +34,9 @@ const struct command tool_commands[] = {
      cmd_invalidate},
     {"clear", "", "kill all entries at once",
      0, 0, 0, ACCESS_ATTACH, cmd_clear},
+    {"warm", "FILE|- [--read-through DURATION]",
+     "bring the keys that FILE names, one a line, from Redis",
+     1, 1, OPTION_READ_THROUGH, ACCESS_ATTACH, cmd_warm},
     {"stat", "", "show the map's statistics",
      0, 0, 0, ACCESS_EXAMINE, cmd_stat},
     {"check", "", "walk the whole map and name the first damage",

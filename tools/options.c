@@ -225,6 +225,18 @@ static bool take_wait(struct tool *tool, const char *text, parse_error *error)
     return parse_duration(text, &tool->wait_ms, error);
 }
 
+static bool take_read_through(struct tool *tool, const char *text, parse_error *error)
+{
+    if (!parse_duration(text, &tool->read_through_ms, error)) {
+        return false;
+    }
+    if (tool->read_through_ms < 1 || tool->read_through_ms > 60000) {
+        (void)snprintf(error->text, sizeof error->text, "\"%.20s\" is not in 1ms to 60s", text);
+        return false;
+    }
+    return true;
+}
+
 static bool take_once(struct tool *tool, const char *text, parse_error *error)
 {
     (void)text, (void)error;
@@ -284,6 +296,8 @@ static const option_row rows[] = {
      "set, delete, invalidate, evict, expire or event; may be repeated"},
     {"name", 0, "NAME", OPTION_NAME, take_name, "named events of that name; may be repeated"},
     {"wait", 0, "DURATION", OPTION_WAIT, take_wait, "end after so long"},
+    {"read-through", 0, "DURATION", OPTION_READ_THROUGH, take_read_through,
+     "have larderd ask Redis for what is not here, and wait at most so long"},
     {"once", 0, NULL, OPTION_ONCE, take_once, "print one screen and end"},
     {"interval", 0, "DURATION", OPTION_INTERVAL, take_interval, "between two screens (else 2s)"},
 };

@@ -55,6 +55,7 @@ struct tool {
     size_t name_count;
     bool once, has_wait;
     int64_t wait_ms, interval_ms; /* interval 0: not given */
+    int64_t read_through_ms;      /* 0: Redis is not asked */
     /* what is left */
     char **arguments;
     int argument_count;
@@ -94,6 +95,7 @@ enum {
     OPTION_WAIT = 1u << 27,
     OPTION_ONCE = 1u << 28,
     OPTION_INTERVAL = 1u << 29,
+    OPTION_READ_THROUGH = 1u << 30,
     OPTIONS_GENERAL = OPTION_DIR | OPTION_MAP | OPTION_JSON | OPTION_HEX | OPTION_HELP,
     OPTIONS_EXPIRY = OPTION_TTL | OPTION_AT | OPTION_EVERY | OPTION_SLIDING,
     OPTIONS_POLICY = OPTIONS_EXPIRY | OPTION_GROUP | OPTION_TAG | OPTION_STALE | OPTION_JITTER |
@@ -166,6 +168,7 @@ int cmd_create(struct tool *tool);
 int cmd_follow(struct tool *tool);
 int cmd_publish(struct tool *tool);
 int cmd_top(struct tool *tool);
+int cmd_warm(struct tool *tool);
 int cmd_version(struct tool *tool);
 int cmd_help(struct tool *tool);
 

@@ -336,6 +336,64 @@ START_TEST(a_fetch_asks_redis_before_its_origin)
 }
 END_TEST
 
+/* What a shell says to the script, in which "larder" is the tool on that host's map; *code: its
+ * exit status. Good until the next call. */
+static const char *shell(int *code, const host *self, const char *script)
+{
+    static char text[4096];
+    char command[1024];
+    const char *tool = getenv("LARDER");
+    (void)snprintf(command, sizeof command, "larder() { %s -m m -d %s \"$@\"; }; { %s\n} 2>&1",
+                   tool != NULL ? tool : "./larder", self->directory, script);
+    FILE *pipe = popen(command, "r");
+    ck_assert_ptr_nonnull(pipe);
+    size_t size = fread(text, 1, sizeof text - 1, pipe);
+    text[size] = 0;
+    int status = pclose(pipe);
+    *code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return text;
+}
+
+START_TEST(the_tool_reads_through_and_warms)
+{
+    int code;
+    char key[32];
+    for (int i = 0; i < 1000; i++) {
+        (void)snprintf(key, sizeof key, "key %d", i);
+        host_set(&a, key, key);
+    }
+    host_drained(&a);
+    start_b();
+    ck_assert_str_eq(shell(&code, &b, "larder get 'key 7'"), "");
+    ck_assert_int_eq(code, 1);
+    ck_assert_str_eq(shell(&code, &b, "larder get 'key 7' --read-through 5s"), "key 7");
+    ck_assert_int_eq(code, 0);
+    char script[300];
+    const char *list = harness_path("keys.hex");
+    (void)snprintf(script, sizeof script, "larder ls --hex >%s && printf '\\n%s\\n' >>%s", list,
+                   "6e6f7768657265", list); /* an empty line, and "nowhere" */
+    (void)shell(&code, &a, script);
+    ck_assert_int_eq(code, 0);
+    (void)snprintf(script, sizeof script, "larder warm --hex %s", list);
+    ck_assert_str_eq(shell(&code, &b, script),
+                     "999 brought, 1 there already, 1 not in Redis, 0 without an answer\n");
+    ck_assert_int_eq(code, 0);
+    for (int i = 0; i < 1000; i++) {
+        (void)snprintf(key, sizeof key, "key %d", i);
+        ck_assert(host_has(&b, key, key));
+    }
+    const char *said = shell(&code, &b, "printf 'key 1\n' | larder --json warm -");
+    ck_assert_msg(code == 0 && strstr(said, "\"there\": 1") != NULL, "%s", said);
+    (void)shell(&code, &b, "larder warm /nowhere/at/all");
+    ck_assert_int_eq(code, 2);
+    said = shell(&code, &b, "printf 'xyz\n' | larder warm --hex -");
+    ck_assert_msg(code == 2 && strstr(said, "line 1") != NULL, "%s", said);
+    host_stop_daemon(&b);
+    said = shell(&code, &b, "echo another | larder warm --read-through 10ms -");
+    ck_assert_msg(code == 5 && strstr(said, "1 without an answer") != NULL, "%d %s", code, said);
+}
+END_TEST
+
 /* A value over the limit of replies ends the session, and is then left alone for a while. */
 START_TEST(a_value_that_is_too_large_ends_one_session)
 {
@@ -368,6 +426,7 @@ int main(void)
     tcase_add_test(tests, a_hung_redis_costs_three_budgets);
     tcase_add_test(tests, an_event_loop_is_told);
     tcase_add_test(tests, a_fetch_asks_redis_before_its_origin);
+    tcase_add_test(tests, the_tool_reads_through_and_warms);
     tcase_add_test(tests, a_value_that_is_too_large_ends_one_session);
     suite_add_tcase(suite, tests);
     return harness_run(suite);

@@ -338,7 +338,7 @@ START_TEST(arguments_that_are_none)
     ck_assert_int_eq(larder_ask_wait(map, &asked, 0), LARDER_WAIT);
     atomic_store(&maps_control(map)->redis_up, 0);
     ck_assert_int_eq(larder_ask(map, "key", 3, 1000, &asked), LARDER_MISS);
-    ck_assert_int_eq(larder_ask_wait(map, &asked, 0), LARDER_MISS);
+    ck_assert_int_eq(larder_ask_wait(map, &asked, 0), LARDER_EBUSY);
     larder_lease_options options = {.read_through_ms = -1};
     larder_lease lease;
     ck_assert_int_eq(larder_lease_acquire(map, "key", 3, &options, &lease, NULL, NULL, NULL),
