@@ -112,14 +112,16 @@ static void publish(replicator *self)
     (void)replica_publish_state(self->map, self->fence, is_up(self->state), replicator_wall_ms());
 }
 
-/* Which one it is of those that the URL may lead to; static. */
-static const char *server_name(const replicator *self)
+static void say_connected(replicator *self)
 {
-    static char name[URL_PLACE_TEXT_MAX];
     link_figures figures;
+    bool named = self->url.kind == URL_SENTINEL; /* which one it is of those it may lead to */
     link_read_figures(self->link, &figures);
-    snprintf(name, sizeof name, "%s", figures.server);
-    return name;
+    replicator_say(self, LOG_NOTICE, "redis %s: connected%s%s%s", self->url.display,
+                   named ? " to " : "", named ? figures.server : "",
+                   figures.without_scripts ? "; it refuses scripts: WATCH, MULTI and EXEC do their "
+                                             "work, more slowly"
+                                           : "");
 }
 
 static void state_changed(replicator *self, const sync_view *view)
@@ -130,9 +132,7 @@ static void state_changed(replicator *self, const sync_view *view)
     if (is_up(before) != is_up(self->state)) {
         publish(self);
         if (is_up(self->state))
-            replicator_say(self, LOG_NOTICE, "redis %s: connected%s%s", self->url.display,
-                           self->url.kind == URL_SENTINEL ? " to " : "",
-                           self->url.kind == URL_SENTINEL ? server_name(self) : "");
+            say_connected(self);
         else
             replicator_say(self, LOG_WARNING, "redis %s: connection lost: %s", self->url.display,
                            self->error);

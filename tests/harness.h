@@ -103,6 +103,9 @@ const char *harness_redis_url(const harness_redis *redis);
  */
 char *harness_redis_command(harness_redis *redis, ...) __attribute__((sentinel));
 
+/* The same with the words in an array, up to a NULL. */
+char *harness_redis_command_list(harness_redis *redis, const char *const words[]);
+
 /* The same, and compare; NULL expects nil. */
 bool harness_redis_says(harness_redis *redis, const char *expected, ...) __attribute__((sentinel));
 

@@ -242,6 +242,12 @@ void harness_redis_restart(harness_redis *redis)
         arguments[count++] = "--requirepass";
         arguments[count++] = redis->password;
     }
+    const char *refused = getenv("LARDER_TEST_REFUSE"); /* a command that is not to be had */
+    if (refused != NULL && *refused != '\0') {
+        arguments[count++] = "--rename-command";
+        arguments[count++] = refused;
+        arguments[count++] = "";
+    }
     for (size_t i = 0; redis->extra != NULL && redis->extra[i] != NULL; i++) {
         ck_assert_uint_lt(count, ARGUMENTS_MAX);
         arguments[count++] = redis->extra[i];
@@ -281,6 +287,14 @@ const char *harness_redis_url(const harness_redis *redis)
     return url;
 }
 
+char *harness_redis_command_list(harness_redis *redis, const char *const words[])
+{
+    char *reply = NULL;
+    ck_assert_msg(exchange(redis, words, &reply, REPLY_MS), "%s: no reply to %s",
+                  redis->process.name, words[0]);
+    return reply;
+}
+
 static char *command_list(harness_redis *redis, va_list list)
 {
     const char *arguments[ARGUMENTS_MAX + 1];
@@ -289,10 +303,7 @@ static char *command_list(harness_redis *redis, va_list list)
         ck_assert_uint_le(count, ARGUMENTS_MAX);
         arguments[count] = va_arg(list, const char *);
     } while (arguments[count++] != NULL);
-    char *reply = NULL;
-    ck_assert_msg(exchange(redis, arguments, &reply, REPLY_MS), "%s: no reply to %s",
-                  redis->process.name, arguments[0]);
-    return reply;
+    return harness_redis_command_list(redis, arguments);
 }
 
 char *harness_redis_command(harness_redis *redis, ...)

@@ -26,7 +26,7 @@ struct link *link_create(const link_settings *settings, const link_callbacks *ca
     names_fleet(settings->prefix, "channel", self->channel_name, sizeof self->channel_name);
     self->ping = event_new(settings->base, -1, EV_PERSIST, on_ping, self);
     self->broken = evtimer_new(settings->base, on_broken, self);
-    if (self->ping == NULL || self->broken == NULL ||
+    if (self->ping == NULL || self->broken == NULL || !link_unscripted_create(self) ||
         (settings->url.kind == URL_SENTINEL && !make_sentinel(self))) {
         link_destroy(&self);
         return NULL;
@@ -48,7 +48,9 @@ void link_disconnect(struct link *self)
     connection_close(&self->channel);
     if (self->sentinel != NULL)
         sentinel_rest(self->sentinel);
-    self->begun = false;
+    if (self->unscripted != NULL)
+        unscripted_reset(self->unscripted);
+    self->begun = self->without_scripts = false;
     if (self->ping != NULL)
         event_del(self->ping);
     if (self->broken != NULL)
@@ -64,6 +66,7 @@ void link_destroy(struct link **self)
         return;
     link_disconnect(*self);
     sentinel_destroy(&(*self)->sentinel);
+    unscripted_destroy(&(*self)->unscripted);
     resolver_close(&(*self)->resolver);
     if ((*self)->ping != NULL)
         event_free((*self)->ping);
@@ -112,12 +115,14 @@ bool link_send(struct link *self, connection *to, enum request_kind kind, uint32
 {
     size_t lengths[8];
     connection_tag tag = {.kind = kind, .index = index, .id = id, .pointer = pointer};
-    (void)self;
+    bool sent = false;
     if (sizes == NULL) {
         for (int i = 0; i < count && i < 8; i++)
             lengths[i] = strlen(arguments[i]);
         sizes = lengths;
     }
+    if (to != NULL && link_call_unscripted(self, &tag, count, arguments, sizes, &sent))
+        return sent;
     return to != NULL && connection_send(to, &tag, count, arguments, sizes);
 }
 
@@ -266,23 +271,26 @@ static bool greeting_failed(struct link *self, const connection_tag *tag, const 
         return false;
     if (!session && tag->kind == REQUEST_PING)
         cause = SYNC_LOST_CONNECTION;
-    snprintf(why, sizeof why, "%s%.250s",
-             tag->kind == REQUEST_AUTH     ? "AUTH: "
-             : tag->kind == REQUEST_SELECT ? "SELECT: "
-             : tag->kind == REQUEST_ROLE   ? "ROLE: "
-                                           : "",
-             got->text);
+    if (tag->kind == REQUEST_WATCH) /* the reason is the other refusal */
+        snprintf(why, sizeof why, "%.150s; nor without scripts: %.120s", self->refusal, got->text);
+    else
+        snprintf(why, sizeof why, "%s%.250s",
+                 tag->kind == REQUEST_AUTH     ? "AUTH: "
+                 : tag->kind == REQUEST_SELECT ? "SELECT: "
+                 : tag->kind == REQUEST_ROLE   ? "ROLE: "
+                                               : "",
+                 got->text);
     link_fail(self, cause, why, false, false);
     return true;
 }
 
-static void on_commands_answer(void *context, const connection_tag *tag, const reply *got,
-                               int64_t sent_us)
+void link_commands_answer(void *context, const connection_tag *tag, const reply *got,
+                          int64_t sent_us)
 {
     struct link *self = context;
     int64_t took = connection_now_us() - sent_us;
     self->round_trip_us = self->round_trip_us == 0 ? took : (self->round_trip_us * 7 + took) / 8;
-    if (greeting_failed(self, tag, got))
+    if (link_refused_script(self, tag, got) || greeting_failed(self, tag, got))
         return;
     switch ((enum request_kind)tag->kind) {
     case REQUEST_SCRIPT:
@@ -312,9 +320,13 @@ static void on_commands_answer(void *context, const connection_tag *tag, const r
     case REQUEST_TTL:
         link_got_ttl(self, got);
         break;
+    case REQUEST_UNSCRIPTED:
+        unscripted_got(self->unscripted, tag->index, got);
+        break;
     case REQUEST_AUTH:
     case REQUEST_SELECT:
     case REQUEST_NAME:
+    case REQUEST_WATCH:
     case REQUEST_SUBSCRIBE:
     case REQUEST_PING:
         break;
@@ -407,7 +419,7 @@ static void on_broken(evutil_socket_t fd, short what, void *context)
 
 static void connect_to(struct link *self, const url_place *server)
 {
-    static const connection_callbacks commands = {on_commands_up, on_commands_answer,
+    static const connection_callbacks commands = {on_commands_up, link_commands_answer,
                                                   on_commands_message, on_idle, on_down};
     static const connection_callbacks channel = {on_channel_up, on_channel_answer, on_message,
                                                  on_idle, on_down};
@@ -492,6 +504,7 @@ void link_read_figures(const struct link *self, link_figures *out)
         out->bytes_sent += connection_bytes_out(self->channel);
         out->bytes_received += connection_bytes_in(self->channel);
     }
+    out->without_scripts = self->without_scripts;
     out->scripts_loaded = self->scripts_loaded;
     out->round_trip_us = self->round_trip_us;
 }

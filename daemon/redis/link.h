@@ -46,6 +46,7 @@ typedef struct link_figures {
     uint64_t bytes_sent, bytes_received, scripts_loaded;
     int64_t round_trip_us;
     char server[URL_PLACE_TEXT_MAX]; /* of this session, or the last; "": none yet */
+    bool without_scripts;
 } link_figures;
 
 struct link;

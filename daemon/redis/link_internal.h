@@ -7,6 +7,7 @@
 #include "daemon/redis/names.h"
 #include "daemon/redis/script.h"
 #include "daemon/redis/sentinel.h"
+#include "daemon/redis/unscripted.h"
 
 enum request_kind {
     REQUEST_AUTH = 1,
@@ -15,6 +16,7 @@ enum request_kind {
     REQUEST_SCRIPT, /* index: enum script_id */
     REQUEST_SERVER, /* INFO server */
     REQUEST_ROLE,   /* where Sentinels named the server */
+    REQUEST_WATCH,  /* where scripts are refused: whether there is another way */
     REQUEST_SUBSCRIBE,
     REQUEST_PING,
     REQUEST_JOIN,
@@ -22,7 +24,8 @@ enum request_kind {
     REQUEST_RANGE,
     REQUEST_FETCH, /* id */
     REQUEST_ASK,   /* id; index 1: behind a REQUEST_TTL */
-    REQUEST_TTL
+    REQUEST_TTL,
+    REQUEST_UNSCRIPTED /* index: unscripted.c's */
 };
 
 struct link {
@@ -36,6 +39,9 @@ struct link {
     connection *commands, *channel;
     struct event *ping, *broken;
     bool commands_ready, channel_ready, told_connected;
+    unscripted *unscripted;
+    bool without_scripts; /* in this session: the server refused them ... */
+    char refusal[200];    /* ... with these words */
     uint32_t scripts_loading;
     bool load_wanted; /* scripts() is owed */
     char sha[SCRIPT_COUNT][41];
@@ -62,6 +68,16 @@ bool link_session_error(const reply *error, enum sync_cause *cause);
 bool link_send(struct link *self, connection *to, enum request_kind kind, uint32_t index,
                uint64_t id, void *pointer, int count, const char *const *arguments,
                const size_t *sizes);
+
+void link_commands_answer(void *self, const connection_tag *tag, const reply *got, int64_t sent_us);
+
+/* ---- Where scripts are refused (link_unscripted.c) */
+bool link_unscripted_create(struct link *self); /* false: no memory */
+/* Was the request a script that the server does not permit? Then all is done. */
+bool link_refused_script(struct link *self, const connection_tag *tag, const reply *got);
+/* Is the command a script that must be carried out in another way? *sent: it is on its way. */
+bool link_call_unscripted(struct link *self, const connection_tag *tag, int count,
+                          const char *const *arguments, const size_t *sizes, bool *sent);
 
 void link_got_join(struct link *self, const reply *got);
 void link_got_push(struct link *self, const connection_tag *tag, const reply *got);
