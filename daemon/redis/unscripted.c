@@ -26,6 +26,7 @@ static void forget_attempt(struct call *call)
     unscripted_forget_text(&call->last_id);
     unscripted_forget_text(&call->last_event);
     unscripted_forget_text(&call->at);
+    unscripted_forget_text(&call->owner);
     call->has_record = call->has_value = false;
     call->error[0] = 0;
     call->decision = DECISION_OPEN;
@@ -195,14 +196,14 @@ void unscripted_begin_chunk(unscripted *self)
         unscripted_refuse(self->chunk[0], "NOSCRIPTS this cannot be done without scripts");
         unscripted_send_words(self, WHAT_DONE, 0, 1, nothing);
     } else {
-        const char *info[] = {"XINFO", "STREAM", self->chunk[0]->words[KEY(3)]};
-        if (self->chunk[0]->script == SCRIPT_PUSH)
-            unscripted_send_words(self, WHAT_PLACE, 0, 3, info);
-        for (size_t i = 0; i < self->chunk_size; i++) {
-            unscripted_send_key(self, WHAT_WATCHED, i, "WATCH", KEY(2));
-            unscripted_send_key(self, WHAT_RECORD, i, "GET", KEY(2));
-        }
+        unscripted_read_records(self);
     }
+}
+
+const char *unscripted_argument(const struct call *call, int number)
+{
+    int at = (int)strtol(call->words[0], NULL, 10) + number;
+    return at < call->count ? call->words[at] : "";
 }
 
 bool unscripted_call(unscripted *self, const connection_tag *tag, enum script_id script, int count,
@@ -276,11 +277,12 @@ void unscripted_answer_chunk(unscripted *self)
         case DECISION_NO_STREAM:
             alive = answer_number(self, PUSH_REPLY_NO_STREAM);
             break;
+        case DECISION_WRITE:
+        case DECISION_AHEAD:
+            alive = answer_number(self, call->written);
+            break;
         case DECISION_OLD:
             alive = answer_old(self, call);
-            break;
-        case DECISION_WRITE:
-            alive = answer_number(self, call->written);
             break;
         case DECISION_OPEN:
         case DECISION_ERROR:
@@ -366,6 +368,9 @@ void unscripted_got(unscripted *self, uint32_t tag, const reply *got)
         break;
     case WHAT_TIME:
         unscripted_got_time(call, got);
+        break;
+    case WHAT_OWNER:
+        unscripted_got_owner(self, got);
         break;
     case WHAT_STREAM:
         last = unscripted_last_id(got);

@@ -11,12 +11,11 @@
 #define ATTEMPTS_MAX 20u /* of a chunk; the last ones with a single call */
 #define ERROR_MAX 256u
 
-/* words of a call: the number of keys, the keys, then the arguments, counted from 1 as in Lua */
+/* The words of a call: the number of keys, the keys, then the arguments, counted from 1 as in Lua.
+ */
 #define KEY(n) (n)
-#define ARGUMENT(keys, n) ((keys) + (n))
-#define PUSH_ARGUMENT(n) ARGUMENT(3, n)
-#define REMOVE_ARGUMENT(n) ARGUMENT(2, n)
-#define JOIN_ARGUMENT(n) ARGUMENT(1, n)
+#define PUSH_ARGUMENT(n) (3 + (n))
+#define REMOVE_ARGUMENT(n) (2 + (n))
 
 /* What a reply is for; its call in the chunk stands above WHAT_BITS. */
 enum what {
@@ -29,6 +28,7 @@ enum what {
     WHAT_QUEUED,
     WHAT_DONE, /* EXEC, or UNWATCH where nothing is to be written */
     WHAT_TIME,
+    WHAT_OWNER,
     WHAT_LAST,
     WHAT_CURSOR,
     WHAT_STREAM,
@@ -42,7 +42,8 @@ enum decision {
     DECISION_SAME,
     DECISION_OLD,
     DECISION_WRITE,
-    DECISION_NO_STREAM
+    DECISION_NO_STREAM,
+    DECISION_AHEAD /* of the server's clock */
 };
 
 struct text { /* a string of a reply, kept */
@@ -65,8 +66,8 @@ struct call {
     struct text record, value;
     bool has_record, has_value;
     /* of a join */
-    struct text last_id, last_event, at;
-    uint64_t seconds, microseconds, epoch;
+    struct text last_id, last_event, at, owner;
+    uint64_t seconds, microseconds, epoch; /* the server's clock; also of a chunk's first push */
 };
 
 struct unscripted {
@@ -99,6 +100,9 @@ void unscripted_send_key(unscripted *self, enum what what, size_t index, const c
 void unscripted_send_message(unscripted *self, enum what what, size_t index, const char *channel,
                              const char *id, size_t id_size, const char *event, size_t event_size);
 
+/* The argument that has this number; "" where the call has fewer. */
+const char *unscripted_argument(const struct call *call, int number);
+
 reply unscripted_string(const char *bytes, size_t size);
 /* Answer the first call, which is gone afterwards. false: the session was ended. */
 bool unscripted_answer(unscripted *self, const reply *got);
@@ -110,6 +114,8 @@ void unscripted_begin_chunk(unscripted *self);
 
 /* ---- unscripted_push.c ----------------------------------------------------------------------- */
 
+/* What is read of the chunk before the decision. */
+void unscripted_read_records(unscripted *self);
 void unscripted_got_record(unscripted *self, size_t index, const reply *got);
 void unscripted_got_value(struct call *call, const reply *got);
 void unscripted_got_done(unscripted *self, const reply *got);
@@ -118,6 +124,7 @@ void unscripted_got_done(unscripted *self, const reply *got);
 
 void unscripted_read_stream(unscripted *self);
 void unscripted_got_time(struct call *join, const reply *got);
+void unscripted_got_owner(unscripted *self, const reply *got);
 void unscripted_got_last(unscripted *self, const reply *got);
 void unscripted_got_begun(unscripted *self, const reply *got);
 /* Epochs only rise: above one that was known. */

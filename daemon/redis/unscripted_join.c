@@ -21,15 +21,45 @@ const char *unscripted_last_id(const reply *got)
     return NULL;
 }
 
+/* Whose the map's node id is: ARGV[4], for ARGV[5] ms, unless somebody has it. */
+static bool claims(const struct call *join)
+{
+    return *unscripted_argument(join, 5) != 0;
+}
+
+static void send_claim(unscripted *self, const char *only)
+{
+    const struct call *join = self->chunk[0];
+    const char *words[] = {"SET", join->words[KEY(2)],         unscripted_argument(join, 4), only,
+                           "PX",  unscripted_argument(join, 5)};
+    unscripted_send_words(self, WHAT_IGNORED, 0, 6, words);
+}
+
+void unscripted_got_owner(unscripted *self, const reply *got)
+{
+    struct call *join = self->chunk[0];
+    const char *ours = unscripted_argument(join, 4);
+    reply own = unscripted_string(ours, strlen(ours));
+    bool other = got->kind == REPLY_STRING && !reply_text_is(got, ours);
+    if (!other)
+        send_claim(self, "XX"); /* from now on */
+    if (!unscripted_keep(&join->owner, other ? got : &own))
+        unscripted_refuse(join, "ERR no memory");
+}
+
 void unscripted_read_stream(unscripted *self)
 {
     const struct call *join = self->chunk[0];
-    const char *stream = join->words[KEY(1)], *at = join->words[JOIN_ARGUMENT(1)];
+    const char *stream = join->words[KEY(1)], *at = unscripted_argument(join, 1);
     const char *time[] = {"TIME"};
     const char *last[] = {"XREVRANGE", stream, "+", "-", "COUNT", "1"};
     const char *cursor[] = {"XRANGE", stream, at, at};
     const char *info[] = {"XINFO", "STREAM", stream};
     unscripted_send_words(self, WHAT_TIME, 0, 1, time);
+    if (claims(join)) {
+        send_claim(self, "NX");
+        unscripted_send_key(self, WHAT_OWNER, 0, "GET", KEY(2));
+    }
     if (*at != 0)
         unscripted_send_words(self, WHAT_CURSOR, 0, 4, cursor);
     unscripted_send_words(self, WHAT_STREAM, 0, 3, info);
@@ -58,7 +88,7 @@ void unscripted_got_time(struct call *join, const reply *got)
     join->seconds = number_of(got->elements[0]);
     join->microseconds = number_of(got->elements[1]);
     join->epoch = join->seconds * 1000000 + join->microseconds;
-    unscripted_behind(join, join->words[JOIN_ARGUMENT(1)]);
+    unscripted_behind(join, unscripted_argument(join, 1));
 }
 
 /* The id and the event of the one entry of a range. */
@@ -84,9 +114,10 @@ static void answer_join(unscripted *self)
     reply parts[] = {unscripted_string(join->last_id.bytes, join->last_id.size),
                      unscripted_string(join->last_event.bytes, join->last_event.size),
                      unscripted_string(join->at.bytes, join->at.size),
-                     unscripted_string(now, strlen(now))};
-    reply *elements[] = {&parts[0], &parts[1], &parts[2], &parts[3]};
-    reply all = {.kind = REPLY_ARRAY, .elements = elements, .count = 4};
+                     unscripted_string(now, strlen(now)),
+                     unscripted_string(join->owner.bytes, join->owner.size)};
+    reply *elements[] = {&parts[0], &parts[1], &parts[2], &parts[3], &parts[4]};
+    reply all = {.kind = REPLY_ARRAY, .elements = elements, .count = claims(join) ? 5 : 4};
     self->chunk_size = 0;
     self->attempts = 0;
     if (unscripted_answer(self, &all))
@@ -98,7 +129,7 @@ static void begin_epoch(unscripted *self)
     struct call *join = self->chunk[0];
     char id[48];
     wire_id(join->epoch, 0, id);
-    const char *words[] = {"XADD", join->words[KEY(1)], id, "e", join->words[JOIN_ARGUMENT(2)]};
+    const char *words[] = {"XADD", join->words[KEY(1)], id, "e", unscripted_argument(join, 2)};
     unscripted_send_words(self, WHAT_BEGUN, 0, 5, words);
 }
 
@@ -126,8 +157,8 @@ void unscripted_got_last(unscripted *self, const reply *got)
 void unscripted_got_begun(unscripted *self, const reply *got)
 {
     struct call *join = self->chunk[0];
-    const char *begin = join->words[JOIN_ARGUMENT(2)];
-    reply event = unscripted_string(begin, join->sizes[JOIN_ARGUMENT(2)]);
+    const char *begin = unscripted_argument(join, 2);
+    reply event = unscripted_string(begin, strlen(begin));
     if (got->kind == REPLY_ERROR && strstr(got->text, "equal or smaller") != NULL) {
         unscripted_begin_again(self); /* another host was first */
     } else if (got->kind != REPLY_STRING || !unscripted_keep(&join->last_id, got) ||
@@ -135,7 +166,7 @@ void unscripted_got_begun(unscripted *self, const reply *got)
         unscripted_refuse(join, got->kind == REPLY_ERROR ? got->text : "ERR no epoch");
         unscripted_answer_chunk(self);
     } else {
-        unscripted_send_message(self, WHAT_IGNORED, 0, join->words[JOIN_ARGUMENT(3)], got->text,
+        unscripted_send_message(self, WHAT_IGNORED, 0, unscripted_argument(join, 3), got->text,
                                 got->size, begin, event.size);
         unscripted_forget_text(&join->at);
         answer_join(self);

@@ -9,26 +9,58 @@
 
 #include "daemon/redis/wire.h"
 
-/* As COMPARE in script.c. */
-static void decide(struct call *call, bool quiet)
+/* How far ahead of the server's clock a version may be; "": nobody asks. */
+static const char *ahead_of(const struct call *call)
+{
+    return unscripted_argument(call, call->script == SCRIPT_PUSH ? 13 : 5);
+}
+
+void unscripted_read_records(unscripted *self)
+{
+    const char *info[] = {"XINFO", "STREAM", self->chunk[0]->words[KEY(3)]};
+    const char *time[] = {"TIME"};
+    if (*ahead_of(self->chunk[0]) != 0)
+        unscripted_send_words(self, WHAT_TIME, 0, 1, time);
+    if (self->chunk[0]->script == SCRIPT_PUSH)
+        unscripted_send_words(self, WHAT_PLACE, 0, 3, info);
+    for (size_t i = 0; i < self->chunk_size; i++) {
+        unscripted_send_key(self, WHAT_WATCHED, i, "WATCH", KEY(2));
+        unscripted_send_key(self, WHAT_RECORD, i, "GET", KEY(2));
+    }
+}
+
+static bool is_ahead(const sync_change *change, int64_t most_ms)
+{
+    return (int64_t)(change->record.version.clock >> 16) > most_ms;
+}
+
+/* As NOT_AHEAD and COMPARE in script.c. */
+static void decide(struct call *call, int64_t now_ms, bool quiet)
 {
     sync_change there, ours;
-    const char *head =
-        call->words[call->script == SCRIPT_PUSH ? PUSH_ARGUMENT(PUSH_RECORD) : REMOVE_ARGUMENT(1)];
+    const char *head = unscripted_argument(call, 1), *ahead = ahead_of(call);
+    int64_t most_ms = *ahead != 0 && now_ms != 0 ? now_ms + strtoll(ahead, NULL, 10) : INT64_MAX;
     if (call->decision == DECISION_ERROR)
         return;
     call->decision = DECISION_WRITE;
-    if (!call->has_record)
-        return;
     memset(&there, 0, sizeof there);
     memset(&ours, 0, sizeof ours);
     bool ours_good = wire_record_read(head, strlen(head), &ours);
+    if (ours_good && is_ahead(&ours, most_ms)) {
+        call->decision = DECISION_AHEAD;
+        call->written = -now_ms;
+        return;
+    }
+    if (!call->has_record)
+        return;
     if (!ours_good || !wire_record_read(call->record.bytes, call->record.size, &there)) {
         call->decision = DECISION_OPEN;
         unscripted_refuse(call, "FORMAT the record is of another version");
         return;
     }
     int order = sync_order(&there.record, &ours.record);
+    if (is_ahead(&there, most_ms)) /* counts for nothing */
+        return;
     if (order > 0)
         call->decision = DECISION_OLD;
     else if (order == 0 && quiet)
@@ -111,11 +143,13 @@ static void carry_out(unscripted *self)
 {
     static const char *const multi[] = {"MULTI"}, *const exec[] = {"EXEC"},
                              *const unwatch[] = {"UNWATCH"};
+    const struct call *clock = self->chunk[0];
+    int64_t now_ms = (int64_t)(clock->seconds * 1000 + clock->microseconds / 1000);
     bool writes = false, given_up = false;
     for (size_t i = 0; i < self->chunk_size; i++) {
         struct call *call = self->chunk[i];
         bool push = call->script == SCRIPT_PUSH;
-        decide(call, push && *call->words[PUSH_ARGUMENT(PUSH_QUIET)] == 'q');
+        decide(call, now_ms, push && *call->words[PUSH_ARGUMENT(PUSH_QUIET)] == 'q');
         if (push)
             look_at_stream(self, i, &given_up);
         writes = writes || call->decision == DECISION_WRITE;
