@@ -26,7 +26,7 @@ struct conf { /* texts are owned, never NULL; "" = not set; sizes in bytes, time
         bool protect, hot_set;
     } map;
     struct {
-        char *url, *user, *password_file, *prefix;
+        char *url, *user, *password_file, *prefix, *foreign;
         int64_t connect_timeout_ms, reply_timeout_ms, ping_ms, linger_ms;
         int64_t backoff_min_ms, backoff_max_ms, park_ms, retry_max_ms;
         int64_t breaker_failures, breaker_open_ms;
@@ -51,6 +51,9 @@ struct conf { /* texts are owned, never NULL; "" = not set; sizes in bytes, time
 };
 
 #define CONF_FROM_FLAG UINT32_MAX
+
+/* redis.foreign as a number, enum replicator_foreign; -1: none of them. */
+int conf_foreign_number(const char *text);
 
 enum conf_type {
     CONF_TEXT,     /* char *: text */

@@ -105,10 +105,29 @@ static bool check_listen(const void *value, char *error, size_t error_size)
     return !*text || conf_parse_listen(text, &where, error, error_size);
 }
 
+/* enum replicator_foreign; -1: none of them. */
+int conf_foreign_number(const char *text)
+{
+    static const char *const names[] = {"off", "tracking", "notifications"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, names[i]) == 0)
+            return i;
+    return -1;
+}
+
 static bool check_level(const void *value, char *error, size_t error_size)
 {
     if (log_level_number(value) < 0) {
         snprintf(error, error_size, "must be error, warning, notice, info or debug");
+        return false;
+    }
+    return true;
+}
+
+static bool check_foreign(const void *value, char *error, size_t error_size)
+{
+    if (conf_foreign_number(value) < 0) {
+        snprintf(error, error_size, "must be off, tracking or notifications");
         return false;
     }
     return true;
@@ -220,6 +239,12 @@ const conf_row conf_rows[] = {
      "Values up to this size travel to the other hosts in their event.", NULL},
     {"redis.stream_bytes", CONF_SIZE, AT(redis.stream_bytes), MIB, 64 * GIB, "64M", CONF_REPLICATOR,
      "What the event stream may take in Redis.", NULL},
+    {"redis.foreign", CONF_TEXT, AT(redis.foreign), 0, 0, "off", CONF_REPLICATOR,
+     "How to learn what other programs change in Redis: off (it shows when a value is fetched), "
+     "tracking (CLIENT TRACKING of all keys with the prefix) or notifications (keyspace notifications, "
+     "which the server must be set to send). Each change of a key that is here costs a look, larder's "
+     "own writes included.",
+     check_foreign},
     {"redis.max_reply", CONF_SIZE, AT(redis.max_reply), 64 * KIB, 2 * GIB, "16M", CONF_REPLICATOR,
      "Largest reply taken from Redis.", NULL},
 

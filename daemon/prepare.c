@@ -241,6 +241,7 @@ void prepare_replicator(const struct conf *conf, const struct prepared *prepared
     out->batches_in_flight = (uint32_t)conf->redis.batches_in_flight;
     out->retry_entries = (uint32_t)conf->redis.retry_entries;
     out->inline_value = (uint32_t)conf->redis.inline_value;
+    out->foreign = (enum replicator_foreign)conf_foreign_number(conf->redis.foreign);
     out->stream_bytes = (uint64_t)conf->redis.stream_bytes;
     out->max_value = (uint64_t)conf->map.max_value;
     out->max_reply_bytes = (uint64_t)conf->redis.max_reply;

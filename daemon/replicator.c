@@ -350,6 +350,12 @@ static void on_asked(void *context, uint64_t id, const sync_change *change, bool
     replicator_feed(context, &event);
 }
 
+static void on_warned(void *context, const char *text)
+{
+    replicator *self = context;
+    replicator_say(self, LOG_WARNING, "redis %s: %s", self->url.display, text);
+}
+
 static void on_idle(void *context)
 {
     sync_event event = {.kind = SYNC_EV_IDLE};
@@ -357,8 +363,8 @@ static void on_idle(void *context)
 }
 
 const link_callbacks replicator_link_callbacks = {
-    on_connected, on_disconnected, on_joined,  on_replied, on_scripts,
-    on_streamed,  on_ranged,       on_fetched, on_asked,   on_idle};
+    on_connected, on_disconnected, on_joined, on_replied,         on_scripts, on_streamed,
+    on_ranged,    on_fetched,      on_asked,  replicator_changed, on_warned,  on_idle};
 
 bool replicator_make_events(replicator *self)
 {

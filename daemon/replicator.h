@@ -19,6 +19,14 @@
  * one line a state change and one a minute for a lasting trouble; never a key's value. */
 typedef void replicator_log(void *context, int priority, const char *text);
 
+/* How larderd learns what other programs change in Redis. */
+enum replicator_foreign {
+    REPLICATOR_FOREIGN_OFF =
+        0, /* not at all: it shows when a value is read and is not its record's */
+    REPLICATOR_FOREIGN_TRACKING = 1,
+    REPLICATOR_FOREIGN_NOTIFICATIONS = 2
+};
+
 typedef struct replicator_settings { /* replicator_settings_init() gives the defaults */
     const char *url;                 /* redis://[USER@]HOST[:PORT][/DB], unix:///PATH[?db=N] */
     struct tls *tls;                 /* needed for a URL with TLS; is shared (daemon/redis/tls.h) */
@@ -40,11 +48,12 @@ typedef struct replicator_settings { /* replicator_settings_init() gives the def
     uint32_t breaker_failures; /* failures in a row that open the breaker; 3 */
     int64_t breaker_open_ms;   /* open for this long before one attempt is let through; 1,000 */
 
-    uint32_t batch_commands;     /* commands of a batch; 128 */
-    uint32_t batch_bytes;        /* bytes of a batch (one larger value goes alone); 524,288 */
-    uint32_t batches_in_flight;  /* batches sent and not yet acknowledged; 8 */
-    uint32_t retry_entries;      /* keys Redis refuses that are remembered one by one; 4,096 */
-    uint32_t inline_value;       /* bytes of a value that travels in its event; 2,048 */
+    uint32_t batch_commands;    /* commands of a batch; 128 */
+    uint32_t batch_bytes;       /* bytes of a batch (one larger value goes alone); 524,288 */
+    uint32_t batches_in_flight; /* batches sent and not yet acknowledged; 8 */
+    uint32_t retry_entries;     /* keys Redis refuses that are remembered one by one; 4,096 */
+    uint32_t inline_value;      /* bytes of a value that travels in its event; 2,048 */
+    enum replicator_foreign foreign;
     uint64_t stream_bytes;       /* what the event stream may take in Redis; 67,108,864 */
     uint64_t max_value;          /* bytes of a value that is accepted from Redis; 8,388,608 */
     uint64_t max_reply_bytes;    /* bytes of one whole reply; 16,777,216 */
@@ -133,7 +142,8 @@ typedef struct replicator_status {
     uint64_t scripts_loaded;
     uint64_t map_busy; /* map calls that had to be repeated */
     uint64_t bytes_sent, bytes_received;
-    uint64_t asks;      /* requests of workers for what they missed */
+    uint64_t asks; /* requests of workers for what they missed */
+    uint64_t foreign, foreign_checks, foreign_skipped; /* keys that others changed, and looks */
     uint64_t asks_sent; /* commands to Redis for them: one for all who miss a key at a time */
 
     /* now */

@@ -7,11 +7,11 @@ enum { ASKS_AT_A_TIME = SYNC_SLOTS_MAX };
 
 /* Whether the answer to an earlier request has brought it already: whoever missed the key before
  * that and asks after it is no reason to ask Redis twice. */
-static bool is_there(replicator *self, const replica_asked *asked)
+static bool is_there(replicator *self, const uint8_t *key, size_t key_size)
 {
     static const larder_read peek = {.flags = LARDER_PEEK};
     larder_info info;
-    int result = larder_get_with(self->map, asked->key, asked->key_size, NULL, 0, &info, &peek);
+    int result = larder_get_with(self->map, key, key_size, NULL, 0, &info, &peek);
     return result == LARDER_OK || result == LARDER_ESIZE || result == LARDER_ABSENT;
 }
 
@@ -22,7 +22,7 @@ void replicator_take_asks(replicator *self)
         sync_event event = {.kind = SYNC_EV_ASK};
         if (asked.slot >= SYNC_SLOTS_MAX)
             continue;
-        if (is_there(self, &asked)) {
+        if (is_there(self, asked.key, asked.key_size)) {
             replica_ask_answer(self->map, asked.slot, asked.word, REPLICA_ANSWER_FOUND);
             continue;
         }
@@ -59,4 +59,16 @@ void replicator_answer(replicator *self, const sync_action *action)
                                answers[action->answer.answer]);
         }
     }
+}
+
+void replicator_changed(void *context, const uint8_t *key, size_t key_size)
+{
+    replicator *self = context;
+    sync_event event = {.kind = SYNC_EV_CHANGED};
+    if (!is_there(self, key, key_size))
+        return; /* then the next miss finds out */
+    event.ask.key = key;
+    event.ask.key_size = key_size;
+    event.ask.fill = replica_fill_begin(self->map, key, key_size);
+    replicator_feed(self, &event);
 }

@@ -51,6 +51,8 @@ void replicator_noticed(replicator *self);
 /* Read-through: take what workers have asked for; tell those who wait. */
 void replicator_take_asks(replicator *self);
 bool replicator_ask(replicator *self, const sync_action *action); /* false: not sent */
+/* A key changed in Redis; context: the replicator. */
+void replicator_changed(void *context, const uint8_t *key, size_t key_size);
 void replicator_answer(replicator *self, const sync_action *action);
 bool replicator_make_events(replicator *self);
 extern const link_callbacks replicator_link_callbacks;

@@ -256,6 +256,7 @@ static bool make_machine(replicator *self, uint64_t seed)
                              .breaker_failures = s->breaker_failures,
                              .breaker_open_ms = s->breaker_open_ms,
                              .page = page > SYNC_PAGE_MAX ? SYNC_PAGE_MAX : (uint32_t)page,
+                             .foreign = s->foreign != REPLICATOR_FOREIGN_OFF,
                              .max_value = s->max_value < fits ? s->max_value : fits,
                              .random_seed = seed};
     link_settings link = {.base = self->base,
@@ -275,6 +276,7 @@ static bool make_machine(replicator *self, uint64_t seed)
                           .ping_ms = s->ping_ms,
                           .tombstone_ms = s->tombstone_ms,
                           .inline_value = s->inline_value,
+                          .foreign = (enum link_foreign)s->foreign,
                           .stream_bytes = s->stream_bytes,
                           .random_seed = seed ^ 0x6c61726465720000u};
     self->machine = sync_create(&machine);
@@ -482,6 +484,9 @@ void replicator_status_read(const replicator *self, replicator_status *out)
     out->retry_entries = view.retry_entries;
     out->asks = c->asks;
     out->asks_sent = c->asks_sent;
+    out->foreign = c->foreign;
+    out->foreign_checks = c->foreign_checks;
+    out->foreign_skipped = c->foreign_skipped;
     out->in_flight = view.in_flight_items;
     out->epoch = view.epoch;
     out->number = view.number;

@@ -318,8 +318,8 @@ void replica_batch_free(replica_batch *batch)
  */
 
 /* Take the dirty flag away; acked_ms 0: not because Redis has this one. */
-static int clean(struct writer *writer, const struct key *key, const struct record *record,
-                 int64_t acked_ms)
+int replica_clean(struct writer *writer, const struct key *key, const struct record *record,
+                  int64_t acked_ms)
 {
     struct record changed = *record;
     changed.header.flags &= (uint8_t)~RECORD_DIRTY;
@@ -346,7 +346,7 @@ static int acknowledge_one(struct writer *writer, const replica_ack *ack, int64_
         return entry_requeue(writer, &key, &record);
     }
     ++*cleared;
-    return clean(writer, &key, &record, now_ms);
+    return replica_clean(writer, &key, &record, now_ms);
 }
 
 /* A batch is done in short transactions, so that workers get the gate in between, and a full map,
@@ -435,7 +435,7 @@ int replica_store_inbound(struct writer *writer, const struct key *key, const st
     if (in->kind != REPLICA_DELETED && (dead || unusable)) {
         /* Newer, and not to be had: ours goes; Redis holds the newer one, no invalidation needed.
          */
-        int result = clean(writer, key, old, 0);
+        int result = replica_clean(writer, key, old, 0);
         struct record again;
         if (result == LARDER_OK) {
             result = entry_find(&writer->transaction, key, &again);
@@ -492,7 +492,7 @@ static int apply_one(struct writer *writer, replica_event *event)
         bool dirty = (old.header.flags & RECORD_DIRTY) != 0;
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
-            return dirty ? clean(writer, &key, &old, clock_wall_ms()) : LARDER_OK;
+            return dirty ? replica_clean(writer, &key, &old, clock_wall_ms()) : LARDER_OK;
         }
         if (order > 0) {
             event->verdict = REPLICA_OLDER;

@@ -122,7 +122,10 @@ enum replica_verdict {
 enum replica_fill_kind {
     REPLICA_FILL_NONE = 0,
     REPLICA_FILL_ASKED = 1,
-    REPLICA_FILL_FOREIGN = 2 /* no version of its own: any write of larder's wins over it */
+    REPLICA_FILL_FOREIGN = 2, /* no version of its own: any write of larder's wins over it */
+    /* Not a miss: another program changed the key. Ours goes if Redis has it, and is no newer. */
+    REPLICA_FILL_CHANGED = 3, /* to this, which has no version either */
+    REPLICA_FILL_GONE = 4     /* to nothing */
 };
 
 typedef struct replica_fill {
@@ -165,6 +168,9 @@ enum replica_answer {
     REPLICA_ANSWER_ABSENT = 1, /* it has none */
     REPLICA_ANSWER_UNKNOWN = 2
 };
+
+/* What the map says of a key now, for a fill of it that is yet to be asked for. */
+replica_fill replica_fill_begin(larder *handle, const void *key, size_t key_size);
 
 /* The next request that waits to be taken. False: there is none. */
 bool replica_ask_next(larder *handle, replica_asked *out);

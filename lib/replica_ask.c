@@ -16,23 +16,31 @@ static_assert((int)REPLICA_ANSWER_FOUND == (int)ASK_FOUND &&
                   (int)REPLICA_ANSWER_UNKNOWN == (int)ASK_FAILED,
               "ask.h");
 
+replica_fill replica_fill_begin(larder *handle, const void *key, size_t key_size)
+{
+    if (handle_enter(handle) != LARDER_OK) {
+        return (replica_fill){.kind = REPLICA_FILL_NONE};
+    }
+    struct control *control = map_control(handle->map);
+    uint64_t hash = key_hash(key, key_size);
+    return (replica_fill){.kind = REPLICA_FILL_ASKED,
+                          .floor = removal_floor(control, hash),
+                          .barrier = removal_dead_before(control, hash),
+                          .clock = clock_next(control).clock};
+}
+
 bool replica_ask_next(larder *handle, replica_asked *out)
 {
     struct ask_taken taken;
     if (handle_enter(handle) != LARDER_OK || !ask_take(handle->map, &taken)) {
         return false;
     }
-    struct control *control = map_control(handle->map);
-    uint64_t hash = key_hash(taken.key, taken.key_size);
     out->word = taken.word;
     out->slot = taken.slot;
     out->key_size = taken.key_size;
     memcpy(out->key, taken.key, taken.key_size);
     /* Before Redis is asked: what is removed later is seen by the difference. */
-    out->fill = (replica_fill){.kind = REPLICA_FILL_ASKED,
-                               .floor = removal_floor(control, hash),
-                               .barrier = removal_dead_before(control, hash),
-                               .clock = clock_next(control).clock};
+    out->fill = replica_fill_begin(handle, taken.key, taken.key_size);
     return true;
 }
 

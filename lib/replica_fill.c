@@ -54,10 +54,32 @@ static int apply_asked(struct writer *writer, const struct key *key, const struc
 
 /* Whether a foreign value may stand in the place of what is there: of nothing that is alive, and of
  * nothing that Redis is still to be told. */
-static bool may_replace(struct control *control, const struct key *key, const struct record *old)
+static bool may_replace(struct control *control, const struct key *key, const struct record *old,
+                        const replica_event *event)
 {
+    bool outdated =
+        event->fill.kind == REPLICA_FILL_CHANGED &&
+        (event->record.version.clock == 0 || old->header.clock <= event->record.version.clock);
     return (old->header.flags & RECORD_DIRTY) == 0 &&
-           (replica_is_foreign(old) || !lookup_alive(control, old, key->hash));
+           (outdated || replica_is_foreign(old) || !lookup_alive(control, old, key->hash));
+}
+
+/* What another program took away. A copy that Redis has yet to be told stays, and is told. */
+static int apply_gone(struct writer *writer, const struct key *key, const struct record *old,
+                      replica_event *event)
+{
+    if (old == NULL || (old->header.flags & RECORD_DIRTY) != 0 ||
+        old->header.kind == RECORD_DELETED) {
+        return refuse(event);
+    }
+    struct record again;
+    int result =
+        replica_clean(writer, key, old, 0); /* no invalidation is needed: it is not there */
+    if (result == LARDER_OK) {
+        result = entry_find(&writer->transaction, key, &again);
+    }
+    event->verdict = REPLICA_APPLIED;
+    return result == LARDER_OK ? entry_drop(writer, key, &again) : result;
 }
 
 static uint64_t later(uint64_t a, uint64_t b)
@@ -70,8 +92,15 @@ static int apply_foreign(struct writer *writer, const struct key *key, const str
 {
     struct control *control = writer->control;
     replica_record *in = &event->record;
-    if (old != NULL && !may_replace(control, key, old)) {
+    if (old != NULL && !may_replace(control, key, old, event)) {
         return refuse(event);
+    }
+    if (old != NULL && event->fill.kind == REPLICA_FILL_CHANGED &&
+        old->header.kind == RECORD_VALUE &&
+        replica_of_record(old, control->home).value_hash == in->value_hash &&
+        lookup_alive(control, old, key->hash)) {
+        event->verdict = REPLICA_EQUAL;
+        return LARDER_OK;
     }
     uint64_t known = later(later(event->fill.floor, event->fill.barrier), in->version.clock);
     known = later(known, old == NULL ? 0 : old->header.clock);
@@ -91,8 +120,15 @@ int replica_apply_fill(struct writer *writer, const struct key *key, const struc
     if (old != NULL && (old->header.flags & RECORD_LOCAL) != 0) {
         return refuse(event); /* a local entry stays local */
     }
-    return event->fill.kind == REPLICA_FILL_FOREIGN ? apply_foreign(writer, key, old, event)
-                                                    : apply_asked(writer, key, old, event);
+    switch (event->fill.kind) {
+    case REPLICA_FILL_FOREIGN:
+    case REPLICA_FILL_CHANGED:
+        return apply_foreign(writer, key, old, event);
+    case REPLICA_FILL_GONE:
+        return apply_gone(writer, key, old, event);
+    default:
+        return apply_asked(writer, key, old, event);
+    }
 }
 
 int replica_apply_over_foreign(struct writer *writer, const struct key *key,

@@ -15,6 +15,10 @@ replica_record replica_of_record(const struct record *record, uint32_t home);
 int replica_store_inbound(struct writer *writer, const struct key *key, const struct record *old,
                           replica_event *event);
 
+/* Take the dirty flag away; acked_ms 0: not because Redis has this one. */
+int replica_clean(struct writer *writer, const struct key *key, const struct record *record,
+                  int64_t acked_ms);
+
 /* Apply an event with a fill. */
 int replica_apply_fill(struct writer *writer, const struct key *key, const struct record *old,
                        replica_event *event);

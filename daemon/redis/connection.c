@@ -189,10 +189,26 @@ static bool is_message(const reply *got)
            reply_text_is(got->elements[0], "message") && got->elements[2]->kind == REPLY_STRING;
 }
 
+/* Keys that tracking names (nil: all), or a keyspace notification. */
+static bool is_change(const reply *got)
+{
+    if (got->kind != REPLY_ARRAY || got->count < 3 || got->elements[0]->kind != REPLY_STRING)
+        return false;
+    const reply *last = got->elements[got->count - 1];
+    return (got->count == 3 && reply_text_is(got->elements[0], "message") &&
+            (last->kind == REPLY_ARRAY || last->kind == REPLY_NIL)) ||
+           (got->count == 4 && reply_text_is(got->elements[0], "pmessage") &&
+            got->elements[2]->kind == REPLY_STRING && last->kind == REPLY_STRING);
+}
+
 static void take_reply(connection *self, const reply *got)
 {
     if (is_message(got)) {
         self->callbacks.message(self->context, got->elements[2]->text, got->elements[2]->size);
+        return;
+    }
+    if (self->callbacks.changed != NULL && is_change(got)) {
+        self->callbacks.changed(self->context, got);
         return;
     }
     if (self->waiting == 0) {

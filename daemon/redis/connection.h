@@ -31,6 +31,8 @@ typedef struct connection_callbacks {
     void (*idle)(void *context);
     /* It is over: refused, closed, timed out, out of step, over a limit. Once; close it then. */
     void (*down)(void *context, const char *why, bool timed_out, bool protocol);
+    /* Another message that was not asked for: keys that changed. NULL: there is none to come. */
+    void (*changed)(void *context, const reply *message);
 } connection_callbacks;
 
 typedef struct connection_settings {

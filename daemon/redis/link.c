@@ -182,7 +182,7 @@ static void on_channel_up(void *context)
 {
     struct link *self = context;
     const char *words[] = {"SUBSCRIBE", self->channel_name};
-    if (!greet(self, self->channel) ||
+    if (!greet(self, self->channel) || !link_foreign_listen(self) ||
         !link_send(self, self->channel, REQUEST_SUBSCRIBE, 0, 0, NULL, 2, words, NULL))
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
 }
@@ -194,6 +194,10 @@ static void tell_connected(struct link *self)
     struct timeval every = {.tv_sec = self->settings.ping_ms / 1000,
                             .tv_usec = self->settings.ping_ms % 1000 * 1000};
     event_add(self->ping, &every);
+    if (!link_foreign_begin(self)) {
+        link_fail(self, SYNC_LOST_CONNECTION, "no memory for a request", false, false);
+        return;
+    }
     self->told_connected = true;
     self->callbacks.connected(self->context, self->run_id, self->redis_version);
 }
@@ -266,8 +270,8 @@ static bool greeting_failed(struct link *self, const connection_tag *tag, const 
     if (got->kind != REPLY_ERROR)
         return false;
     bool session = link_session_error(got, &cause);
-    if (!session &&
-        (tag->kind == REQUEST_NAME || tag->kind == REQUEST_SERVER || tag->kind >= REQUEST_JOIN))
+    if (!session && (tag->kind == REQUEST_NAME || tag->kind == REQUEST_NOTIFICATIONS ||
+                     tag->kind == REQUEST_SERVER || tag->kind >= REQUEST_JOIN))
         return false;
     if (!session && tag->kind == REQUEST_PING)
         cause = SYNC_LOST_CONNECTION;
@@ -323,11 +327,18 @@ void link_commands_answer(void *context, const connection_tag *tag, const reply 
     case REQUEST_UNSCRIPTED:
         unscripted_got(self->unscripted, tag->index, got);
         break;
+    case REQUEST_TRACK:
+    case REQUEST_NOTIFICATIONS:
+    case REQUEST_TRACKED:
+        link_foreign_answer(self, tag, got);
+        break;
     case REQUEST_AUTH:
     case REQUEST_SELECT:
     case REQUEST_NAME:
     case REQUEST_WATCH:
     case REQUEST_SUBSCRIBE:
+    case REQUEST_CLIENT_ID:
+    case REQUEST_LISTEN:
     case REQUEST_PING:
         break;
     }
@@ -340,6 +351,10 @@ static void on_channel_answer(void *context, const connection_tag *tag, const re
     (void)sent_us;
     if (greeting_failed(self, tag, got))
         return;
+    if (tag->kind == REQUEST_CLIENT_ID || tag->kind == REQUEST_LISTEN) {
+        link_foreign_answer(self, tag, got);
+        return;
+    }
     if (tag->kind == REQUEST_SUBSCRIBE) {
         if (got->kind != REPLY_ARRAY || got->count != 3 ||
             !reply_text_is(got->elements[0], "subscribe")) {
@@ -355,6 +370,11 @@ static void on_channel_answer(void *context, const connection_tag *tag, const re
 static void on_message(void *context, const char *text, size_t size)
 {
     link_got_message(context, text, size);
+}
+
+static void on_changed(void *context, const reply *message)
+{
+    link_foreign_message(context, message);
 }
 
 static void on_commands_message(void *context, const char *text, size_t size)
@@ -388,7 +408,8 @@ static void on_ping(evutil_socket_t fd, short what, void *context)
     (void)what;
     if (self->channel == NULL || connection_waiting(self->channel) != 0)
         return; /* the deadline of the one before decides */
-    if (!link_send(self, self->channel, REQUEST_PING, 0, 0, NULL, 1, words, NULL))
+    if (!link_send(self, self->channel, REQUEST_PING, 0, 0, NULL, 1, words, NULL) ||
+        !link_foreign_probe(self))
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for a request", false, false);
 }
 
@@ -419,10 +440,10 @@ static void on_broken(evutil_socket_t fd, short what, void *context)
 
 static void connect_to(struct link *self, const url_place *server)
 {
-    static const connection_callbacks commands = {on_commands_up, link_commands_answer,
-                                                  on_commands_message, on_idle, on_down};
+    static const connection_callbacks commands = {
+        on_commands_up, link_commands_answer, on_commands_message, on_idle, on_down, NULL};
     static const connection_callbacks channel = {on_channel_up, on_channel_answer, on_message,
-                                                 on_idle, on_down};
+                                                 on_idle,       on_down,           on_changed};
     self->server = *server;
     connection_settings settings = {.base = self->settings.base,
                                     .resolver = self->resolver,

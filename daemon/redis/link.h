@@ -27,8 +27,14 @@ typedef struct link_callbacks { /* none is called from within a link_ function *
     void (*fetched)(void *context, uint64_t id, const sync_change *change);
     /* change: NULL: Redis has none, or (failed) it would not say */
     void (*asked)(void *context, uint64_t id, const sync_change *change, bool failed);
+    /* A key was changed, by whomever; valid during the call */
+    void (*changed)(void *context, const uint8_t *key, size_t key_size);
+    void (*warned)(void *context, const char *text); /* to be logged */
     void (*idle)(void *context);
 } link_callbacks;
+
+/* How changes by other programs are noticed. */
+enum link_foreign { LINK_FOREIGN_OFF, LINK_FOREIGN_TRACKING, LINK_FOREIGN_NOTIFICATIONS };
 
 typedef struct link_settings { /* texts must live as long as the link */
     struct event_base *base;
@@ -39,6 +45,7 @@ typedef struct link_settings { /* texts must live as long as the link */
     codec_limits limits;
     int64_t connect_timeout_ms, reply_timeout_ms, ping_ms, tombstone_ms;
     uint32_t inline_value;
+    enum link_foreign foreign;
     uint64_t stream_bytes, random_seed;
 } link_settings;
 

@@ -19,6 +19,11 @@ enum request_kind {
     REQUEST_WATCH,  /* where scripts are refused: whether there is another way */
     REQUEST_SUBSCRIBE,
     REQUEST_PING,
+    REQUEST_CLIENT_ID,     /* of the channel's connection */
+    REQUEST_LISTEN,        /* SUBSCRIBE or PSUBSCRIBE to changes of keys */
+    REQUEST_TRACK,         /* CLIENT TRACKING ON */
+    REQUEST_NOTIFICATIONS, /* CONFIG GET */
+    REQUEST_TRACKED,       /* CLIENT TRACKINGINFO */
     REQUEST_JOIN,
     REQUEST_PUSH, /* pointer: batch, index */
     REQUEST_RANGE,
@@ -56,6 +61,8 @@ struct link {
     uint64_t average_event; /* bytes, smoothed */
     uint64_t bytes_sent, bytes_received, scripts_loaded;
     int64_t round_trip_us;
+    int64_t channel_id; /* of its connection, as Redis counts them */
+    bool warned;
     int64_t ttl_ms; /* PTTL's last answer: < 0: none */
     sync_change changes[SYNC_PAGE_MAX];
 };
@@ -83,6 +90,12 @@ void link_got_join(struct link *self, const reply *got);
 void link_got_push(struct link *self, const connection_tag *tag, const reply *got);
 void link_got_range(struct link *self, const reply *got);
 void link_got_fetch(struct link *self, uint64_t id, const reply *got);
+/* foreign.c: noticing what other programs change. false: it could not be sent. */
+bool link_foreign_listen(struct link *self); /* on the channel, before it is ready */
+bool link_foreign_begin(struct link *self);  /* both connections are ready */
+bool link_foreign_probe(struct link *self);  /* now and then: is it still told? */
+void link_foreign_answer(struct link *self, const connection_tag *tag, const reply *got);
+void link_foreign_message(struct link *self, const reply *message);
 void link_got_ask(struct link *self, const connection_tag *tag, const reply *got);
 void link_got_ttl(struct link *self, const reply *got);
 /* The record and value of a key, as MGET gives them. false: there is no record to be read. */

@@ -140,3 +140,41 @@ void names_fleet(const char *prefix, const char *what, char *out, size_t out_siz
     encoded[size] = 0;
     snprintf(out, out_size, "larder:{%s}:%s", (const char *)encoded, what);
 }
+
+/* Decode "%25", "%7B" and "%7D"; returns the size. */
+static size_t decode(const uint8_t *in, size_t size, uint8_t *out)
+{
+    static const char *const codes[] = {"%25", "%7B", "%7D"};
+    size_t used = 0;
+    for (size_t i = 0; i < size; i++) {
+        size_t code = 0;
+        while (code < 3 && (size - i < 3 || memcmp(in + i, codes[code], 3) != 0))
+            code++;
+        out[used++] = code == 3 ? in[i] : (uint8_t) "%{}"[code];
+        i += code == 3 ? 0 : 2;
+    }
+    return used;
+}
+
+const uint8_t *names_back(names_pair *pair, const char *prefix, const uint8_t *name, size_t size,
+                          size_t *key_size)
+{
+    size_t prefix_size = strlen(prefix), used = size;
+    uint8_t *raw = malloc(size + 1);
+    bool found = false;
+    if (raw == NULL)
+        return NULL;
+    memcpy(raw, name, size);
+    for (int tries = 0; tries < 2 && !found; tries++) {
+        if (tries == 1)
+            used = decode(name, size, raw);
+        if (used <= prefix_size || memcmp(raw, prefix, prefix_size) != 0 ||
+            used - prefix_size > UINT16_MAX)
+            continue;
+        *key_size = used - prefix_size;
+        found = names_of(pair, prefix, raw + prefix_size, *key_size) == 0 &&
+                pair->key_size == size && memcmp(pair->key, name, size) == 0;
+    }
+    free(raw);
+    return found ? pair->memory + prefix_size : NULL; /* where names_of() has put it */
+}

@@ -29,6 +29,11 @@ typedef struct names_pair { /* both in one buffer that grows and is used again *
 int names_of(names_pair *pair, const char *prefix, const uint8_t *key, size_t key_size);
 void names_free(names_pair *pair);
 
+/* The way back: the user's key of a plain key in Redis, in pair's memory. NULL: no key of larder's
+ * has this name. */
+const uint8_t *names_back(names_pair *pair, const char *prefix, const uint8_t *name, size_t size,
+                          size_t *key_size);
+
 /* "larder:{PREFIX}:events" and "larder:{PREFIX}:channel", with the braces and percent signs of the
  * prefix percent-encoded ("%" alone for an empty prefix). out: at least NAMES_FLEET_MAX bytes. */
 #define NAMES_FLEET_MAX (3u * NAMES_PREFIX_MAX + 32u)

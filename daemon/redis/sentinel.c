@@ -279,7 +279,8 @@ static void on_down(void *context, const char *why, bool timed_out, bool protoco
 
 static void watch(struct watcher *self)
 {
-    static const connection_callbacks callbacks = {on_up, on_answer, on_message, on_idle, on_down};
+    static const connection_callbacks callbacks = {on_up,   on_answer, on_message,
+                                                   on_idle, on_down,   NULL};
     const sentinel_settings *settings = &self->owner->settings;
     connection_settings wanted = {.base = settings->base,
                                   .resolver = self->owner->names,

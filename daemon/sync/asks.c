@@ -13,7 +13,9 @@
 bool asks_create(struct sync *self)
 {
     self->asks.asks = calloc(ASKS_MAX, sizeof *self->asks.asks);
-    return self->asks.asks != NULL;
+    if (self->settings.foreign)
+        self->asks.expected = calloc(EXPECTED_MAX, sizeof *self->asks.expected);
+    return self->asks.asks != NULL && (self->asks.expected != NULL || !self->settings.foreign);
 }
 
 void asks_destroy(struct sync *self)
@@ -21,6 +23,7 @@ void asks_destroy(struct sync *self)
     for (size_t i = 0; self->asks.asks != NULL && i < ASKS_MAX; i++)
         free(self->asks.asks[i].key);
     free(self->asks.asks);
+    free(self->asks.expected);
 }
 
 static bool is_of(const struct ask *ask, const uint8_t *key, size_t key_size)
@@ -47,6 +50,7 @@ static void finish(struct sync *self, struct ask *ask, enum sync_answer answer)
 static void release(struct sync *self, struct ask *ask)
 {
     free(ask->key);
+    self->asks.checks -= ask->check;
     memset(ask, 0, sizeof *ask);
     self->asks.count--;
     self->asks.done--;
@@ -141,6 +145,8 @@ void asks_add(struct sync *self, const sync_event *event)
     bool new = ask == NULL;
     if (new)
         ask = add(self, event);
+    if (ask != NULL && ask->state == ASK_QUEUED)
+        ask->due_ms = self->now_ms;
     if (ask == NULL)
         return; /* the slot ends by itself, at its deadline */
     ask->slots[slot / 64] |= UINT64_C(1) << (slot % 64);
@@ -187,8 +193,17 @@ void asks_answered(struct sync *self, const sync_event *event)
     uint64_t id = event->asked.id;
     struct ask *ask = &self->asks.asks[id % ASKS_MAX];
     const sync_change *change = event->asked.change;
+    sync_change none;
     if (ask->state != ASK_OUT || ask->order != id / ASKS_MAX)
         return;
+    enum replica_fill_kind kind = REPLICA_FILL_ASKED;
+    if (change == NULL && ask->check && !event->asked.failed && !ask->overtaken) {
+        memset(&none, 0, sizeof none);
+        none.record.kind = REPLICA_VALUE;
+        none.value_missing = true;
+        change = &none;
+        kind = REPLICA_FILL_GONE;
+    }
     if (change == NULL) {
         finish(self, ask, event->asked.failed ? SYNC_ANSWER_UNKNOWN : SYNC_ANSWER_ABSENT);
         return;
@@ -205,13 +220,75 @@ void asks_answered(struct sync *self, const sync_event *event)
             self->wall_ms + (found.left_ms < ASKS_LEFT_MAX ? found.left_ms : ASKS_LEFT_MAX);
     found.record.key = ask->key;
     found.record.key_size = ask->key_size;
-    if (!inbound_take_fill(self, &found, &ask->fill)) {
+    if (found.foreign)
+        kind = ask->check ? REPLICA_FILL_CHANGED : REPLICA_FILL_FOREIGN;
+    if (!inbound_take_fill(self, &found, &ask->fill, kind)) {
         ask_again(self, ask);
         return;
     }
     self->asks.out--;
     ask->state = ASK_TAKEN;
     ask->set = self->in.collecting;
+}
+
+/* ---- Changes by other programs ----------------------------------------------------------------
+ *
+ * Whatever changes is told, larder's own writes included: so record and value are looked at before
+ * anything goes. What larder has just written is looked at later, once for all of a second. */
+
+static struct expected *expected_place(const struct sync *self, uint64_t hash)
+{
+    return &self->asks.expected[hash % EXPECTED_MAX];
+}
+
+void asks_expect(struct sync *self, const uint8_t *key, size_t key_size)
+{
+    if (self->asks.expected == NULL)
+        return;
+    uint64_t hash = replica_value_hash(key, key_size);
+    *expected_place(self, hash) =
+        (struct expected){.hash = hash, .until_ms = self->now_ms + CHECK_OURS_MS};
+}
+
+static bool is_expected(const struct sync *self, const uint8_t *key, size_t key_size)
+{
+    uint64_t hash = replica_value_hash(key, key_size);
+    const struct expected *place = expected_place(self, hash);
+    return place->hash == hash && self->now_ms < place->until_ms;
+}
+
+/* No room to look: what is not expected goes unlooked at. */
+static void drop_unseen(struct sync *self, const sync_event *event)
+{
+    sync_change none;
+    memset(&none, 0, sizeof none);
+    none.record.kind = REPLICA_VALUE;
+    none.record.key = event->ask.key;
+    none.record.key_size = event->ask.key_size;
+    none.value_missing = true;
+    if (!inbound_take_fill(self, &none, &event->ask.fill, REPLICA_FILL_GONE))
+        self->counters.foreign_skipped++;
+}
+
+void asks_changed(struct sync *self, const sync_event *event)
+{
+    if (!self->joined || self->asks.expected == NULL)
+        return;
+    struct ask *ask = find(self, event->ask.key, event->ask.key_size);
+    if (ask != NULL && ask->state == ASK_QUEUED)
+        return; /* it is going to be looked at */
+    bool ours = is_expected(self, event->ask.key, event->ask.key_size);
+    ask = self->asks.checks < CHECKS_MAX ? add(self, event) : NULL;
+    if (ask != NULL) {
+        ask->check = true;
+        ask->due_ms = self->now_ms + (ours ? CHECK_OURS_MS : CHECK_MS);
+        self->asks.checks++;
+        self->counters.foreign_checks++;
+    } else if (ours) {
+        self->counters.foreign_skipped++;
+    } else {
+        drop_unseen(self, event);
+    }
 }
 
 /* The set was applied, or given up. */
@@ -240,8 +317,20 @@ void asks_disconnected(struct sync *self, enum sync_cause cause)
 /* ---- At the end of every step -----------------------------------------------------------------
  */
 
+static bool anybody_waits(const struct ask *ask)
+{
+    uint64_t any = 0;
+    for (size_t word = 0; word < SYNC_SLOTS_MAX / 64; word++)
+        any |= ask->slots[word];
+    return any != 0;
+}
+
 static void tell(struct sync *self, struct ask *ask)
 {
+    if (!anybody_waits(ask)) {
+        release(self, ask);
+        return;
+    }
     sync_action *action = sync_act(self, SYNC_ACT_ANSWER);
     if (action == NULL)
         return;
@@ -279,14 +368,26 @@ void asks_advance(struct sync *self)
         left--;
         if (ask->state == ASK_DONE)
             tell(self, ask);
-        else if (ask->state == ASK_QUEUED && self->joined && self->asks.out < ASKS_OUT &&
-                 !inbound_held_up(self))
+        else if (ask->state == ASK_QUEUED && ask->due_ms <= self->now_ms && self->joined &&
+                 self->asks.out < ASKS_OUT && !inbound_held_up(self))
             send(self, ask, i);
     }
 }
 
+static int64_t checks_deadline(const struct sync *self)
+{
+    int64_t due = self->asks.done != 0 ? self->now_ms : SYNC_NEVER;
+    bool may_send = self->joined && self->asks.out < ASKS_OUT && !inbound_held_up(self);
+    for (size_t i = 0; may_send && i < ASKS_MAX; i++)
+        if (self->asks.asks[i].state == ASK_QUEUED && self->asks.asks[i].due_ms < due)
+            due = self->asks.asks[i].due_ms;
+    return due;
+}
+
 int64_t asks_deadline(const struct sync *self)
 {
+    if (self->asks.checks != 0)
+        return checks_deadline(self);
     bool more = self->asks.queued != 0 && self->joined && self->asks.out < ASKS_OUT &&
                 !inbound_held_up(self);
     return self->asks.done != 0 || more ? self->now_ms : SYNC_NEVER;

@@ -107,13 +107,14 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
     return true;
 }
 
-bool inbound_take_fill(struct sync *self, const sync_change *change, const replica_fill *fill)
+bool inbound_take_fill(struct sync *self, const sync_change *change, const replica_fill *fill,
+                       enum replica_fill_kind kind)
 {
     if (!inbound_take(self, change, false))
         return false;
     replica_event *event = &self->in.collecting->events[self->in.collecting->count - 1];
     event->fill = *fill;
-    event->fill.kind = change->foreign ? REPLICA_FILL_FOREIGN : REPLICA_FILL_ASKED;
+    event->fill.kind = kind;
     return true;
 }
 
@@ -131,6 +132,8 @@ static void begin_catching_up(struct sync *self)
 static bool accept(struct sync *self, const sync_change *change)
 {
     bool own = change->emitter == self->emitter;
+    if (!change->begin && !change->malformed)
+        asks_expect(self, change->record.key, change->record.key_size);
     if (!change->begin && !change->malformed && !own && !inbound_take(self, change, true)) {
         self->counters.overflows++;
         return false;
@@ -374,8 +377,11 @@ static void count_verdicts(struct sync *self, const struct change_set *set)
     int64_t oldest = INT64_MAX;
     for (size_t i = 0; i < set->count; i++) {
         const replica_event *event = &set->events[i];
-        if (event->fill.kind != REPLICA_FILL_NONE)
-            continue; /* counted by its answer */
+        if (event->fill.kind != REPLICA_FILL_NONE) { /* counted by its answer */
+            self->counters.foreign +=
+                event->fill.kind >= REPLICA_FILL_CHANGED && event->verdict == REPLICA_APPLIED;
+            continue;
+        }
         int64_t written = (int64_t)(event->record.version.clock >> 16);
         if (set->from_stream[i] && written < oldest)
             oldest = written;

@@ -19,6 +19,10 @@
 #define ASKS_TRIES 4u /* a reply that was overtaken is asked for again */
 #define ASKS_ROOM 8u  /* actions left to the others */
 #define ASKS_LEFT_MAX REPLICA_FOREIGN_MS
+#define CHECKS_MAX 256u    /* of ASKS_MAX: keys that may have been changed */
+#define CHECK_MS 20        /* several changes of a key are looked at together */
+#define CHECK_OURS_MS 1000 /* and those that may well be larder's own, later */
+#define EXPECTED_MAX 8192u
 #define ASKS_SHUNNED 16u
 #define ASKS_SHUN_MS 60000
 #define POSITION_EVERY_MS 1000 /* the place in the stream is stored at least this often */
@@ -138,6 +142,8 @@ struct ask {
     uint32_t tries;
     bool overtaken; /* by an event: newest (no key, no value) */
     bool with_end;  /* it was another program's value the first time */
+    bool check;     /* it is here and may have been changed by another program */
+    int64_t due_ms; /* not to be sent before */
     uint64_t order; /* of the request to Redis */
     uint8_t *key;
     size_t key_size;
@@ -145,6 +151,11 @@ struct ask {
     replica_record newest;
     const struct change_set *set;
     uint64_t slots[SYNC_SLOTS_MAX / 64]; /* who waits */
+};
+
+struct expected { /* keys that larder itself has just written in Redis */
+    uint64_t hash;
+    int64_t until_ms;
 };
 
 struct shunned {
@@ -158,6 +169,8 @@ struct asks {
     uint64_t order;
     struct shunned shunned[ASKS_SHUNNED];
     size_t shun_next;
+    size_t checks;
+    struct expected *expected;
 };
 
 struct sync {
@@ -223,7 +236,8 @@ void inbound_applied(struct sync *self, int status);
 /* Take a winner or a fetched value; false: no room. */
 bool inbound_take(struct sync *self, const sync_change *change, bool from_stream);
 /* The same of what answers a miss. */
-bool inbound_take_fill(struct sync *self, const sync_change *change, const replica_fill *fill);
+bool inbound_take_fill(struct sync *self, const sync_change *change, const replica_fill *fill,
+                       enum replica_fill_kind kind);
 void inbound_advance(struct sync *self, bool flush);
 int64_t inbound_deadline(const struct sync *self);
 bool inbound_empty(const struct sync *self);
@@ -233,6 +247,9 @@ bool inbound_held_up(const struct sync *self);
 bool asks_create(struct sync *self);
 void asks_destroy(struct sync *self);
 void asks_add(struct sync *self, const sync_event *event);
+void asks_changed(struct sync *self, const sync_event *event);
+/* This key is being written by larder: that it changes is no news. */
+void asks_expect(struct sync *self, const uint8_t *key, size_t key_size);
 void asks_answered(struct sync *self, const sync_event *event);
 void asks_overtaken(struct sync *self, const replica_record *record);
 void asks_applied(struct sync *self, const struct change_set *set, enum sync_answer answer);

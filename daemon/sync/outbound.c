@@ -266,6 +266,7 @@ static struct sync_batch *make_batch(struct sync *self, size_t count)
         memcpy(at, record->key, record->key_size);
         item->key = at;
         item->key_size = (uint32_t)record->key_size;
+        asks_expect(self, record->key, record->key_size);
         item->row = record->row;
         item->version = record->version;
         item->kind = (uint8_t)record->kind;

@@ -255,6 +255,9 @@ static void take(struct sync *self, const sync_event *event)
     case SYNC_EV_ASK:
         asks_add(self, event);
         break;
+    case SYNC_EV_CHANGED:
+        asks_changed(self, event);
+        break;
     case SYNC_EV_ASKED:
         asks_answered(self, event);
         break;

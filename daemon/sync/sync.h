@@ -32,6 +32,7 @@ typedef struct sync_settings {
     uint32_t breaker_failures;
     int64_t breaker_open_ms;
     uint32_t page;      /* stream entries of one range, 1 .. SYNC_PAGE_MAX */
+    bool foreign;       /* CHANGED comes, for larder's own writes, too */
     uint64_t max_value; /* larger values are never fetched */
     uint64_t random_seed;
 } sync_settings;
@@ -118,6 +119,7 @@ enum sync_event_kind {
     SYNC_EV_FETCHED,      /* id; change with the value, or NULL: not there or of no use */
     SYNC_EV_ASK,          /* ask: a worker waits for a key that it missed */
     SYNC_EV_ASKED,        /* asked: what Redis has */
+    SYNC_EV_CHANGED,      /* ask (slot unused): the key changed in Redis, by whoever's hand */
     SYNC_EV_IDLE,         /* no further input is at hand: apply what was collected */
     SYNC_EV_APPLIED,      /* status of the apply; the verdicts stand in its events */
     SYNC_EV_ACKNOWLEDGED, /* batch, status, cleared */
@@ -273,6 +275,7 @@ typedef struct sync_counters {
     uint64_t duplicates, gaps, resyncs, connects, connect_failures, map_busy, malformed;
     uint64_t overflows, fetches, fetches_dropped;
     uint64_t asks, asks_joined, asks_sent, answers[3]; /* enum sync_answer */
+    uint64_t foreign, foreign_checks, foreign_skipped;
 } sync_counters;
 
 typedef struct sync_view { /* for status and tests */

@@ -299,6 +299,89 @@ START_TEST(an_event_loop_is_told)
 }
 END_TEST
 
+/* ---- Changes by other programs --------------------------------------------------------------- */
+
+/* On A and B the same values stand, unperturbed by their own writes; a foreign write takes the copy
+ * of B alone, which looks for such; and a write of larder's wins over it. */
+static void foreign_changes_are_noticed(void)
+{
+    char key[16];
+    for (int i = 0; i < 200; i++) {
+        (void)snprintf(key, sizeof key, "key%d", i);
+        host_set(i % 2 == 0 ? &a : &b, key, "ours");
+    }
+    for (int i = 0; i < 200; i++) {
+        (void)snprintf(key, sizeof key, "key%d", i);
+        host_comes_to(&a, key, "ours");
+        host_comes_to(&b, key, "ours");
+    }
+    host_drained(&a);
+    host_drained(&b);
+    ck_assert(harness_redis_says(&redis, "OK", "SET", "t:key7", "foreign", NULL));
+    host_comes_to(&b, "key7", "foreign");
+    ck_assert(harness_redis_says(&redis, "1", "DEL", "t:key8", NULL));
+    host_comes_to(&b, "key8", NULL);
+    ck_assert(harness_redis_says(&redis, "8", "APPEND", "t:key9", "more", NULL));
+    host_comes_to(&b, "key9", "oursmore");
+    ck_assert(host_has(&a, "key7", "ours")); /* it does not look */
+    host_set(&a, "key7", "ours again");
+    host_comes_to(&b, "key7", "ours again");
+    redis_comes_to(&redis, "t:key7", "ours again");
+    /* what larder itself wrote was looked at, a second later, and stayed */
+    int64_t until = now_ms() + 1500;
+    while (now_ms() < until) {
+        for (int i = 10; i < 200; i++) {
+            (void)snprintf(key, sizeof key, "key%d", i);
+            ck_assert_msg(host_has(&b, key, "ours"), "%s", key);
+        }
+        usleep(20000);
+    }
+    ck_assert_uint_eq(host_dirty(&b), 0);
+}
+
+START_TEST(tracking_notices_foreign_writes)
+{
+    start_b_with(
+        "redis = { foreign = \"tracking\"; ping = \"300ms\"; backoff_min = \"20ms\"; };\n");
+    foreign_changes_are_noticed();
+}
+END_TEST
+
+START_TEST(lost_tracking_ends_the_session)
+{
+    start_b_with(
+        "redis = { foreign = \"tracking\"; ping = \"300ms\"; backoff_min = \"20ms\"; };\n");
+    host_set(&b, "k", "ours");
+    host_drained(&b);
+    char *killed = harness_redis_command(&redis, "CLIENT", "KILL", "TYPE", "pubsub", NULL);
+    ck_assert_ptr_nonnull(killed);
+    free(killed);
+    host_logs(&b, "connection lost");
+    host_redis_up(&b, true);
+    ck_assert(harness_redis_says(&redis, "OK", "SET", "t:k", "foreign", NULL));
+    host_comes_to(&b, "k", "foreign");
+}
+END_TEST
+
+START_TEST(notifications_notice_foreign_writes)
+{
+    ck_assert(
+        harness_redis_says(&redis, "OK", "CONFIG", "SET", "notify-keyspace-events", "EA", NULL));
+    start_b_with("redis = { foreign = \"notifications\"; };\n");
+    foreign_changes_are_noticed();
+}
+END_TEST
+
+START_TEST(a_server_that_does_not_notify_is_named)
+{
+    start_b_with("redis = { foreign = \"notifications\"; };\n");
+    host_logs(&b, "notify-keyspace-events must have E and A");
+    ck_assert(harness_redis_says(&redis, "notify-keyspace-events\n", "CONFIG", "GET",
+                                 "notify-keyspace-events",
+                                 NULL)); /* and is not set behind his back */
+}
+END_TEST
+
 static int fills;
 
 static int fill(void *context, const void *key, size_t key_size, larder_filled *filled)
@@ -424,6 +507,10 @@ int main(void)
     tcase_add_test(tests, five_hundred_misses_are_one_request);
     tcase_add_test(tests, nobody_waits_without_redis);
     tcase_add_test(tests, a_hung_redis_costs_three_budgets);
+    tcase_add_test(tests, tracking_notices_foreign_writes);
+    tcase_add_test(tests, lost_tracking_ends_the_session);
+    tcase_add_test(tests, notifications_notice_foreign_writes);
+    tcase_add_test(tests, a_server_that_does_not_notify_is_named);
     tcase_add_test(tests, an_event_loop_is_told);
     tcase_add_test(tests, a_fetch_asks_redis_before_its_origin);
     tcase_add_test(tests, the_tool_reads_through_and_warms);

@@ -51,7 +51,8 @@ static void on_down(void *context, const char *why, bool late, bool protocol)
     event_base_loopbreak(base);
 }
 
-static const connection_callbacks callbacks = {on_up, on_answer, on_message, on_idle, on_down};
+static const connection_callbacks callbacks = {on_up,   on_answer, on_message,
+                                               on_idle, on_down,   NULL};
 
 static void setup(void)
 {

@@ -86,6 +86,34 @@ START_TEST(one_slot_and_one_key_a_name)
 }
 END_TEST
 
+START_TEST(the_way_back)
+{
+    static const char letters[] = "ab{}%257BD:";
+    names_pair pair = {.memory = NULL};
+    uint64_t stream = harness_seed();
+    size_t size;
+    for (int i = 0; i < 20000; i++) {
+        uint8_t key[12], name[128];
+        size_t key_size = 1 + harness_random(&stream) % 11;
+        for (size_t j = 0; j < key_size; j++)
+            key[j] = (uint8_t)letters[harness_random(&stream) % (sizeof letters - 1)];
+        ck_assert_int_eq(names_of(&pair, "p:", key, key_size), 0);
+        size_t name_size = pair.key_size;
+        memcpy(name, pair.key, name_size);
+        const uint8_t *back = names_back(&pair, "p:", name, name_size, &size);
+        ck_assert_msg(back != NULL, "%.*s", (int)key_size, (const char *)key);
+        ck_assert_uint_eq(size, key_size);
+        ck_assert_mem_eq(back, key, key_size);
+    }
+    ck_assert_ptr_null(names_back(&pair, "p:", (const uint8_t *)"p:", 2, &size));
+    ck_assert_ptr_null(names_back(&pair, "p:", (const uint8_t *)"q:key", 5, &size));
+    ck_assert_ptr_null(names_back(&pair, "p:", (const uint8_t *)"p:{", 3, &size)); /* %7B */
+    ck_assert_ptr_null(names_back(&pair, "", (const uint8_t *)"v:{k}", 5, &size));
+    ck_assert_ptr_nonnull(names_back(&pair, "", (const uint8_t *)"k", 1, &size));
+    names_free(&pair);
+}
+END_TEST
+
 START_TEST(fleet_names)
 {
     char name[NAMES_FLEET_MAX];
@@ -106,6 +134,7 @@ int main(void)
     tcase_add_test(all, slots_of_redis);
     tcase_add_test(all, own_names_are_refused);
     tcase_add_test(all, one_slot_and_one_key_a_name);
+    tcase_add_test(all, the_way_back);
     tcase_add_test(all, fleet_names);
     suite_add_tcase(suite, all);
     return harness_run(suite);
