@@ -92,7 +92,8 @@ static void on_down(void *context, const char *why, bool timed_out, bool protoco
 
 static void open_stand_in(void)
 {
-    static const connection_callbacks callbacks = {on_up, on_answer, on_message, on_up, on_down};
+    static const connection_callbacks callbacks = {on_up, on_answer, on_message,
+                                                   on_up, on_down,   NULL};
     static const unscripted_callbacks own = {send_one, answer_one, on_unsent};
     connection_settings settings = {
         .limits = {1u << 20, 1024, 4}, .connect_timeout_ms = 5000, .reply_timeout_ms = 5000};
