@@ -12,25 +12,34 @@
 
 enum { DIRTY_LOOKS_MAX = 4096 };
 
-/* Time of the oldest write that is still dirty, as far as a bounded look from the log's end shows.
- */
+/* Time of the oldest write that is still dirty, as far as a bounded look from the log's beginning
+ * shows. A row that is clean stays so (what is written again gets another one), so each look goes
+ * on where the last one of this process ended: who asks often does not walk the same rows each
+ * time. */
 static int64_t oldest_dirty(struct transaction *t)
 {
-    uint64_t from = 0, row;
+    _Atomic uint64_t *clean_before = &t->store->clean_before;
+    uint64_t from = atomic_load_explicit(clean_before, memory_order_relaxed), row;
+    int64_t found = 0;
     larder_bytes form, bytes;
     struct record record;
-    for (int looks = 0; looks < DIRTY_LOOKS_MAX; looks++) {
+    for (int looks = 0; looks < DIRTY_LOOKS_MAX && found == 0; looks++) {
         if (store_log_next(t, from, &row, &form) != LARDER_OK) {
-            return 0;
+            return 0; /* an older snapshot than somebody else's */
         }
         if (store_entry_get(t, form.data, form.size, &bytes) == LARDER_OK &&
             record_decode(bytes.data, bytes.size, &record) &&
             (record.header.flags & RECORD_DIRTY) != 0) {
-            return clock_version_ms(record.header.clock);
+            found = clock_version_ms(record.header.clock);
+            from = row;
+        } else {
+            from = row + 1;
         }
-        from = row + 1;
     }
-    return 0;
+    /* relaxed: a hint; another thread's may be overwritten by an older one, which is true as well
+     */
+    atomic_store_explicit(clean_before, from, memory_order_relaxed);
+    return found;
 }
 
 static uint64_t hits_of(uint64_t lookups, uint64_t misses, uint64_t absent, uint64_t stale)

@@ -48,8 +48,9 @@ struct store {
     struct hotset hot;   /* copies of small records, in front of the trees */
     uint64_t popularity; /* bytes, from the segment's real size, whatever it says of itself */
     _Atomic bool hosed;  /* LMDB's assertion failed here: never touch env again */
-    unsigned users;      /* the registry's count of what refers to this store */
-    struct store *next;  /* the registry's list */
+    _Atomic uint64_t clean_before; /* rows below it are clean, as this process has seen: report.c */
+    unsigned users;                /* the registry's count of what refers to this store */
+    struct store *next;            /* the registry's list */
 };
 
 struct transaction {
