@@ -45,9 +45,10 @@ struct connection {
     struct request *requests; /* a ring */
     size_t first, waiting, room;
     uint64_t bytes_in, bytes_out;
-    unsigned inside;     /* callbacks under way: freed only when there are none */
-    uint64_t answers;    /* replies to requests so far */
-    int64_t answered_us; /* when the last of them had been dealt with */
+    unsigned inside;               /* callbacks under way: freed only when there are none */
+    uint64_t answers, heard;       /* replies to requests so far; and messages, too */
+    int64_t answered_us, heard_us; /* when the last of them had been dealt with */
+    int64_t timer_us;              /* what the timer is set to */
     bool connected, over, closed, refused;
     bool reprieved; /* since then: a deadline was put off, see reply_is_late() */
 };
@@ -98,6 +99,7 @@ static void fail(connection *self, const char *why, bool timed_out, bool protoco
 static void set_timer(connection *self, int64_t at_us)
 {
     int64_t left = at_us - connection_now_us();
+    self->timer_us = at_us;
     if (left < 1000)
         left = 1000;
     struct timeval time = {.tv_sec = left / 1000000, .tv_usec = left % 1000000};
@@ -134,27 +136,34 @@ static void connecting_took_too_long(connection *self, int64_t now)
     }
 }
 
-/* When the oldest request is late: what it waited behind others, and what we took for their
- * replies, is not its own delay. */
+/* When the oldest request is late. What it waited behind others is not its own delay, and where
+ * messages come in between, ever so many of them, Redis lives; not for ever, though. */
 static int64_t reply_due(const connection *self)
 {
+    enum { HEARD_FOR = 10 }; /* deadlines */
     int64_t from = self->requests[self->first].sent_us;
-    return (from > self->answered_us ? from : self->answered_us) + self->reply_timeout_us;
+    from = from > self->answered_us ? from : self->answered_us;
+    int64_t at_most = from + HEARD_FOR * self->reply_timeout_us;
+    int64_t heard = self->heard_us < at_most ? self->heard_us : at_most;
+    return (from > heard ? from : heard) + self->reply_timeout_us;
 }
 
-/* A process that was stopped finds its timer and the replies at the same time, the timer first:
- * where there is something to read, that is done before. Once a reply, so that a drip does not
- * help. */
+/* A process that was stopped or busy finds its timer and the replies at the same time, the timer
+ * first, and what it meant to send it has yet to send. So what can be read is read before, and what
+ * the timer came too late is put on top. Once a reply, so that a drip does not help. */
 static bool reply_is_late(connection *self, int64_t now)
 {
-    enum { LOOK_AGAIN_US = 20000 };
+    enum { LOOK_AGAIN_US = 20000, STALLED_US = 100000 };
     int bytes = 0;
-    if (self->reprieved ||
-        (evbuffer_get_length(bufferevent_get_input(self->socket)) == 0 &&
-         (ioctl(bufferevent_getfd(self->socket), FIONREAD, &bytes) != 0 || bytes == 0)))
+    int64_t stalled = now - self->timer_us;
+    bool waits = evbuffer_get_length(bufferevent_get_input(self->socket)) != 0 ||
+                 (ioctl(bufferevent_getfd(self->socket), FIONREAD, &bytes) == 0 && bytes != 0);
+    if (self->reprieved || (!waits && stalled < STALLED_US))
         return true;
+    if (stalled > self->reply_timeout_us)
+        stalled = self->reply_timeout_us;
     self->reprieved = true;
-    set_timer(self, now + LOOK_AGAIN_US);
+    set_timer(self, now + (stalled > LOOK_AGAIN_US ? stalled : LOOK_AGAIN_US));
     return false;
 }
 
@@ -203,6 +212,7 @@ static bool is_change(const reply *got)
 
 static void take_reply(connection *self, const reply *got)
 {
+    self->heard++;
     if (is_message(got)) {
         self->callbacks.message(self->context, got->elements[2]->text, got->elements[2]->size);
         return;
@@ -253,11 +263,13 @@ static void on_read(struct bufferevent *socket, void *context)
         codec_feed(self->codec, piece.iov_base, piece.iov_len);
         evbuffer_drain(input, piece.iov_len);
         const reply *got;
-        uint64_t answers = self->answers;
+        uint64_t answers = self->answers, heard = self->heard;
         while (!self->over && !self->closed && (got = codec_next(self->codec)) != NULL)
             take_reply(self, got);
-        if (self->answers != answers) { /* messages do not count */
-            self->answered_us = connection_now_us();
+        if (self->heard != heard)
+            self->heard_us = connection_now_us();
+        if (self->answers != answers) {
+            self->answered_us = self->heard_us;
             self->reprieved = false;
         }
         if (!self->closed && codec_error(self->codec) != NULL)
