@@ -162,22 +162,55 @@ static void tell_differences(double after_s)
             differences.in_redis, differences.deeds);
 }
 
-/* Once it is too late it goes on for a minute: never and late are two kinds of mistakes. */
+/* How long a process was ready to run and did not get a processor, so far, in microseconds. */
+static uint64_t starved_us(pid_t pid)
+{
+    char path[64];
+    unsigned long long ran = 0, waited = 0;
+    snprintf(path, sizeof path, "/proc/%d/schedstat", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0; /* a kernel that does not count it */
+    if (fscanf(file, "%llu %llu", &ran, &waited) != 2)
+        waited = 0;
+    fclose(file);
+    return waited / 1000;
+}
+
+/* What a machine that others use as well takes from the fleet is not the fleet's delay: the wait of
+ * the one that waited most. */
+static uint64_t starved(uint64_t before[HOSTS + 1])
+{
+    uint64_t most = 0;
+    for (unsigned i = 0; i <= HOSTS; i++) {
+        uint64_t now = starved_us(i < HOSTS ? hosts[i].larderd : redis_side.servers[0].pid);
+        if (before[i] == 0)
+            before[i] = now + 1;
+        most = now + 1 - before[i] > most ? now + 1 - before[i] : most;
+    }
+    return most;
+}
+
+/* Once it is too late it goes on for some time: never and late are two kinds of mistakes. */
 static void settle(uint64_t limit_s)
 {
+    uint64_t starved_before[HOSTS + 1] = {0};
     uint64_t began = test_now_us(), limit = limit_s * 1000000 * TEST_SLOWNESS, late = 0;
+    (void)starved(starved_before);
     for (;;) {
-        uint64_t took = test_now_us() - began;
+        uint64_t took = test_now_us() - began, waited = starved(starved_before);
+        uint64_t own = took > waited ? took - waited : 0;
         look();
         compare(hosts, &redis_side, board, NULL, &differences);
         if (differences.total == 0) {
             test_figure("chaos_equal_after", (double)took / 1e6, "s");
-            test_check(took < limit, "that is too late: the limit is %" PRIu64 " s", limit_s);
+            test_figure("chaos_equal_after_with_a_processor", (double)own / 1e6, "s");
+            test_check(own < limit, "that is too late: the limit is %" PRIu64 " s", limit_s);
             return;
         }
-        if (took >= limit && late++ == 0)
-            tell_differences((double)took / 1e6);
-        if (took >= limit + 60000000) {
+        if (own >= limit && late++ == 0)
+            tell_differences((double)own / 1e6);
+        if (own >= limit + 60000000 || took >= 10 * limit + 60000000) {
             tell_differences((double)took / 1e6);
             test_fail("they do not agree");
         }

@@ -153,7 +153,7 @@ void host_begin(struct host *host, unsigned number, const struct host_settings *
      * of it may be tombstones before acknowledged ones are forgotten); deadlines such that a cut is
      * noticed in seconds */
     fprintf(file,
-            "map = { size = \"32M\"; };\n"
+            "map = { size = \"48M\"; };\n"
             "redis = { reply_timeout = \"2s\"; connect_timeout = \"2s\"; ping = \"1s\"; };\n");
     fclose(file);
     host_start_larderd(host);
