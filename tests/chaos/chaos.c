@@ -82,6 +82,9 @@ static void see_that_it_sees(void)
     redis_tell(&redis_side.servers[0], (const char *const[]){"SET", full, "something else", NULL});
     must_differ("a value of Redis's that is not its record's", 0, &differences.in_redis);
     redis_tell(&redis_side.servers[0], (const char *const[]){"DEL", full, NULL});
+    struct deed *deed = &board->deeds[OWNED - 1]; /* as if it had been deleted just now */
+    atomic_store(&deed->begun, tag_of(KEYS - 1, 0, 1, true));
+    atomic_store(&deed->done, tag_of(KEYS - 1, 0, 1, true));
     set_locally(&hosts[1], KEYS - 1);
     must_differ("an owned key that its writer did not write", 0, &differences.deeds);
     set_locally(&hosts[2], key);
