@@ -27,7 +27,7 @@ struct conf { /* texts are owned, never NULL; "" = not set; sizes in bytes, time
     } map;
     struct {
         char *url, *user, *password_file, *prefix, *foreign;
-        int64_t connect_timeout_ms, reply_timeout_ms, ping_ms, linger_ms;
+        int64_t connect_timeout_ms, reply_timeout_ms, ping_ms, verify_ms, linger_ms;
         int64_t backoff_min_ms, backoff_max_ms, park_ms, retry_max_ms;
         int64_t breaker_failures, breaker_open_ms;
         int64_t batch_commands, batch_bytes, batches_in_flight, retry_entries;

@@ -212,6 +212,10 @@ const conf_row conf_rows[] = {
      CONF_REPLICATOR, "From sending a command to its whole reply.", NULL},
     {"redis.ping", CONF_DURATION, AT(redis.ping_ms), 10, 10 * MINUTE, "2s", CONF_REPLICATOR,
      "Idle connections are probed this often.", NULL},
+    {"redis.verify", CONF_DURATION, AT(redis.verify_ms), 0, 7 * DAY, "10m", CONF_REPLICATOR,
+     "Each entry's version is compared with its record in Redis once in so long, without sending "
+     "the value. 0: only after Redis has lost its history.",
+     NULL},
     {"redis.linger", CONF_DURATION, AT(redis.linger_ms), 0, SECOND, "2ms", CONF_REPLICATOR,
      "How long a batch that is not full waits for more writes.", NULL},
     {"redis.backoff_min", CONF_DURATION, AT(redis.backoff_min_ms), 1, MINUTE, "100ms",

@@ -18,6 +18,8 @@
 #include "daemon/redis/names.h"
 #include "daemon/replicator_internal.h"
 
+#define CLOCK_TOLERANCE_MS 2 /* of reading two clocks one after the other */
+
 /* ---- Logging ----------------------------------------------------------------------------------
  */
 
@@ -172,7 +174,8 @@ static void carry_out(replicator *self, const sync_action *action)
         link_disconnect(self->link);
         break;
     case SYNC_ACT_JOIN:
-        sent = link_join(self->link, action->cursor.epoch, action->cursor.number);
+        sent = link_join(self->link, action->cursor.epoch, action->cursor.number,
+                         replica_node(self->map), replica_identity(self->map));
         break;
     case SYNC_ACT_READ:
         do_read(self, action);
@@ -182,6 +185,16 @@ static void carry_out(replicator *self, const sync_action *action)
         break;
     case SYNC_ACT_LOAD:
         sent = link_load(self->link);
+        break;
+    case SYNC_ACT_COMPARE:
+        sent = link_compare(self->link, action);
+        break;
+    case SYNC_ACT_DRAW_NODE:
+        (void)checked(self, replica_draw_node(self->map, self->fence), "drawing a node id");
+        replicator_say(self, LOG_NOTICE,
+                       "redis %s: another map has this one's node id (a copy of it?): a new one is"
+                       " drawn",
+                       self->url.display);
         break;
     case SYNC_ACT_RANGE:
         sent = link_range(self->link, action->cursor.epoch, action->cursor.number,
@@ -210,12 +223,31 @@ static void carry_out(replicator *self, const sync_action *action)
         unsent(self);
 }
 
+/* The map goes by Redis's clock. It is told anew whenever that, or this host's own, was set. */
+static void tell_clock(replicator *self)
+{
+    int64_t redis = 0;
+    if (!sync_clock(self->machine, &redis))
+        return;
+    int64_t offset = redis - (replicator_wall_ms() - replicator_now_ms());
+    if (self->clock_told && redis == self->clock_redis_ms &&
+        llabs(offset - self->clock_offset_ms) <= CLOCK_TOLERANCE_MS)
+        return;
+    if (checked(self, replica_publish_clock(self->map, self->fence, redis), "setting the clock") !=
+        LARDER_OK)
+        return;
+    self->clock_told = true;
+    self->clock_redis_ms = redis;
+    self->clock_offset_ms = offset;
+}
+
 static void step(replicator *self, sync_event *event)
 {
     sync_action_list actions;
     event->now_ms = replicator_now_ms();
     event->wall_ms = replicator_wall_ms();
     sync_step(self->machine, event, &actions);
+    tell_clock(self); /* before an action that counts on it */
     for (size_t i = 0; i < actions.count && !self->fenced; i++)
         carry_out(self, &actions.items[i]);
 }
@@ -268,10 +300,11 @@ static void on_wake(evutil_socket_t fd, short what, void *context)
 /* ---- What the link says -----------------------------------------------------------------------
  */
 
-static void on_connected(void *context, const char *run_id, const char *redis_version)
+static void on_connected(void *context, const char *run_id, const char *history,
+                         const char *redis_version)
 {
     replicator *self = context;
-    sync_event event = {.kind = SYNC_EV_CONNECTED, .run_id = run_id};
+    sync_event event = {.kind = SYNC_EV_CONNECTED, .run_id = history};
     snprintf(self->run_id, sizeof self->run_id, "%s", run_id);
     snprintf(self->redis_version, sizeof self->redis_version, "%s", redis_version);
     replicator_feed(self, &event);
@@ -297,7 +330,8 @@ static void on_joined(void *context, const sync_joined *joined)
 }
 
 static void on_replied(void *context, struct sync_batch *batch, size_t index,
-                       enum sync_outcome outcome, const sync_change *winner, const char *trouble)
+                       enum sync_outcome outcome, const sync_change *winner, int64_t redis_ms,
+                       const char *trouble)
 {
     replicator *self = context;
     sync_event event = {.kind = SYNC_EV_REPLY};
@@ -305,6 +339,11 @@ static void on_replied(void *context, struct sync_batch *batch, size_t index,
     event.reply.index = index;
     event.reply.outcome = outcome;
     event.reply.winner = winner;
+    event.reply.redis_ms = redis_ms;
+    if (outcome == SYNC_AHEAD)
+        replicator_trouble(self,
+                           "a write was stamped anew: its version was too far ahead of Redis's"
+                           " clock");
     if (trouble != NULL && outcome != SYNC_NO_SCRIPT) {
         char why[256];
         snprintf(why, sizeof why, "a key was refused: %.200s", trouble);

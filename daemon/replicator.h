@@ -43,7 +43,8 @@ typedef struct replicator_settings { /* replicator_settings_init() gives the def
     int64_t park_ms;            /* pause after wrong credentials or no permission; 30,000 */
     int64_t retry_max_ms;       /* longest pause before a refused key is tried again; 60,000 */
     int64_t tombstone_ms;       /* T: how long Redis remembers removals; 86,400,000 */
-    int64_t ping_ms;            /* idle connections are probed this often; 2,000 */
+    int64_t verify_ms; /* each entry is compared with Redis once in so long; 0: never; 600,000 */
+    int64_t ping_ms;   /* idle connections are probed this often; 2,000 */
 
     uint32_t breaker_failures; /* failures in a row that open the breaker; 3 */
     int64_t breaker_open_ms;   /* open for this long before one attempt is let through; 1,000 */
@@ -123,17 +124,23 @@ typedef struct replicator_status {
     char redis_version[32];
 
     /* counted since start */
-    uint64_t pushed;               /* commands that carried an entry */
-    uint64_t acknowledged;         /* entries whose dirty flag was cleared */
-    uint64_t old;                  /* pushes answered "a newer one is there" */
-    uint64_t events;               /* events received that were not seen before */
-    uint64_t applied;              /* of these, changed the map */
-    uint64_t echoes;               /* of these, equal to what the map had */
-    uint64_t ours_newer;           /* of these, older than what the map had: pushed again */
-    uint64_t not_stored;           /* of these, refused by the map (floor, space, size) */
-    uint64_t duplicates;           /* events received with a number already passed */
-    uint64_t gaps;                 /* holes in the numbers, each closed from the stream */
-    uint64_t resyncs;              /* times the history was lost and the log pushed again */
+    uint64_t pushed;       /* commands that carried an entry */
+    uint64_t acknowledged; /* entries whose dirty flag was cleared */
+    uint64_t old;          /* pushes answered "a newer one is there" */
+    uint64_t events;       /* events received that were not seen before */
+    uint64_t applied;      /* of these, changed the map */
+    uint64_t echoes;       /* of these, equal to what the map had */
+    uint64_t ours_newer;   /* of these, older than what the map had: pushed again */
+    uint64_t not_stored;   /* of these, refused by the map (floor, space, size) */
+    uint64_t duplicates;   /* events received with a number already passed */
+    uint64_t gaps;         /* holes in the numbers, each closed from the stream */
+    uint64_t resyncs;      /* times the history was lost and all entries compared */
+    uint64_t verified;     /* entries compared with their record in Redis */
+    uint64_t mended;       /* of these, where the two were not the same */
+    uint64_t forgotten;    /* of these, dropped: Redis knew nothing of them, after an absence
+                              longer than removals are remembered */
+    uint64_t ahead;        /* writes too far ahead of Redis's clock, stamped anew */
+    uint64_t nodes_drawn;  /* times another map was found to have our node id */
     uint64_t connects, reconnects; /* sessions begun; of these, after the first */
     uint64_t connect_failures;
     uint64_t timeouts;        /* requests that passed their deadline */

@@ -36,6 +36,8 @@ struct replicator {
     char error[256], run_id[48], redis_version[32];
     uint64_t timeouts, protocol_errors;
     uint64_t ask_words[SYNC_SLOTS_MAX]; /* names of the requests in these slots */
+    bool clock_told;
+    int64_t clock_redis_ms, clock_offset_ms; /* as told to the map */
 };
 
 int64_t replicator_wall_ms(void);

@@ -28,6 +28,7 @@ void replicator_settings_init(replicator_settings *settings)
         .park_ms = 30000,
         .retry_max_ms = 60000,
         .tombstone_ms = 86400000,
+        .verify_ms = 600000,
         .ping_ms = 2000,
         .breaker_failures = 3,
         .breaker_open_ms = 1000,
@@ -144,7 +145,7 @@ static void state_changed(replicator *self, const sync_view *view)
                        (long long)((view->attempt_at_ms - replicator_now_ms()) / 1000));
     if (self->state == SYNC_SYNCING && view->resyncing)
         replicator_say(self, LOG_NOTICE,
-                       "redis %s: its history is another one than ours: pushing the whole log",
+                       "redis %s: its history is another one than ours: comparing all entries",
                        self->url.display);
 }
 
@@ -188,7 +189,12 @@ static void on_beat(evutil_socket_t fd, short what, void *context)
     publish(self);
     replica_ask_sweep(self->map);
     replicator_take_asks(self);
-    if (larder_stats_read(self->map, &stats, sizeof stats) == LARDER_OK && stats.dirty != 0) {
+    if (larder_stats_read(self->map, &stats, sizeof stats) != LARDER_OK)
+        return;
+    sync_event count = {.kind = SYNC_EV_COUNT};
+    count.entries = stats.entries + stats.tombstones;
+    replicator_feed(self, &count);
+    if (stats.dirty != 0) {
         sync_event event = {.kind = SYNC_EV_RECHECK};
         replicator_feed(self, &event);
     }
@@ -226,7 +232,8 @@ static const char *check_settings(const replicator_settings *s)
         return "the user is empty or longer than 255 bytes";
     if (s->connect_timeout_ms < 1 || s->reply_timeout_ms < 1 || s->linger_ms < 0 ||
         s->backoff_min_ms < 1 || s->backoff_max_ms < s->backoff_min_ms || s->park_ms < 1 ||
-        s->retry_max_ms < 1 || s->tombstone_ms < 1 || s->ping_ms < 1 || s->breaker_open_ms < 0)
+        s->retry_max_ms < 1 || s->tombstone_ms < 1 || s->ping_ms < 1 || s->breaker_open_ms < 0 ||
+        s->verify_ms < 0)
         return "a time is out of its range";
     if (s->batch_commands < 1 || s->batch_commands > SYNC_BATCH_MAX || s->batch_bytes < 1 ||
         s->batches_in_flight < 1 || s->batches_in_flight > 256 || s->retry_entries < 1 ||
@@ -258,6 +265,8 @@ static bool make_machine(replicator *self, uint64_t seed)
                              .page = page > SYNC_PAGE_MAX ? SYNC_PAGE_MAX : (uint32_t)page,
                              .foreign = s->foreign != REPLICATOR_FOREIGN_OFF,
                              .max_value = s->max_value < fits ? s->max_value : fits,
+                             .verify_ms = s->verify_ms,
+                             .keep_ms = s->tombstone_ms,
                              .random_seed = seed};
     link_settings link = {.base = self->base,
                           .url = self->url,
@@ -492,6 +501,11 @@ void replicator_status_read(const replicator *self, replicator_status *out)
     out->number = view.number;
     out->lag_ms = view.lag_ms;
     out->round_trip_us = figures.round_trip_us;
+    out->verified = c->verified;
+    out->mended = c->mended;
+    out->forgotten = c->forgotten;
+    out->ahead = c->ahead;
+    out->nodes_drawn = c->nodes_drawn;
     out->clock_offset_ms = view.clock_offset_ms;
     if (view.attempt_at_ms != SYNC_NEVER) {
         int64_t left = view.attempt_at_ms - replicator_now_ms();

@@ -42,26 +42,79 @@ bool clock_expired_by_now(int64_t expires_at_ms)
     return clock_wall_ms() >= expires_at_ms;
 }
 
-larder_version clock_next(struct control *control)
+static uint64_t physical(const struct control *control)
 {
     int64_t offset = atomic_load_explicit(&control->clock_offset_ms, memory_order_relaxed);
-    uint64_t physical = (uint64_t)(clock_wall_ms() + offset) << 16;
+    return (uint64_t)(clock_wall_ms() + offset) << 16;
+}
+
+larder_version clock_next(struct control *control)
+{
+    uint64_t now = physical(control);
     /* relaxed: the word orders versions, it publishes nothing */
     uint64_t last = atomic_load_explicit(&control->clock, memory_order_relaxed);
     uint64_t next;
     do {
-        next = physical > last ? physical : last + 1;
+        next = now > last ? now : last + 1;
     } while (!atomic_compare_exchange_weak_explicit(&control->clock, &last, next,
                                                     memory_order_relaxed, memory_order_relaxed));
     return (larder_version){.clock = next,
                             .node = atomic_load_explicit(&control->node, memory_order_relaxed)};
 }
 
-void clock_observe(struct control *control, uint64_t clock)
+uint64_t clock_limit(const struct control *control)
+{
+    int64_t redis = atomic_load_explicit(&control->clock_redis_ms, memory_order_relaxed);
+    int64_t now = redis == 0 ? 0 : clock_monotonic_ms() + redis;
+    return now <= 0 ? UINT64_MAX : (uint64_t)(now + CLOCK_AHEAD_MS) << 16 | UINT16_MAX;
+}
+
+static void raise_to(_Atomic uint64_t *word, uint64_t clock)
+{
+    uint64_t last = atomic_load_explicit(word, memory_order_relaxed);
+    while (last < clock && !atomic_compare_exchange_weak_explicit(
+                               word, &last, clock, memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
+bool clock_lower(struct control *control)
+{
+    uint64_t limit = clock_limit(control);
+    uint64_t now = limit == UINT64_MAX
+                       ? limit
+                       : limit - ((uint64_t)(CLOCK_AHEAD_MS - CLOCK_NOTED_EVERY_MS) << 16);
+    uint64_t seen = atomic_load_explicit(&control->clock_seen, memory_order_relaxed);
+    uint64_t last = atomic_load_explicit(&control->clock, memory_order_relaxed);
+    if (seen >
+        limit) { /* Redis's clock was set back: not up to the limit, or it is refused again */
+        seen = limit - ((uint64_t)CLOCK_NOTED_EVERY_MS << 16);
+    }
+    now = seen > now ? seen : now; /* what is written next must still be newer */
+    while (last > limit) {
+        if (atomic_compare_exchange_weak_explicit(&control->clock, &last, now, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void clock_note(struct control *control)
 {
     uint64_t last = atomic_load_explicit(&control->clock, memory_order_relaxed);
-    while (last < clock &&
-           !atomic_compare_exchange_weak_explicit(&control->clock, &last, clock,
-                                                  memory_order_relaxed, memory_order_relaxed)) {
+    if (last <= clock_limit(control)) {
+        raise_to(&control->clock_seen, last);
     }
+}
+
+void clock_observe(struct control *control, uint64_t clock)
+{
+    if (atomic_load_explicit(&control->clock_seen, memory_order_relaxed) >= clock) {
+        return;
+    }
+    uint64_t limit = clock_limit(control);
+    if (clock <= limit) {
+        raise_to(&control->clock_seen, clock);
+    }
+    raise_to(&control->clock, clock <= limit ? clock : limit);
 }

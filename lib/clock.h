@@ -8,6 +8,7 @@
 
 #include "control.h"
 #include "larder.h"
+#include "replica.h"
 
 #define CLOCK_NEVER INT64_MAX
 
@@ -30,8 +31,27 @@ static inline bool clock_expired(int64_t expires_at_ms)
  * Kulkarni et al., "Logical Physical Clocks", 2014. Wait-free but for other callers' progress. */
 larder_version clock_next(struct control *control);
 
-/* Never give a version at or below this one again (an inbound one was seen). */
+/* Never give a version at or below this one again (an inbound one was seen, or Redis has taken one
+ * of ours); but for one that is too far ahead of Redis's clock, which raises ours no further than
+ * is allowed. */
 void clock_observe(struct control *control, uint64_t clock);
+
+/* How far ahead of Redis's clock a version may be. Clocks are compared every heartbeat, to within a
+ * round trip, so none that works is ahead by seconds; and what is ahead by more than this must not
+ * rule over what is written later. */
+#define CLOCK_AHEAD_MS REPLICA_AHEAD_MS
+
+/* The highest version that is not too far ahead now; UINT64_MAX while Redis's clock is unknown. */
+uint64_t clock_limit(const struct control *control);
+
+/* Remember how far the versions given have come, unless they are too far ahead. Called by larderd
+ * so often, that clock_lower() gives none of them again. */
+#define CLOCK_NOTED_EVERY_MS 2000
+void clock_note(struct control *control);
+
+/* If the versions given are too far ahead, go on from a little after what Redis's clock says now,
+ * or from the highest version that was observed or noted. Who drew one before may still use it. */
+bool clock_lower(struct control *control);
 
 static inline int64_t clock_version_ms(uint64_t clock)
 {

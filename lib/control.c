@@ -63,7 +63,7 @@ static uint64_t popularity_size(uint64_t map_size)
     return size < POPULARITY_LEAST ? POPULARITY_LEAST : size - size % POPULARITY_LINE;
 }
 
-static uint32_t random_node(void)
+uint32_t control_random_node(void)
 {
     uint32_t node = 0;
     if (getrandom(&node, sizeof node, GRND_NONBLOCK) != (ssize_t)sizeof node) {
@@ -85,7 +85,7 @@ static int fill(struct control *control, const struct control_settings *settings
     control->pid_namespace = pid_namespace();
     control->popularity_size = popularity;
     control->mode = settings->mode;
-    control->home = random_node();
+    control->home = control_random_node();
     atomic_store(&control->node, control->home);
     atomic_store(&control->clock, (uint64_t)clock_wall_ms() << 16);
     int error = gate_init(&control->write_gate);

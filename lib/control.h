@@ -86,7 +86,8 @@ struct ledger {
     uint64_t ghost_bits;        /* how much of their table is in use, see ghosts.h */
     uint64_t block_bytes;       /* of the log's newest block, see rows_number() */
     uint64_t recent_pages;      /* that large writes took lately, see evict_reserve() */
-    uint8_t padding[32];
+    int64_t position_seen_ms;   /* Redis's time when position was known to be its stream's end */
+    uint8_t padding[24];
 };
 static_assert(sizeof(struct ledger) == 256, "MAP_FORMAT");
 
@@ -222,7 +223,11 @@ struct control {
 
     _Atomic uint64_t clock;          /* hybrid logical clock, last value given */
     _Atomic int64_t clock_offset_ms; /* Redis's clock minus ours */
-    uint8_t padding3[48];
+    /* Redis's clock minus CLOCK_MONOTONIC, which nobody sets: what is too far ahead of Redis is
+     * told by this one. 0: not known. */
+    _Atomic int64_t clock_redis_ms;
+    _Atomic uint64_t clock_seen; /* the highest version that is known elsewhere, too */
+    uint8_t padding3[32];
 
     struct gate write_gate;  /* before LMDB's writer mutex */
     struct gate reader_gate; /* before LMDB's reader-table mutex */
@@ -291,6 +296,9 @@ void control_detach(struct control **control, size_t size);
 
 /* Put an unusable segment aside: tell those who have it, take its name away. */
 int control_retire(int directory);
+
+/* A node id: 32 random bits, never 0. */
+uint32_t control_random_node(void);
 
 /* Say that the generation that word names is damaged. */
 void control_poison(struct control *control, uint64_t word);

@@ -100,6 +100,22 @@ uint64_t removal_fill_floor(struct control *control, uint64_t hash)
     return floor > fills ? floor : fills;
 }
 
+static void lower_to(_Atomic uint64_t *word, uint64_t limit)
+{
+    uint64_t now = atomic_load_explicit(word, memory_order_relaxed);
+    while (now > limit && !atomic_compare_exchange_weak_explicit(
+                              word, &now, limit, memory_order_release, memory_order_relaxed)) {
+    }
+}
+
+void removal_lower_floors(struct control *control, uint64_t limit)
+{
+    lower_to(&control->fill_floor, limit);
+    for (size_t i = 0; i < CONTROL_BUCKETS; i++) {
+        lower_to(&control->floors[i], limit);
+    }
+}
+
 void removal_raise_all_floors(struct control *control, uint64_t clock)
 {
     for (size_t i = 0; i < CONTROL_BUCKETS; i++) {

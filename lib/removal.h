@@ -95,6 +95,8 @@ void removal_clear(struct control *control, uint64_t clock);
 void removal_raise_floor(struct control *control, uint64_t hash, uint64_t clock);
 uint64_t removal_floor(struct control *control, uint64_t hash);
 void removal_raise_all_floors(struct control *control, uint64_t clock);
+/* Those beyond limit (clock_limit()) go down to it: what is beyond it does not come in anyway. */
+void removal_lower_floors(struct control *control, uint64_t limit);
 
 /* Many keys were invalidated, also such as are not here: no fill that began before may be stored.
  * What other hosts wrote is not held up by that. */

@@ -22,7 +22,7 @@
 #include "wake.h"
 #include "writer.h"
 
-enum { OUTBOX_LOOKS_MAX = 1024, ACKS_MAX = 4096, EVENTS_MAX = 1024, SLICE = 128 };
+enum { OUTBOX_LOOKS_MAX = 1024, EVENTS_MAX = 1024 };
 
 static_assert(REPLICA_MARKS_MAX == RECORD_MARKS_MAX && REPLICA_MARK_SIZE == RECORD_MARK_SIZE,
               "the same marks");
@@ -100,7 +100,22 @@ uint32_t replica_node(larder *handle)
     return handle_enter(handle) == LARDER_OK ? atomic_load(&map_control(handle->map)->node) : 0;
 }
 
-static int check_fence(const struct control *control, uint64_t fence)
+uint64_t replica_identity(larder *handle)
+{
+    struct {
+        uint8_t boot_id[16];
+        uint64_t device, inode;
+    } identity = {.device = 0};
+    if (handle_enter(handle) != LARDER_OK) {
+        return 0;
+    }
+    memcpy(identity.boot_id, map_control(handle->map)->boot_id, sizeof identity.boot_id);
+    identity.device = (uint64_t)handle->map->device;
+    identity.inode = (uint64_t)handle->map->inode;
+    return record_value_hash(&identity, sizeof identity);
+}
+
+int replica_check_fence(const struct control *control, uint64_t fence)
 {
     if (atomic_load(&control->fence) != fence) {
         return error_set(REPLICA_FENCED, "another larderd has taken over this map");
@@ -108,13 +123,43 @@ static int check_fence(const struct control *control, uint64_t fence)
     return LARDER_OK;
 }
 
+int replica_draw_node(larder *handle, uint64_t fence)
+{
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        struct control *control = map_control(handle->map);
+        result = replica_check_fence(control, fence);
+        if (result == LARDER_OK) {
+            atomic_store(&control->node, control_random_node());
+        }
+    }
+    return result;
+}
+
+int replica_publish_clock(larder *handle, uint64_t fence, int64_t redis_minus_monotonic_ms)
+{
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        struct control *control = map_control(handle->map);
+        result = replica_check_fence(control, fence);
+        if (result == LARDER_OK) {
+            int64_t ours = clock_wall_ms() - clock_monotonic_ms();
+            clock_note(control);
+            atomic_store(&control->clock_redis_ms, redis_minus_monotonic_ms);
+            atomic_store(&control->clock_offset_ms, redis_minus_monotonic_ms - ours);
+        }
+    }
+    return result;
+}
+
 int replica_publish_state(larder *handle, uint64_t fence, bool redis_up, int64_t heartbeat_ms)
 {
     int result = handle_enter(handle);
     if (result == LARDER_OK) {
         struct control *control = map_control(handle->map);
-        result = check_fence(control, fence);
+        result = replica_check_fence(control, fence);
         if (result == LARDER_OK) {
+            clock_note(control);
             atomic_store(&control->redis_up, redis_up ? 1 : 0);
             atomic_store(&control->daemon_heartbeat_ms, heartbeat_ms);
         }
@@ -314,97 +359,6 @@ void replica_batch_free(replica_batch *batch)
     *batch = (replica_batch){.records = NULL};
 }
 
-/* ---- Acknowledging ----------------------------------------------------------------------------
- */
-
-/* Take the dirty flag away; acked_ms 0: not because Redis has this one. */
-int replica_clean(struct writer *writer, const struct key *key, const struct record *record,
-                  int64_t acked_ms)
-{
-    struct record changed = *record;
-    changed.header.flags &= (uint8_t)~RECORD_DIRTY;
-    changed.acked_ms = acked_ms;
-    return entry_reseal(writer, key, record, &changed);
-}
-
-static int acknowledge_one(struct writer *writer, const replica_ack *ack, int64_t now_ms,
-                           size_t *cleared)
-{
-    struct key key;
-    struct record record;
-    int result = key_make(&key, ack->key, ack->key_size);
-    if (result != LARDER_OK) {
-        return result;
-    }
-    result = entry_find(&writer->transaction, &key, &record);
-    if (result != LARDER_OK || (record.header.flags & RECORD_DIRTY) == 0) {
-        return result < 0 ? result : LARDER_OK;
-    }
-    if (clock_compare(record_version(&record, writer->control->home), ack->version) != 0 ||
-        record.header.kind != (uint8_t)ack->kind) {
-        /* Written again on its way out, under a row that the cursor may have passed. */
-        return entry_requeue(writer, &key, &record);
-    }
-    ++*cleared;
-    return replica_clean(writer, &key, &record, now_ms);
-}
-
-/* A batch is done in short transactions, so that workers get the gate in between, and a full map,
- * of which one transaction can write only so many pages anew, takes it in shorter ones still.
- * false: there is none, or that would not help. */
-static bool smaller_slice(size_t *slice, size_t tried, int result)
-{
-    if (result != LARDER_EFULL || tried <= 1) {
-        return false;
-    }
-    *slice = tried / 2;
-    return true;
-}
-
-struct acknowledge_request {
-    const replica_ack *acks;
-    size_t count, cleared;
-    uint64_t fence;
-    int64_t now_ms;
-};
-
-static int acknowledge_operation(struct writer *writer, void *context)
-{
-    struct acknowledge_request *request = context;
-    int result = check_fence(writer->control, request->fence);
-    request->cleared = 0;
-    for (size_t i = 0; i < request->count && result == LARDER_OK; i++) {
-        result = acknowledge_one(writer, &request->acks[i], request->now_ms, &request->cleared);
-    }
-    return result;
-}
-
-int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks, size_t count,
-                        size_t *cleared)
-{
-    size_t slice = SLICE, done = 0;
-    int result = handle_enter_write(handle);
-    if (result == LARDER_OK && count > ACKS_MAX) {
-        result = error_set(LARDER_EINVAL, "%zu acknowledgements: at most %d", count, ACKS_MAX);
-    }
-    struct acknowledge_request request = {.acks = acks, .fence = fence, .now_ms = clock_wall_ms()};
-    while (result == LARDER_OK && count > 0) {
-        request.count = count < slice ? count : slice;
-        result = writer_run(handle, 0, acknowledge_operation, &request);
-        if (result == LARDER_OK) {
-            done += request.cleared;
-            request.acks += request.count;
-            count -= request.count;
-        } else if (smaller_slice(&slice, request.count, result)) {
-            result = LARDER_OK;
-        }
-    }
-    if (result == LARDER_OK && cleared != NULL) {
-        *cleared = done;
-    }
-    return result;
-}
-
 /* ---- Applying ---------------------------------------------------------------------------------
  */
 
@@ -483,13 +437,13 @@ static int apply_one(struct writer *writer, replica_event *event)
         return replica_apply_over_foreign(writer, &key, &old, event);
     }
     if (found == LARDER_OK && (old.header.flags & RECORD_LOCAL) == 0) {
+        bool dirty = (old.header.flags & RECORD_DIRTY) != 0;
         replica_record ours = replica_of_record(&old, writer->control->home);
         int order = replica_compare(&ours, in);
-        if (event->value_missing && clock_compare(ours.version, in->version) == 0 &&
-            ours.kind == in->kind) {
-            order = 0;
+        uint64_t limit = order > 0 && !dirty ? clock_limit(writer->control) : UINT64_MAX;
+        if (ours.version.clock > limit && in->version.clock <= limit) {
+            order = -1; /* Redis takes ours for nothing; a dirty one is going to be stamped anew */
         }
-        bool dirty = (old.header.flags & RECORD_DIRTY) != 0;
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
             return dirty ? replica_clean(writer, &key, &old, clock_wall_ms()) : LARDER_OK;
@@ -520,7 +474,7 @@ struct apply_request {
 static int apply_operation(struct writer *writer, void *context)
 {
     struct apply_request *request = context;
-    int result = check_fence(writer->control, request->fence);
+    int result = replica_check_fence(writer->control, request->fence);
     writer->cause = LARDER_CAUSE_REPLICA;
     bool fills = request->count > 0;
     for (size_t i = 0; i < request->count && result == LARDER_OK; i++) {
@@ -535,6 +489,7 @@ static int apply_operation(struct writer *writer, void *context)
             (struct control_position){.epoch = in->epoch, .number = in->number, .nonce = in->nonce};
         memcpy(position->run_id, in->run_id, sizeof position->run_id);
         position->run_id[sizeof position->run_id - 1] = '\0';
+        writer->ledger.position_seen_ms = in->seen_ms;
         result = store_touch(&writer->transaction);
     }
     return result;
@@ -550,7 +505,7 @@ int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t 
     if (count > EVENTS_MAX) {
         return error_set(LARDER_EINVAL, "%zu events: at most %d", count, EVENTS_MAX);
     }
-    size_t slice = SLICE;
+    size_t slice = REPLICA_SLICE;
     struct apply_request request = {.events = events, .fence = fence};
     do {
         request.count = count < slice ? count : slice;
@@ -563,7 +518,7 @@ int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t 
         if (result == LARDER_OK) {
             request.events += request.count;
             count -= request.count;
-        } else if (smaller_slice(&slice, request.count, result)) {
+        } else if (replica_smaller_slice(&slice, request.count, result)) {
             result = LARDER_OK;
         }
     } while (result == LARDER_OK && count > 0);
@@ -588,7 +543,8 @@ int replica_position_read(larder *handle, replica_position *out)
     }
     *out = (replica_position){.epoch = ledger.position.epoch,
                               .number = ledger.position.number,
-                              .nonce = ledger.position.nonce};
+                              .nonce = ledger.position.nonce,
+                              .seen_ms = ledger.position_seen_ms};
     memcpy(out->run_id, ledger.position.run_id, sizeof out->run_id);
     out->run_id[sizeof out->run_id - 1] = '\0';
     return LARDER_OK;

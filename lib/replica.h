@@ -19,6 +19,9 @@
 #define REPLICA_MARKS_MAX 17u /* a group and 16 tags */
 #define REPLICA_MARK_SIZE 16u
 
+/* Versions further ahead of Redis's clock are refused there (and here, see clock.h). */
+#define REPLICA_AHEAD_MS 60000
+
 /* What a record is; the order of the numbers is the order of precedence at equal versions. */
 enum replica_kind {
     REPLICA_VALUE = 1,
@@ -61,6 +64,7 @@ typedef struct replica_position {
     uint64_t number; /* last number applied */
     uint64_t nonce;  /* of the event at that number */
     char run_id[48]; /* of the server, text, 0-terminated */
+    int64_t seen_ms; /* Redis's clock when this was known to be the stream's end; 0: unknown */
 } replica_position;
 
 /* Become the map's daemon: an exclusive lock on DIR/NAME/larderd.lock (released when the process
@@ -74,6 +78,12 @@ bool replica_in_place(larder *handle);
 
 /* This map's node id (32 random bits, never 0). */
 uint32_t replica_node(larder *handle);
+
+/* Another one from now on: a map elsewhere has the same. */
+int replica_draw_node(larder *handle, uint64_t fence);
+
+/* What tells this map from a copy of it: not stored in it, the same as long as it lives. */
+uint64_t replica_identity(larder *handle);
 
 typedef struct replica_batch {
     replica_record *records; /* valid until replica_batch_free or the next fill */
@@ -93,17 +103,26 @@ int replica_outbox(larder *handle, replica_batch *batch, uint64_t from_row, size
                    size_t max_bytes, bool include_clean);
 void replica_batch_free(replica_batch *batch);
 
+enum replica_ack_kind {
+    REPLICA_STORED, /* Redis has it: its dirty flag goes */
+    REPLICA_AHEAD,  /* its version is too far ahead of Redis's clock: it gets another */
+    REPLICA_FORGET  /* Redis knows nothing of it, and we were away for so long that nobody would: it
+                       goes, unless it is dirty */
+};
+
 typedef struct replica_ack {
     const uint8_t *key;
     size_t key_size;
     larder_version version;
     enum replica_kind kind;
+    enum replica_ack_kind what;
 } replica_ack;
 
-/* Clear the dirty flag of each entry whose version and kind still match. An entry that was written
- * again meanwhile goes to the end of the log, so that a cursor need never go back for it. At most
- * 4,096 acks, in short transactions: after an error some may be done, and all can be given again.
- * *cleared may be NULL. */
+/* What became of entries; each counts only where version and kind still match. A dirty one that was
+ * written again meanwhile goes to the end of the log, as does one with a new version, so that a
+ * cursor need never go back for it. *cleared: how many are dirty no more (or gone); may be NULL.
+ * At most 4,096 acks, in short transactions: after an error some may be done, and all can be given
+ * again. */
 int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks, size_t count,
                         size_t *cleared);
 
@@ -180,6 +199,9 @@ void replica_ask_answer(larder *handle, uint32_t slot, uint64_t word, enum repli
 void replica_ask_sweep(larder *handle);
 
 int replica_position_read(larder *handle, replica_position *out);
+
+/* Redis's clock minus this host's CLOCK_MONOTONIC: what versions go by from now on. */
+int replica_publish_clock(larder *handle, uint64_t fence, int64_t redis_minus_monotonic_ms);
 
 /* The daemon's face in the control segment, for workers, the tool and statistics. */
 int replica_publish_state(larder *handle, uint64_t fence, bool redis_up, int64_t heartbeat_ms);

@@ -1,5 +1,5 @@
-/* replica_internal.h: what replica.c (the events of writes) and replica_fill.c (what answers a
- * miss) share.
+/* replica_internal.h: what replica.c (the events of writes), replica_fill.c (what answers a miss)
+ * and replica_ack.c (what Redis answered to our own) share.
  */
 #ifndef LARDER_LIB_REPLICA_INTERNAL_H
 #define LARDER_LIB_REPLICA_INTERNAL_H
@@ -9,15 +9,24 @@
 #include "replica.h"
 #include "writer.h"
 
+/* LARDER_OK, or REPLICA_FENCED. */
+int replica_check_fence(const struct control *control, uint64_t fence);
+
+#define REPLICA_SLICE 128u /* acks or events of one transaction: workers want the gate, too */
+
+/* A full map, of which one transaction can write only so many pages anew, takes them in shorter
+ * ones still. false: it is not that, or it would not help. */
+bool replica_smaller_slice(size_t *slice, size_t tried, int result);
+
+/* Take the dirty flag away; acked_ms 0: not because Redis has this one. */
+int replica_clean(struct writer *writer, const struct key *key, const struct record *record,
+                  int64_t acked_ms);
+
 replica_record replica_of_record(const struct record *record, uint32_t home);
 
 /* Store an event's record, or drop what is there, which is older; old: NULL where nothing is. */
 int replica_store_inbound(struct writer *writer, const struct key *key, const struct record *old,
                           replica_event *event);
-
-/* Take the dirty flag away; acked_ms 0: not because Redis has this one. */
-int replica_clean(struct writer *writer, const struct key *key, const struct record *record,
-                  int64_t acked_ms);
 
 /* Apply an event with a fill. */
 int replica_apply_fill(struct writer *writer, const struct key *key, const struct record *old,

@@ -112,10 +112,13 @@ int upkeep_expire(larder *handle, upkeep_step *step, size_t max_rows, int64_t to
     uint64_t rows[CANDIDATES_MAX];
     size_t count = 0;
     upkeep_step next = {.next_row = step->next_row};
-    int64_t before_ms = clock_wall_ms() - tombstone_ms;
+    int64_t before_ms = 0;
     struct ledger ledger;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
+        /* by the clock that their versions are of, and that Redis forgets their records by */
+        before_ms = clock_wall_ms() - tombstone_ms +
+                    atomic_load(&map_control(handle->map)->clock_offset_ms);
         result = registry_snapshot(handle->map, NULL, &t);
     }
     if (result != LARDER_OK) {

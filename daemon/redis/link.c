@@ -169,12 +169,12 @@ static bool greet(struct link *self, connection *to)
 static void on_commands_up(void *context)
 {
     struct link *self = context;
-    const char *info[] = {"INFO", "server"}, *role[] = {"ROLE"};
+    const char *info[] = {"INFO", "server", "replication"}, *role[] = {"ROLE"};
     if (!greet(self, self->commands) ||
         (self->sentinel != NULL &&
          !link_send(self, self->commands, REQUEST_ROLE, 0, 0, NULL, 1, role, NULL)) ||
         !send_scripts(self) ||
-        !link_send(self, self->commands, REQUEST_SERVER, 0, 0, NULL, 2, info, NULL))
+        !link_send(self, self->commands, REQUEST_SERVER, 0, 0, NULL, 3, info, NULL))
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
 }
 
@@ -199,7 +199,7 @@ static void tell_connected(struct link *self)
         return;
     }
     self->told_connected = true;
-    self->callbacks.connected(self->context, self->run_id, self->redis_version);
+    self->callbacks.connected(self->context, self->run_id, self->history, self->redis_version);
 }
 
 /* The value of "name:" in INFO's text. */
@@ -217,12 +217,23 @@ static void info_field(const reply *got, const char *name, char *out, size_t out
     }
 }
 
+/* A server that was demoted and promoted again has the run id it had, and the other's data: the id
+ * of the replication history is another one then. Half of each is enough. */
+static void name_history(struct link *self, const reply *got)
+{
+    char replication_id[48];
+    info_field(got, "master_replid:", replication_id, sizeof replication_id);
+    snprintf(self->history, sizeof self->history, "%.20s-%.20s", self->run_id, replication_id);
+}
+
 static void got_server(struct link *self, const reply *got)
 {
-    self->run_id[0] = self->redis_version[0] = 0;
+    self->run_id[0] = self->history[0] = self->redis_version[0] = 0;
     if (got->kind == REPLY_STRING) { /* where INFO is not permitted, the two are unknown */
         info_field(got, "run_id:", self->run_id, sizeof self->run_id);
         info_field(got, "redis_version:", self->redis_version, sizeof self->redis_version);
+        if (self->run_id[0] != 0)
+            name_history(self, got);
     }
     if (self->redis_version[0] != 0 && strtol(self->redis_version, NULL, 10) < REDIS_MAJOR_NEEDED) {
         char why[128];
@@ -311,6 +322,9 @@ void link_commands_answer(void *context, const connection_tag *tag, const reply 
         break;
     case REQUEST_PUSH:
         link_got_push(self, tag, got);
+        break;
+    case REQUEST_COMPARE:
+        link_got_record(self, tag, got);
         break;
     case REQUEST_RANGE:
         link_got_range(self, got);

@@ -14,13 +14,16 @@
 #include "daemon/sync/sync.h"
 
 typedef struct link_callbacks { /* none is called from within a link_ function */
-    void (*connected)(void *context, const char *run_id, const char *redis_version);
+    /* history: what is another one where the server's data may be another's */
+    void (*connected)(void *context, const char *run_id, const char *history,
+                      const char *redis_version);
     void (*disconnected)(void *context, enum sync_cause cause, const char *why, bool timed_out,
                          bool protocol);
     void (*joined)(void *context, const sync_joined *joined);
     /* trouble: Redis's words where a push was refused, else NULL */
     void (*replied)(void *context, struct sync_batch *batch, size_t index,
-                    enum sync_outcome outcome, const sync_change *winner, const char *trouble);
+                    enum sync_outcome outcome, const sync_change *winner, int64_t redis_ms,
+                    const char *trouble);
     void (*scripts)(void *context);
     void (*streamed)(void *context, const sync_change *change);
     void (*ranged)(void *context, const sync_change *changes, size_t count);
@@ -68,8 +71,11 @@ void link_connect(struct link *self);
 void link_disconnect(struct link *self);
 
 /* false: the request could not be sent; the session is of no more use. */
-bool link_join(struct link *self, uint64_t epoch, uint64_t number);
+/* node: this map's, which is claimed for identity, a number of this map alone. */
+bool link_join(struct link *self, uint64_t epoch, uint64_t number, uint32_t node,
+               uint64_t identity);
 bool link_push(struct link *self, const sync_action *push);
+bool link_compare(struct link *self, const sync_action *push);
 bool link_load(struct link *self);
 bool link_range(struct link *self, uint64_t epoch, uint64_t number, uint32_t limit);
 bool link_fetch(struct link *self, uint64_t id, const uint8_t *key, size_t key_size);

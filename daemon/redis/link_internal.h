@@ -25,7 +25,8 @@ enum request_kind {
     REQUEST_NOTIFICATIONS, /* CONFIG GET */
     REQUEST_TRACKED,       /* CLIENT TRACKINGINFO */
     REQUEST_JOIN,
-    REQUEST_PUSH, /* pointer: batch, index */
+    REQUEST_PUSH,    /* pointer: batch, index */
+    REQUEST_COMPARE, /* the same */
     REQUEST_RANGE,
     REQUEST_FETCH, /* id */
     REQUEST_ASK,   /* id; index 1: behind a REQUEST_TTL */
@@ -50,13 +51,14 @@ struct link {
     uint32_t scripts_loading;
     bool load_wanted; /* scripts() is owed */
     char sha[SCRIPT_COUNT][41];
-    char run_id[48], redis_version[32];
+    char run_id[48], history[48], redis_version[32];
     char stream[NAMES_FLEET_MAX], channel_name[NAMES_FLEET_MAX];
     names_pair names;
     uint8_t *event;
     size_t event_size; /* room of event */
     uint64_t random;
-    uint64_t join_epoch, join_number;
+    uint64_t join_epoch, join_number, join_identity;
+    uint32_t join_node;
     bool join_repeated;
     uint64_t average_event; /* bytes, smoothed */
     uint64_t bytes_sent, bytes_received, scripts_loaded;
@@ -88,6 +90,7 @@ bool link_call_unscripted(struct link *self, const connection_tag *tag, int coun
 
 void link_got_join(struct link *self, const reply *got);
 void link_got_push(struct link *self, const connection_tag *tag, const reply *got);
+void link_got_record(struct link *self, const connection_tag *tag, const reply *got);
 void link_got_range(struct link *self, const reply *got);
 void link_got_fetch(struct link *self, uint64_t id, const reply *got);
 /* foreign.c: noticing what other programs change. false: it could not be sent. */

@@ -12,6 +12,7 @@
 
 #define EVENT_OVERHEAD 48u /* what an entry costs in a stream beside its text, about */
 #define STREAM_LENGTH_MIN 1000u
+#define CLAIM_LASTS_MS 3600000 /* of a node id, from its last heartbeat */
 #define PUSH_KEYS 3
 #define PUSH_WORDS (3 + PUSH_KEYS + PUSH_ARGUMENTS)
 
@@ -25,25 +26,36 @@ static void out_of_step(struct link *self, const char *what)
 /* ---- Join -------------------------------------------------------------------------------------
  */
 
-bool link_join(struct link *self, uint64_t epoch, uint64_t number)
+bool link_join(struct link *self, uint64_t epoch, uint64_t number, uint32_t node, uint64_t identity)
 {
-    char id[48] = "", begin[WIRE_EVENT_HEAD_MAX];
+    char id[48] = "", begin[WIRE_EVENT_HEAD_MAX], name[32], claim[NAMES_FLEET_MAX], owner[20],
+         lasts[16];
     self->join_epoch = epoch;
     self->join_number = number;
+    self->join_node = node;
+    self->join_identity = identity;
     if (epoch != 0)
         wire_id(epoch, number, id);
     wire_begin(sync_random(&self->random), sync_random(&self->random), begin);
-    const char *words[] = {"EVALSHA", self->sha[SCRIPT_JOIN], "1", self->stream, id,
-                           begin,     self->channel_name};
-    return link_send(self, self->commands, REQUEST_JOIN, 0, 0, NULL, 7, words, NULL);
+    snprintf(name, sizeof name, "node:%08" PRIx32, node);
+    names_fleet(self->settings.prefix, name, claim, sizeof claim);
+    snprintf(owner, sizeof owner, "%016" PRIx64, identity);
+    snprintf(lasts, sizeof lasts, "%d", CLAIM_LASTS_MS);
+    const char *words[] = {"EVALSHA", self->sha[SCRIPT_JOIN], "2",   self->stream, claim, id,
+                           begin,     self->channel_name,     owner, lasts};
+    size_t sizes[10];
+    for (size_t i = 0; i < 10; i++)
+        sizes[i] = strlen(words[i]);
+    return link_send(self, self->commands, REQUEST_JOIN, 0, 0, NULL, 10, words, sizes);
 }
 
-static bool read_joined(const reply *got, sync_joined *joined)
+static bool read_joined(const struct link *self, const reply *got, sync_joined *joined)
 {
+    char owner[20];
     memset(joined, 0, sizeof *joined);
-    if (got->kind != REPLY_ARRAY || got->count != 4)
+    if (got->kind != REPLY_ARRAY || got->count != 5)
         return false;
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < 5; i++)
         if (got->elements[i]->kind != REPLY_STRING)
             return false;
     const reply *const *e = (const reply *const *)got->elements;
@@ -60,6 +72,8 @@ static bool read_joined(const reply *got, sync_joined *joined)
         joined->cursor_found = true;
         joined->cursor_nonce = at.nonce;
     }
+    snprintf(owner, sizeof owner, "%016" PRIx64, self->join_identity);
+    joined->node_taken = !reply_text_is(e[4], owner);
     char *end;
     joined->redis_ms = strtoll(e[3]->text, &end, 10);
     return *end == 0 && joined->redis_ms > 0;
@@ -71,14 +85,15 @@ void link_got_join(struct link *self, const reply *got)
     if (got->kind == REPLY_ERROR) {
         if (reply_error_is(got, "NOSCRIPT") && !self->join_repeated) {
             self->join_repeated = true;
-            if (link_load(self) && link_join(self, self->join_epoch, self->join_number))
+            if (link_load(self) && link_join(self, self->join_epoch, self->join_number,
+                                             self->join_node, self->join_identity))
                 return;
         }
         bool wait = reply_error_is(got, "OOM") || reply_error_is(got, "NOSCRIPT");
         link_fail(self, wait ? SYNC_NOT_READY : SYNC_NO_PERMISSION, got->text, false, false);
         return;
     }
-    if (!read_joined(got, &joined)) {
+    if (!read_joined(self, got, &joined)) {
         out_of_step(self, "the join script");
         return;
     }
@@ -151,8 +166,9 @@ static bool write_event(struct link *self, const replica_record *record, int64_t
 static bool send_remove(struct link *self, struct sync_batch *batch, uint32_t index,
                         const replica_record *record, const struct push_text *text)
 {
-    char limit[16];
+    char limit[16], ahead[16];
     snprintf(limit, sizeof limit, "%u", self->settings.inline_value);
+    snprintf(ahead, sizeof ahead, "%d", REPLICA_AHEAD_MS);
     const char *words[] = {"EVALSHA",
                            self->sha[SCRIPT_REMOVE],
                            "2",
@@ -161,7 +177,8 @@ static bool send_remove(struct link *self, struct sync_batch *batch, uint32_t in
                            text->record,
                            (const char *)self->event,
                            self->channel_name,
-                           limit};
+                           limit,
+                           ahead};
     size_t sizes[] = {7,
                       40,
                       1,
@@ -170,15 +187,17 @@ static bool send_remove(struct link *self, struct sync_batch *batch, uint32_t in
                       text->record_size,
                       text->event_size,
                       strlen(self->channel_name),
-                      strlen(limit)};
+                      strlen(limit),
+                      strlen(ahead)};
     (void)record;
-    return link_send(self, self->commands, REQUEST_PUSH, index, 0, batch, 9, words, sizes);
+    return link_send(self, self->commands, REQUEST_PUSH, index, 0, batch, 10, words, sizes);
 }
 
 static bool send_push(struct link *self, const sync_action *push, uint32_t index,
                       const replica_record *record, const struct push_text *text)
 {
-    char epoch[32], limit[16];
+    char epoch[32], limit[16], ahead[16];
+    snprintf(ahead, sizeof ahead, "%d", REPLICA_AHEAD_MS);
     snprintf(epoch, sizeof epoch, "%" PRIu64 "-*", push->push.epoch);
     snprintf(limit, sizeof limit, "%u", self->settings.inline_value);
     const char *words[PUSH_WORDS] = {"EVALSHA",
@@ -201,6 +220,7 @@ static bool send_push(struct link *self, const sync_action *push, uint32_t index
     argv[PUSH_CHANNEL] = self->channel_name;
     argv[PUSH_QUIET] = push->push.quiet ? "q" : "";
     argv[PUSH_INLINE] = limit;
+    argv[PUSH_AHEAD] = ahead;
     argv[PUSH_VALUE] = value_apart ? (const char *)record->value : "";
     for (size_t i = 0; i < PUSH_WORDS; i++) {
         bool binary = i == 3 || i == 4 || i == 5 + PUSH_EVENT || i == 5 + PUSH_VALUE;
@@ -257,6 +277,25 @@ bool link_push(struct link *self, const sync_action *push)
     return true;
 }
 
+bool link_compare(struct link *self, const sync_action *push)
+{
+    for (size_t i = 0; i < push->push.count; i++) {
+        const replica_record *record = push->push.records[i];
+        int named = names_of(&self->names, self->settings.prefix, record->key, record->key_size);
+        if (named == -2) {
+            if (!send_unnamed(self, push->push.batch, (uint32_t)i))
+                return false;
+            continue;
+        }
+        const char *words[] = {"GET", (const char *)self->names.record};
+        size_t sizes[] = {3, self->names.record_size};
+        if (named != 0 || !link_send(self, self->commands, REQUEST_COMPARE, (uint32_t)i, 0,
+                                     push->push.batch, 2, words, sizes))
+            return false;
+    }
+    return true;
+}
+
 /* A value counts only if it is the one that its record names: others write to Redis too. */
 static void check_value(sync_change *change)
 {
@@ -282,6 +321,25 @@ bool link_read_winner(const reply *record, const reply *value, sync_change *out)
     return true;
 }
 
+void link_got_record(struct link *self, const connection_tag *tag, const reply *got)
+{
+    sync_change record;
+    enum sync_outcome outcome = SYNC_FOUND;
+    bool readable = false;
+    if (got->kind == REPLY_NIL) {
+        outcome = SYNC_NOT_FOUND;
+    } else if (got->kind == REPLY_ERROR) { /* no right to it, or no record at all */
+        outcome = SYNC_REFUSED_KEY;
+    } else if (got->kind == REPLY_STRING) {
+        readable = link_read_winner(got, NULL, &record);
+    } else {
+        out_of_step(self, "GET");
+        return;
+    }
+    self->callbacks.replied(self->context, tag->pointer, tag->index, outcome,
+                            readable ? &record : NULL, 0, NULL);
+}
+
 void link_got_push(struct link *self, const connection_tag *tag, const reply *got)
 {
     struct sync_batch *batch = tag->pointer;
@@ -289,8 +347,12 @@ void link_got_push(struct link *self, const connection_tag *tag, const reply *go
     enum sync_outcome outcome = SYNC_REFUSED_KEY;
     const sync_change *found = NULL;
     const char *trouble = NULL;
-    if (got->kind == REPLY_INTEGER && got->integer >= PUSH_REPLY_STORED &&
-        got->integer <= PUSH_REPLY_NO_STREAM) {
+    int64_t redis_ms = 0;
+    if (got->kind == REPLY_INTEGER && got->integer < 0 && got->integer > INT64_MIN) {
+        outcome = SYNC_AHEAD;
+        redis_ms = -got->integer;
+    } else if (got->kind == REPLY_INTEGER && got->integer >= PUSH_REPLY_STORED &&
+               got->integer <= PUSH_REPLY_NO_STREAM) {
         static const enum sync_outcome outcomes[] = {SYNC_STORED, SYNC_SAME, SYNC_REMOVED,
                                                      SYNC_NO_STREAM};
         outcome = outcomes[got->integer - PUSH_REPLY_STORED];
@@ -313,7 +375,7 @@ void link_got_push(struct link *self, const connection_tag *tag, const reply *go
         out_of_step(self, "a push");
         return;
     }
-    self->callbacks.replied(self->context, batch, tag->index, outcome, found, trouble);
+    self->callbacks.replied(self->context, batch, tag->index, outcome, found, redis_ms, trouble);
 }
 
 /* ---- Stream and channel -----------------------------------------------------------------------

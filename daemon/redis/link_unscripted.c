@@ -60,7 +60,8 @@ bool link_refused_script(struct link *self, const connection_tag *tag, const rep
         sent = change_over(self, got);
     } else if (tag->kind == REQUEST_JOIN && !self->without_scripts &&
                is_refusal(got, "'evalsha'")) {
-        sent = change_over(self, got) && link_join(self, self->join_epoch, self->join_number);
+        sent = change_over(self, got) && link_join(self, self->join_epoch, self->join_number,
+                                                    self->join_node, self->join_identity);
     } else {
         return false;
     }

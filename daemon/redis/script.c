@@ -11,6 +11,18 @@
  */
 #include "daemon/redis/script.h"
 
+/* A version too far ahead is refused: it would rule over what is written after it. A record that is
+ * (the server's clock has been set back) counts for nothing, for the same reason. */
+#define NOT_AHEAD(MOST)                                                                            \
+    "local t = call('TIME')\n"                                                                     \
+    "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"                                          \
+    "local function ahead(text)\n"                                                                 \
+    "  return (tonumber(string.sub(text, 2, 13), 16) or 0) > now + " MOST "\n"                     \
+    "end\n"                                                                                        \
+    "if ahead(head) then return -now end\n"                                                        \
+    "local r = call('GET', KEYS[2])\n"                                                             \
+    "if r and string.sub(r, 1, 1) == '1' and ahead(r) then r = false end\n"
+
 /* Runs only where a record is there: r. Answers for the older entry; leaves d (0: equal). */
 #define COMPARE(LIMIT)                                                                             \
     "  local sub, d = string.sub, 0\n"                                                             \
@@ -33,9 +45,7 @@
     "  end\n"
 
 static const char push[] =
-    "local call, head = redis.call, ARGV[1]\n"
-    "local r = call('GET', KEYS[2])\n"
-    "if r then\n" COMPARE(
+    "local call, head = redis.call, ARGV[1]\n" NOT_AHEAD("ARGV[13]") "if r then\n" COMPARE(
         "ARGV[11]") "  if d == 0 and ARGV[10] == 'q' then return 2 end\n"
                     "end\n"
                     "local id = redis.pcall('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[8], ARGV[7],"
@@ -59,18 +69,23 @@ static const char push[] =
 
 static const char remove_[] =
     "#!lua flags=allow-oom\n"
-    "local call, head = redis.call, ARGV[1]\n"
-    "local r = call('GET', KEYS[2])\n"
-    "if r then\n" COMPARE("ARGV[4]") "end\n"
-                                     "call('UNLINK', KEYS[1])\n"
-                                     "call('PUBLISH', ARGV[3], '- ' .. ARGV[2])\n"
-                                     "return 3\n";
+    "local call, head = redis.call, ARGV[1]\n" NOT_AHEAD("ARGV[5]") "if r then\n" COMPARE(
+        "ARGV[4]") "end\n"
+                   "call('UNLINK', KEYS[1])\n"
+                   "call('PUBLISH', ARGV[3], '- ' .. ARGV[2])\n"
+                   "return 3\n";
 
 static const char join[] =
     "#!lua flags=allow-oom\n"
     "local call = redis.call\n"
     "local t = call('TIME')\n"
     "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+    "local owner = redis.pcall('GET', KEYS[2])\n"
+    "if not owner or owner == ARGV[4] then\n"
+    "  owner = ARGV[4]\n"
+    "  redis.pcall('SET', KEYS[2], owner, 'PX', ARGV[5])\n"
+    "end\n"
+    "if type(owner) ~= 'string' then owner = ARGV[4] end\n"
     "local last = call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)\n"
     "if #last == 0 then\n"
     "  local epoch = t[1] * 1000000 + t[2]\n"
@@ -87,14 +102,14 @@ static const char join[] =
     "  local added = redis.pcall('XADD', KEYS[1], id, 'e', ARGV[2])\n"
     "  if type(added) == 'table' then return added end\n"
     "  call('PUBLISH', ARGV[3], id .. ' ' .. ARGV[2])\n"
-    "  return {id, ARGV[2], '', string.format('%.0f', now)}\n"
+    "  return {id, ARGV[2], '', string.format('%.0f', now), owner}\n"
     "end\n"
     "local at = ''\n"
     "if ARGV[1] ~= '' then\n"
     "  local e = call('XRANGE', KEYS[1], ARGV[1], ARGV[1])\n"
     "  if #e == 1 then at = e[1][2][2] end\n"
     "end\n"
-    "return {last[1][1], last[1][2][2], at, string.format('%.0f', now)}\n";
+    "return {last[1][1], last[1][2][2], at, string.format('%.0f', now), owner}\n";
 
 const char *script_text(enum script_id id)
 {

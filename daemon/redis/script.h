@@ -14,7 +14,8 @@ enum script_id {
 };
 
 /* SCRIPT_PUSH: KEYS value, record, stream. ARGV below. Integer replies below; an older entry is
- * answered with {record} or {record, value}. */
+ * answered with {record} or {record, value}, a version that is too far ahead with Redis's time in
+ * ms, negated. */
 enum {
     PUSH_RECORD = 1,    /* the record's text */
     PUSH_EVENT = 2,     /* the event's text */
@@ -28,7 +29,8 @@ enum {
     PUSH_QUIET = 10,  /* "q": equal entries are left alone */
     PUSH_INLINE = 11, /* bytes of a winner's value that may come with the reply */
     PUSH_VALUE = 12,  /* the value, where it is not in the event */
-    PUSH_ARGUMENTS = 12
+    PUSH_AHEAD = 13,  /* how far ahead of Redis's clock a version may be, ms */
+    PUSH_ARGUMENTS = 13
 };
 enum {
     PUSH_REPLY_STORED = 1,
@@ -37,9 +39,10 @@ enum {
     PUSH_REPLY_NO_STREAM = 4
 };
 
-/* SCRIPT_REMOVE: KEYS value, record. ARGV record, event, channel, inline limit. */
-/* SCRIPT_JOIN: KEYS stream. ARGV id of the cursor ("": none), begin event, channel. Reply: {id of
- * the last entry, its event, event at the cursor or "", time ms}. */
+/* SCRIPT_REMOVE: KEYS value, record. ARGV record, event, channel, inline limit, how far ahead. */
+/* SCRIPT_JOIN: KEYS stream, node. ARGV id of the cursor ("": none), begin event, channel, whose the
+ * node id is, for how long (ms). Reply: {id of the last entry, its event, event at the cursor or
+ * "", time ms, whose the node id is}. */
 
 const char *script_text(enum script_id id);
 

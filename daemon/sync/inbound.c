@@ -299,7 +299,7 @@ static void free_fetch(struct inbound *in, struct fetch *fetch)
 static void want_value(struct sync *self, const replica_record *record, uint64_t size)
 {
     struct inbound *in = &self->in;
-    if (size > self->settings.max_value || record->expires_at_ms <= self->wall_ms + self->offset_ms)
+    if (size > self->settings.max_value || record->expires_at_ms <= sync_redis_now(self))
         return;
     struct fetch *fetch = NULL;
     for (size_t i = 0; i < FETCHES_MAX && fetch == NULL; i++)
@@ -408,7 +408,7 @@ static void count_verdicts(struct sync *self, const struct change_set *set)
         }
     }
     if (oldest != INT64_MAX) {
-        int64_t lag = self->wall_ms + self->offset_ms - oldest;
+        int64_t lag = sync_redis_now(self) - oldest;
         self->lag_ms = lag < 0 ? 0 : lag;
     }
 }
@@ -440,6 +440,7 @@ static bool position_moved(const struct sync *self)
            (self->cursor.epoch != self->stored.epoch ||
             self->cursor.number != self->stored.number ||
             self->cursor.nonce != self->stored.nonce || /* another stream's of the same epoch */
+            self->cursor.seen_ms >= self->stored.seen_ms + SEEN_EVERY_MS ||
             strcmp(self->cursor.run_id, self->stored.run_id) != 0);
 }
 
@@ -448,6 +449,7 @@ static bool position_due(const struct sync *self)
 {
     return position_moved(self) && (self->now_ms >= self->in.position_at + POSITION_EVERY_MS ||
                                     self->cursor.epoch != self->stored.epoch ||
+                                    self->cursor.seen_ms >= self->stored.seen_ms + SEEN_EVERY_MS ||
                                     strcmp(self->cursor.run_id, self->stored.run_id) != 0);
 }
 
@@ -470,6 +472,9 @@ static void apply(struct sync *self)
 void inbound_advance(struct sync *self, bool flush)
 {
     struct inbound *in = &self->in;
+    if (self->joined && self->cursor.number >= self->heard_number &&
+        self->out.resync == RESYNC_NONE)
+        self->cursor.seen_ms = self->heard_ms;
     bool full = !has_room(in->collecting, 4096) || in->collecting->count >= SYNC_APPLY_MAX / 2;
     if (!in->apply_wanted &&
         (((flush || full) && in->collecting->count != 0) || (flush && position_due(self)))) {

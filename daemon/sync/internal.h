@@ -26,13 +26,15 @@
 #define ASKS_SHUNNED 16u
 #define ASKS_SHUN_MS 60000
 #define POSITION_EVERY_MS 1000 /* the place in the stream is stored at least this often */
+#define SEEN_EVERY_MS 60000    /* so is how lately that place was the stream's end */
 #define MAP_BUSY_MS 50         /* pause before a refused map call is repeated */
 #define MAP_ERROR_MS 500       /* the same, after an error that is not "busy" */
 #define SESSION_WORKED_MS 1000 /* a session that lasted this long was a success */
 #define RECHECK_MAX_MS 60000
+#define ROUND_TRIP_MOST_MS 10000 /* an answer that took longer says nothing about the time */
 
 /* why a row was read */
-enum source { FROM_LOG, FROM_RANGE, FROM_RETRY, FROM_RESYNC };
+enum source { FROM_LOG, FROM_RANGE, FROM_RETRY, FROM_RESYNC, FROM_WANTED, FROM_VERIFY };
 
 enum log_scan {
     LOG_ACTIVE,  /* there may be rows: read now */
@@ -40,17 +42,26 @@ enum log_scan {
     LOG_ARMED    /* asleep until a worker writes */
 };
 
-enum resync_phase { RESYNC_NONE, RESYNC_TOMBSTONES, RESYNC_ENTRIES, RESYNC_DRAINING };
+enum resync_phase {
+    RESYNC_NONE,
+    RESYNC_TOMBSTONES, /* pushed */
+    RESYNC_ENTRIES,    /* compared with their records, and what Redis lacks pushed */
+    RESYNC_DRAINING
+};
+
+#define WANTED_MAX 4096u /* rows that Redis lacks, which wait to be read again and pushed */
 
 struct sync_batch {
     struct sync_batch *next;
     enum source source;
     uint32_t generation; /* of the resync it belongs to */
     enum resync_phase phase;
-    bool clean; /* clean entries may be in it */
+    bool clean;    /* clean entries may be in it */
+    bool compares; /* asks for records: nothing is pushed */
     bool remove;
     bool acking; /* ACKNOWLEDGE is out */
     bool answered_all;
+    int64_t sent_ms;   /* when, monotonic */
     int64_t ack_at;    /* not before */
     uint16_t attempts; /* of the retried row */
     size_t count, answered, ack_count, bytes;
@@ -69,6 +80,15 @@ struct retry {
 
 struct range {
     uint64_t low, high;
+};
+
+/* Comparing what the map has with Redis's records: after lost history, and all the time. */
+struct verify {
+    uint64_t wanted[WANTED_MAX]; /* rows, ascending */
+    size_t wanted_count;
+    uint64_t row;         /* of the rolling pass */
+    int64_t at, began_at; /* its next look; when it began */
+    uint64_t entries;     /* in the map, about */
 };
 
 struct outbound {
@@ -177,7 +197,12 @@ struct sync {
     sync_settings settings;
     sync_backoff backoff;
     enum sync_state state;
-    int64_t now_ms, wall_ms, offset_ms, lag_ms;
+    int64_t now_ms, wall_ms, lag_ms;
+    int64_t redis_ms;      /* Redis's clock minus the monotonic one */
+    int64_t join_ms;       /* when the join under way was sent */
+    uint64_t heard_number; /* what the last one said was the stream's end, ... */
+    int64_t heard_ms;      /* ... and when, by Redis's clock */
+    bool clock_known;
     bool started, joined, join_out, rejoin, lost;
     int64_t attempt_at, heartbeat_at, session_ms;
     bool session_counted;
@@ -189,6 +214,7 @@ struct sync {
     struct outbound out;
     struct inbound in;
     struct asks asks;
+    struct verify verify;
     sync_counters counters;
     sync_action_list *actions; /* of the step under way */
 };
@@ -212,6 +238,36 @@ void outbound_recheck(struct sync *self);
 void outbound_advance(struct sync *self);
 int64_t outbound_deadline(const struct sync *self);
 bool outbound_drained(const struct sync *self);
+
+/* What Redis's clock says now, as far as we know. */
+int64_t sync_redis_now(const struct sync *self);
+/* Redis's clock said redis_ms some time after sent_ms (monotonic). */
+void sync_hear_time(struct sync *self, int64_t redis_ms, int64_t sent_ms);
+/* Look at the clock, and at the stream, at once. */
+void sync_hurry_heartbeat(struct sync *self);
+bool sync_ahead(const struct sync *self, uint64_t clock);
+/* sync_order() of an item on its way and a record. */
+int sync_order_item(const sync_item *item, const replica_record *record);
+
+/* verify.c: which rows are compared, what their records mean, what Redis lacks. */
+/* Have we been away for longer than T? Then what has no record goes. */
+bool verify_absent(const struct sync *self);
+void verify_begin(struct sync *self); /* history is lost */
+void verify_joined(struct sync *self);
+void verify_disconnected(struct sync *self);
+bool verify_has_room(const struct sync *self);
+/* When the rolling pass looks again; SYNC_NEVER: not now. */
+int64_t verify_due(const struct sync *self);
+bool verify_takes(const struct sync *self, const replica_record *record);
+void verify_passed(struct sync *self, const replica_batch *rows);
+void verify_answered(struct sync *self, const struct sync_batch *batch, sync_item *item,
+                     const sync_change *found);
+void verify_want(struct sync *self, uint64_t row);
+bool verify_wants(const struct verify *verify, uint64_t row);
+/* Rows up to next_row have been read. */
+void verify_wanted_read(struct verify *verify, uint64_t next_row);
+/* How many records to read from the first wanted row on. */
+uint32_t verify_wanted_span(const struct sync *self);
 
 /* Look at this row again soon. */
 void pending_again(struct sync *self, uint64_t row);

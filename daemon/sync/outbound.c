@@ -3,7 +3,8 @@
  * rows to look at again, or, where Redis refuses the key itself, in the retry set (pending.c).
  *
  * Order of reading: refused rows whose time has come, rows to look at again, the tombstones of a
- * resync, dirty rows, the other rows of a resync. So a long resync delays no new write.
+ * resync, dirty rows, what Redis turned out to lack, the other rows of a resync, those of the
+ * rolling verification (verify.c). So neither delays a new write.
  */
 #include "daemon/sync/internal.h"
 
@@ -85,6 +86,7 @@ void outbound_disconnected(struct sync *self)
     out->scan = LOG_ACTIVE;
     out->reading = false;
     out->need_scripts = out->loading = false;
+    verify_disconnected(self);
 }
 
 void outbound_resync(struct sync *self)
@@ -102,14 +104,18 @@ void outbound_resync(struct sync *self)
             pending_again(self, out->retries[i].row); /* it may have become dirty */
     }
     out->retry_count = kept;
+    verify_begin(self);
 }
 
-static bool resync_in_flight(const struct outbound *out)
+static bool resync_in_flight(const struct sync *self)
 {
+    const struct outbound *out = &self->out;
     for (const struct sync_batch *batch = out->first; batch != NULL; batch = batch->next)
-        if (batch->source == FROM_RESYNC && batch->generation == out->resync_generation)
+        if ((batch->source == FROM_RESYNC || batch->source == FROM_WANTED) &&
+            batch->generation == out->resync_generation)
             return true;
-    return false;
+    return self->verify.wanted_count != 0 ||
+           (out->reading && (out->read_source == FROM_RESYNC || out->read_source == FROM_WANTED));
 }
 
 /* Redis had no memory for an acknowledged row that is pushed again: only the retry set knows of it,
@@ -146,7 +152,7 @@ bool outbound_drained(const struct sync *self)
 {
     const struct outbound *out = &self->out;
     return out->scan == LOG_ARMED && !out->reading && out->range_count == 0 && out->batches == 0 &&
-           out->retry_count == 0;
+           out->retry_count == 0 && self->verify.wanted_count == 0;
 }
 
 /* ---- Reading ----------------------------------------------------------------------------------
@@ -168,6 +174,13 @@ static int64_t ranges_due(const struct sync *self)
 {
     const struct outbound *out = &self->out;
     return out->range_count == 0 || inbound_held_up(self) ? SYNC_NEVER : out->ranges_at;
+}
+
+static bool resync_reads(const struct sync *self)
+{
+    const struct outbound *out = &self->out;
+    return out->resync == RESYNC_TOMBSTONES ||
+           (out->resync == RESYNC_ENTRIES && verify_has_room(self) && !inbound_held_up(self));
 }
 
 /* What to read next. false: nothing now. */
@@ -201,10 +214,21 @@ static bool choose(struct sync *self, sync_action *read, struct retry **retry)
         read->read.from_row = out->scan_row;
         return true;
     }
-    if (out->resync == RESYNC_TOMBSTONES || out->resync == RESYNC_ENTRIES) {
+    read->read.include_clean = true;
+    if (self->verify.wanted_count != 0) {
+        out->read_source = FROM_WANTED;
+        read->read.from_row = self->verify.wanted[0];
+        read->read.max_records = verify_wanted_span(self);
+        return true;
+    }
+    if (resync_reads(self)) {
         out->read_source = FROM_RESYNC;
         read->read.from_row = out->resync_row;
-        read->read.include_clean = true;
+        return true;
+    }
+    if (verify_due(self) <= self->now_ms) {
+        out->read_source = FROM_VERIFY;
+        read->read.from_row = self->verify.row;
         return true;
     }
     return false;
@@ -269,6 +293,7 @@ static struct sync_batch *make_batch(struct sync *self, size_t count)
         asks_expect(self, record->key, record->key_size);
         item->row = record->row;
         item->version = record->version;
+        item->value_hash = record->value_hash;
         item->kind = (uint8_t)record->kind;
         at += record->key_size;
     }
@@ -277,8 +302,11 @@ static struct sync_batch *make_batch(struct sync *self, size_t count)
     batch->source = out->read_source;
     batch->generation = out->resync_generation;
     batch->phase = out->resync;
-    batch->clean = out->read_source == FROM_RESYNC;
+    batch->clean = out->read_source >= FROM_RESYNC;
+    batch->compares = out->read_source == FROM_VERIFY ||
+                      (out->read_source == FROM_RESYNC && out->resync == RESYNC_ENTRIES);
     batch->ack_at = SYNC_NEVER;
+    batch->sent_ms = self->now_ms;
     return batch;
 }
 
@@ -287,7 +315,8 @@ static bool push(struct sync *self, size_t count, const struct retry *retry)
 {
     struct outbound *out = &self->out;
     struct sync_batch *batch = make_batch(self, count);
-    sync_action *action = batch == NULL ? NULL : sync_act(self, SYNC_ACT_PUSH);
+    sync_action *action =
+        batch == NULL ? NULL : sync_act(self, batch->compares ? SYNC_ACT_COMPARE : SYNC_ACT_PUSH);
     if (action == NULL) {
         if (batch != NULL)
             free_batch(batch);
@@ -312,8 +341,9 @@ static bool push(struct sync *self, size_t count, const struct retry *retry)
     action->push.nonce_seed = sync_random(&self->random);
     action->push.quiet = batch->clean;
     action->push.remove = batch->remove;
-    action->push.redis_ms = self->wall_ms + self->offset_ms;
-    self->counters.pushed += count;
+    action->push.redis_ms = sync_redis_now(self);
+    if (!batch->compares)
+        self->counters.pushed += count;
     return true;
 }
 
@@ -330,12 +360,16 @@ static size_t select_rows(struct sync *self, const replica_batch *rows)
             if (record->row != out->read_row)
                 break;
         } else if (refused != NULL) {
-            if (out->read_source == FROM_RESYNC)
+            if (out->read_source >= FROM_RESYNC && out->resync != RESYNC_NONE)
                 refused->clean = true; /* the resync counts on it, dirty or not */
             continue;                  /* waits for its own time */
         }
         if (out->read_source == FROM_RESYNC &&
             (record->kind == REPLICA_DELETED) != (out->resync == RESYNC_TOMBSTONES))
+            continue;
+        if (out->read_source >= FROM_RESYNC && !verify_takes(self, record))
+            continue;
+        if (out->read_source == FROM_WANTED && !verify_wants(&self->verify, record->row))
             continue;
         out->selected[count++] = record;
     }
@@ -380,6 +414,12 @@ static void passed(struct sync *self, const replica_batch *rows, size_t count)
             if (out->resync == RESYNC_ENTRIES)
                 out->resync_row = 0;
         }
+        break;
+    case FROM_WANTED:
+        verify_wanted_read(&self->verify, rows->end ? UINT64_MAX : rows->next_row);
+        break;
+    case FROM_VERIFY:
+        verify_passed(self, rows);
         break;
     }
 }
@@ -451,13 +491,15 @@ static void finish_batch(struct sync *self, struct sync_batch *batch)
 {
     for (size_t i = 0; i < batch->count; i++) {
         const sync_item *item = &batch->items[i];
-        if (item->outcome != SYNC_STORED && item->outcome != SYNC_SAME)
+        if (item->outcome != SYNC_STORED && item->outcome != SYNC_SAME &&
+            item->outcome != SYNC_AHEAD)
             continue;
         replica_ack *ack = &batch->acks[batch->ack_count++];
         ack->key = item->key;
         ack->key_size = item->key_size;
         ack->version = item->version;
         ack->kind = (enum replica_kind)item->kind;
+        ack->what = (enum replica_ack_kind)item->what;
     }
     batch->answered_all = true;
     batch->ack_at = self->now_ms;
@@ -508,9 +550,21 @@ static void answered(struct sync *self, struct sync_batch *batch, sync_item *ite
         pending_put_back(self, batch, item);
         self->out.need_scripts = true;
         break;
+    case SYNC_AHEAD:
+        self->counters.ahead++;
+        item->what = REPLICA_AHEAD;
+        settled(self, batch, item);
+        sync_hurry_heartbeat(self);
+        break;
+    case SYNC_FOUND:
+    case SYNC_NOT_FOUND:
+        verify_answered(self, batch, item, winner);
+        break;
     case SYNC_NO_MEMORY:
     case SYNC_REFUSED_KEY:
     case SYNC_REMOVED:
+        if (batch->compares)
+            break; /* a record that may not be read: there is no more to find out */
         pending_refuse(self, batch, item, (enum sync_outcome)item->outcome);
         break;
     }
@@ -533,6 +587,8 @@ void outbound_reply(struct sync *self, const sync_event *event)
     sync_item *item = &batch->items[batch->answered++];
     item->outcome = (uint8_t)event->reply.outcome;
     out->in_flight_items--;
+    if (item->outcome == SYNC_AHEAD)
+        sync_hear_time(self, event->reply.redis_ms, batch->sent_ms);
     answered(self, batch, item, event->reply.winner);
     if (batch->answered == batch->count)
         finish_batch(self, batch);
@@ -575,7 +631,7 @@ void outbound_advance(struct sync *self)
         return;
     if (out->need_scripts && !out->loading && sync_act(self, SYNC_ACT_LOAD) != NULL)
         out->loading = true;
-    if (out->resync == RESYNC_DRAINING && !resync_in_flight(out) && !resync_refused(out))
+    if (out->resync == RESYNC_DRAINING && !resync_in_flight(self) && !resync_refused(out))
         out->resync = RESYNC_NONE; /* the place in the stream may be stored again */
     read_more(self);
 }
@@ -596,8 +652,9 @@ int64_t outbound_deadline(const struct sync *self)
             read = ranges_due(self);
         if (out->scan == LOG_COOLING && out->scan_at < read)
             read = out->scan_at;
-        if (out->scan == LOG_ACTIVE || out->resync == RESYNC_TOMBSTONES ||
-            out->resync == RESYNC_ENTRIES)
+        if (verify_due(self) < read)
+            read = verify_due(self);
+        if (out->scan == LOG_ACTIVE || self->verify.wanted_count != 0 || resync_reads(self))
             read = self->now_ms;
     }
     if (read != SYNC_NEVER && read < out->read_at)

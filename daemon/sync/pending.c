@@ -46,6 +46,10 @@ void pending_put_back(struct sync *self, const struct sync_batch *batch, const s
     struct outbound *out = &self->out;
     /* Whatever it was read for, it may be dirty, and of another kind by now. */
     pending_again(self, item->row);
+    if (batch->source == FROM_WANTED)
+        verify_want(self, item->row);
+    if (batch->source == FROM_VERIFY && item->row < self->verify.row)
+        self->verify.row = item->row;
     if (batch->source == FROM_RESYNC && batch->generation == out->resync_generation &&
         out->resync != RESYNC_NONE) {
         bool further = out->resync > batch->phase;

@@ -126,6 +126,42 @@ void sync_rejoin(struct sync *self, bool lost)
     self->heartbeat_at = self->now_ms;
 }
 
+int64_t sync_redis_now(const struct sync *self)
+{
+    return self->clock_known ? self->now_ms + self->redis_ms : self->wall_ms;
+}
+
+bool sync_ahead(const struct sync *self, uint64_t clock)
+{
+    return self->clock_known && (int64_t)(clock >> 16) > sync_redis_now(self) + REPLICA_AHEAD_MS;
+}
+
+/* It said so some time between then and now: what we believe is changed no further than that asks
+ * for, so that slow round trips do not make the clock jitter. */
+void sync_hear_time(struct sync *self, int64_t redis_ms, int64_t sent_ms)
+{
+    int64_t least = redis_ms - self->now_ms, most = redis_ms + 1 - sent_ms;
+    if (redis_ms <= 0 || most < least || most - least > ROUND_TRIP_MOST_MS)
+        return;
+    if (!self->clock_known)
+        self->redis_ms = least + (most - least) / 2;
+    self->clock_known = true;
+    self->redis_ms = self->redis_ms < least ? least : self->redis_ms;
+    self->redis_ms = self->redis_ms > most ? most : self->redis_ms;
+}
+
+bool sync_clock(const struct sync *self, int64_t *redis_minus_monotonic_ms)
+{
+    *redis_minus_monotonic_ms = self->redis_ms;
+    return self->clock_known;
+}
+
+void sync_hurry_heartbeat(struct sync *self)
+{
+    if (!self->join_out && self->joined)
+        self->heartbeat_at = self->now_ms;
+}
+
 static void ask_to_join(struct sync *self)
 {
     if (self->heartbeat_at > self->now_ms || self->join_out)
@@ -137,6 +173,7 @@ static void ask_to_join(struct sync *self)
     action->cursor.number = self->cursor.number;
     self->asked = self->cursor;
     self->join_out = true;
+    self->join_ms = self->now_ms;
     self->heartbeat_at = SYNC_NEVER;
 }
 
@@ -167,12 +204,17 @@ static void joined(struct sync *self, const sync_joined *joined)
         return;
     bool first = !self->joined;
     bool unfinished = first && self->out.resync != RESYNC_NONE; /* by the session before */
-    bool lost = self->lost || unfinished || !history_holds(self, joined);
+    sync_hear_time(self, joined->redis_ms, self->join_ms);
+    /* What was deleted so long ago may be known from no record, but from the stream, still: it must
+     * not be read behind what we would push meanwhile. */
+    bool away = first && self->stored.epoch != 0 && verify_absent(self);
+    bool lost = self->lost || unfinished || away || !history_holds(self, joined);
     bool other_server =
         first && self->run_id[0] != 0 && strcmp(self->run_id, self->stored.run_id) != 0;
     self->join_out = self->rejoin = self->lost = false;
     self->joined = true;
-    self->offset_ms = joined->redis_ms - self->wall_ms;
+    if (joined->node_taken && sync_act(self, SYNC_ACT_DRAW_NODE) != NULL)
+        self->counters.nodes_drawn++;
     self->heartbeat_at = self->now_ms + self->settings.heartbeat_ms;
     if (first) {
         self->counters.connects++;
@@ -186,6 +228,9 @@ static void joined(struct sync *self, const sync_joined *joined)
         memcpy(self->cursor.run_id, self->run_id, sizeof self->cursor.run_id);
     if (lost || other_server)
         outbound_resync(self);
+    self->heard_number = joined->last_number;
+    self->heard_ms = sync_redis_now(self);
+    verify_joined(self);
     inbound_joined(self, joined->last_number);
 }
 
@@ -273,6 +318,9 @@ static void take(struct sync *self, const sync_event *event)
     case SYNC_EV_RECHECK:
         outbound_recheck(self);
         break;
+    case SYNC_EV_COUNT:
+        self->verify.entries = event->entries;
+        break;
     case SYNC_EV_IDLE:
     case SYNC_EV_TICK:
         break;
@@ -323,7 +371,7 @@ void sync_look(const struct sync *self, sync_view *out)
     out->drained = outbound_drained(self) && inbound_empty(self);
     out->attempt_at_ms = self->attempt_at;
     out->lag_ms = self->lag_ms;
-    out->clock_offset_ms = self->offset_ms;
+    out->clock_offset_ms = self->clock_known ? sync_redis_now(self) - self->wall_ms : 0;
     out->counters = self->counters;
 }
 

@@ -34,6 +34,8 @@ typedef struct sync_settings {
     uint32_t page;      /* stream entries of one range, 1 .. SYNC_PAGE_MAX */
     bool foreign;       /* CHANGED comes, for larder's own writes, too */
     uint64_t max_value; /* larger values are never fetched */
+    int64_t verify_ms;  /* each entry is compared with its record once in so long; 0: never */
+    int64_t keep_ms;    /* T: how long removals are remembered */
     uint64_t random_seed;
 } sync_settings;
 
@@ -81,7 +83,10 @@ enum sync_outcome {
     SYNC_NO_SCRIPT,   /* nothing written: the script must be loaded again */
     SYNC_NO_MEMORY,   /* refused for want of memory: all keys may be */
     SYNC_REFUSED_KEY, /* refused for this key's own sake */
-    SYNC_REMOVED      /* under OOM: the value is gone and others were told; no record stored */
+    SYNC_REMOVED,     /* under OOM: the value is gone and others were told; no record stored */
+    SYNC_AHEAD,       /* nothing written: the version is too far ahead of Redis's clock: redis_ms */
+    SYNC_FOUND,       /* to a question: this is the record: winner */
+    SYNC_NOT_FOUND    /* to a question: there is none */
 };
 
 /* One event of the stream, from the channel, from a range or made of a push's winner. */
@@ -104,6 +109,7 @@ typedef struct sync_joined {
     bool cursor_found;
     uint64_t cursor_nonce; /* of the entry at the cursor that was asked about */
     int64_t redis_ms;      /* the server's wall clock */
+    bool node_taken;       /* another map has our node id */
 } sync_joined;
 
 enum sync_event_kind {
@@ -125,6 +131,7 @@ enum sync_event_kind {
     SYNC_EV_ACKNOWLEDGED, /* batch, status, cleared */
     SYNC_EV_WAKE,         /* a worker wrote */
     SYNC_EV_RECHECK, /* the map counts dirty entries: scan from the start if nothing is known */
+    SYNC_EV_COUNT,   /* entries: so many are in the map, about */
     SYNC_EV_TICK     /* the time asked for came (or any other time) */
 };
 
@@ -145,8 +152,10 @@ typedef struct sync_event {
             struct sync_batch *batch;
             size_t index;
             enum sync_outcome outcome;
-            const sync_change *winner; /* SYNC_OLD; NULL: unreadable */
+            const sync_change *winner; /* SYNC_OLD, SYNC_FOUND; NULL: unreadable */
+            int64_t redis_ms;          /* SYNC_AHEAD */
         } reply;
+        uint64_t entries;
         const sync_change *change;
         struct {
             const sync_change *changes;
@@ -190,6 +199,8 @@ enum sync_action_kind {
     SYNC_ACT_READ,        /* read; answer ROWS at once, whose records must live until the actions
                              of that step are done */
     SYNC_ACT_PUSH,        /* push: send each item; answer REPLY for each, in order */
+    SYNC_ACT_COMPARE,     /* push: ask for the record of each; answer REPLY for each, in order */
+    SYNC_ACT_DRAW_NODE,   /* the map needs another node id; no answer */
     SYNC_ACT_LOAD,        /* load the scripts; answer SCRIPTS */
     SYNC_ACT_RANGE,       /* cursor.count entries after cursor; answer RANGE */
     SYNC_ACT_FETCH,       /* fetch: value and record of a key; answer FETCHED */
@@ -203,10 +214,12 @@ enum sync_action_kind {
 typedef struct sync_item { /* an entry on its way to Redis; key lives in the batch */
     uint64_t row;
     larder_version version;
+    uint64_t value_hash;
     const uint8_t *key;
     uint32_t key_size;
     uint8_t kind;
     uint8_t outcome; /* enum sync_outcome, once answered */
+    uint8_t what;    /* enum replica_ack_kind, for the map */
 } sync_item;
 
 typedef struct sync_action {
@@ -276,6 +289,7 @@ typedef struct sync_counters {
     uint64_t overflows, fetches, fetches_dropped;
     uint64_t asks, asks_joined, asks_sent, answers[3]; /* enum sync_answer */
     uint64_t foreign, foreign_checks, foreign_skipped;
+    uint64_t verified, mended, forgotten, ahead, nodes_drawn;
 } sync_counters;
 
 typedef struct sync_view { /* for status and tests */
@@ -304,6 +318,9 @@ void sync_step(struct sync *self, const sync_event *event, sync_action_list *act
 int64_t sync_deadline(const struct sync *self);
 
 void sync_look(const struct sync *self, sync_view *out);
+
+/* Redis's clock minus the monotonic one that events carry; false: not known yet. */
+bool sync_clock(const struct sync *self, int64_t *redis_minus_monotonic_ms);
 
 /* The place in the stream that is now true, for a last write at a clean end; false: it must not be
  * stored (history is being pushed again, or nothing is known). */

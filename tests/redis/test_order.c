@@ -155,11 +155,18 @@ static void teardown(void)
     harness_redis_end(&redis);
 }
 
+/* Versions may be ahead of the server's clock by ahead ms. */
+static char *push_ahead(const char *record, const char *value, const char *epoch, const char *quiet,
+                        const char *ahead)
+{
+    const char *const words[] = {"3",  "k",   "v:{k}", "s",   record, "event", "0",   "s",  "",
+                                 "",   epoch, "1000",  "c",   quiet,  "100",   value, ahead};
+    return call(SCRIPT_PUSH, sha, sizeof words / sizeof *words, words);
+}
+
 static char *push(const char *record, const char *value, const char *epoch, const char *quiet)
 {
-    const char *const words[] = {"3", "k", "v:{k}", "s",    record, "event", "0",   "s",
-                                 "",  "",  epoch,   "1000", "c",    quiet,   "100", value};
-    return call(SCRIPT_PUSH, sha, sizeof words / sizeof *words, words);
+    return push_ahead(record, value, epoch, quiet, "1000000000000000");
 }
 
 /* Which one is there after a and b were pushed in this order? */
@@ -258,7 +265,7 @@ static uint64_t joined_epoch(const char *at)
     char *answer = harness_redis_command(&redis, "SCRIPT", "LOAD", script_text(SCRIPT_JOIN), NULL);
     (void)snprintf(join, sizeof join, "%s", answer);
     free(answer);
-    const char *const words[] = {"1", "s", at, "begin", "c"};
+    const char *const words[] = {"2", "s", "n", at, "begin", "c", "we", "60000"};
     free(call(SCRIPT_JOIN, join, sizeof words / sizeof *words, words));
     answer = harness_redis_command(
         &redis, "EVAL", "return redis.call('XREVRANGE', KEYS[1], '+', '-')[1][1]", "1", "s", NULL);
@@ -366,6 +373,104 @@ START_TEST(somebody_writes_in_between)
 }
 END_TEST
 
+static char *push_at(int64_t ms, const char *value, const char *quiet)
+{
+    replica_record record = {.version = {.clock = (uint64_t)ms << 16, .node = 1},
+                             .kind = REPLICA_VALUE,
+                             .expires_at_ms = INT64_MAX};
+    char text[WIRE_RECORD_MAX];
+    (void)wire_record(&record, text);
+    return push_ahead(text, value, "5-*", quiet, "60000");
+}
+
+static int64_t redis_now(void)
+{
+    char *answer = harness_redis_command(
+        &redis, "EVAL", "local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000)",
+        "0", NULL);
+    int64_t now = strtoll(answer, NULL, 10);
+    free(answer);
+    return now;
+}
+
+/* It is told what time it is instead; a deletion under OOM, too. */
+START_TEST(a_version_too_far_ahead_is_refused)
+{
+    without_scripts = _i != 0;
+    int64_t before = redis_now();
+    char *answer = push_at(before + 90000, "v", "");
+    int64_t told = -strtoll(answer, NULL, 10);
+    ck_assert_msg(told >= before && told <= before + 20000, "%s", answer);
+    free(answer);
+    ck_assert(harness_redis_says(&redis, "0", "EXISTS", "k", "v:{k}", NULL));
+    answer = push_at(before + 30000, "v", "");
+    ck_assert_str_eq(answer, "1");
+    free(answer);
+
+    char remove[64];
+    answer = harness_redis_command(&redis, "SCRIPT", "LOAD", script_text(SCRIPT_REMOVE), NULL);
+    (void)snprintf(remove, sizeof remove, "%s", answer);
+    free(answer);
+    replica_record record = {.version = {.clock = (uint64_t)(before + 90000) << 16, .node = 1},
+                             .kind = REPLICA_DELETED,
+                             .expires_at_ms = INT64_MAX};
+    char text[WIRE_RECORD_MAX];
+    (void)wire_record(&record, text);
+    const char *const words[] = {"2", "k", "v:{k}", text, "event", "c", "100", "60000"};
+    answer = call(SCRIPT_REMOVE, remove, sizeof words / sizeof *words, words);
+    ck_assert_int_ge(-strtoll(answer, NULL, 10), before);
+    free(answer);
+    ck_assert(harness_redis_says(&redis, "v", "GET", "k", NULL));
+}
+END_TEST
+
+/* The server's clock was ahead once, and was set back: what it holds of that time gives way. */
+START_TEST(a_record_too_far_ahead_gives_way)
+{
+    without_scripts = _i != 0;
+    int64_t now = redis_now();
+    replica_record record = {.version = {.clock = (uint64_t)(now + 86400000) << 16, .node = 1},
+                             .kind = REPLICA_VALUE,
+                             .expires_at_ms = INT64_MAX};
+    char text[WIRE_RECORD_MAX];
+    (void)wire_record(&record, text);
+    char *answer = push(text, "of tomorrow", "5-*", "");
+    ck_assert_str_eq(answer, "1");
+    free(answer);
+    answer = push_at(now, "of today", "");
+    ck_assert_str_eq(answer, "1");
+    free(answer);
+    ck_assert(harness_redis_says(&redis, "of today", "GET", "k", NULL));
+}
+END_TEST
+
+static char *joined_as(const char *owner)
+{
+    char *join = harness_redis_command(&redis, "SCRIPT", "LOAD", script_text(SCRIPT_JOIN), NULL);
+    const char *const words[] = {"2", "s", "n", "", "begin", "c", owner, "60000"};
+    char *answer = call(SCRIPT_JOIN, join, sizeof words / sizeof *words, words);
+    free(join);
+    return answer;
+}
+
+START_TEST(a_node_id_has_one_owner)
+{
+    without_scripts = _i != 0;
+    char *answer = joined_as("we");
+    ck_assert_ptr_nonnull(strstr(answer, "we"));
+    free(answer);
+    ck_assert(harness_redis_says(&redis, "we", "GET", "n", NULL));
+    answer = joined_as("they");
+    ck_assert_ptr_nonnull(strstr(answer, "we"));
+    ck_assert_ptr_null(strstr(answer, "they"));
+    free(answer);
+    ck_assert(harness_redis_says(&redis, "we", "GET", "n", NULL));
+    char *lasts = harness_redis_command(&redis, "PTTL", "n", NULL);
+    ck_assert_int_gt(strtol(lasts, NULL, 10), 0);
+    free(lasts);
+}
+END_TEST
+
 int main(void)
 {
     harness_needs_redis();
@@ -381,6 +486,9 @@ int main(void)
     tcase_add_loop_test(all, an_epoch_that_was_over_is_not_begun_anew, 0, 2);
     tcase_add_loop_test(all, foreign_record_is_left_alone, 0, 2);
     tcase_add_test(all, somebody_writes_in_between);
+    tcase_add_loop_test(all, a_version_too_far_ahead_is_refused, 0, 2);
+    tcase_add_loop_test(all, a_record_too_far_ahead_gives_way, 0, 2);
+    tcase_add_loop_test(all, a_node_id_has_one_owner, 0, 2);
     suite_add_tcase(suite, all);
     return harness_run(suite);
 }

@@ -20,7 +20,7 @@ void check_written(int key, const replica_record *record)
     if (at->any && sync_order(&at->newest, record) >= 0)
         return;
     at->any = true;
-    at->lost = false;
+    at->lost = at->buried = false;
     at->newest = *record;
     at->since_ms = sim.now_ms;
 }
@@ -40,12 +40,57 @@ void check_lost(int key)
     TRACE("nobody holds the newest %s any more", sim.key_names[key]);
 }
 
+static void prefer(int key, const replica_record *held)
+{
+    truth *at = &sim.truth[key];
+    bool ahead = (int64_t)(held->version.clock >> 16) > server_wall(&sim.server) + SIM_AHEAD_MS;
+    if (!ahead && sync_order(held, &at->newest) > 0)
+        at->newest = *held;
+}
+
+void check_stamped(int key, const replica_record *old, const replica_record *anew)
+{
+    truth *at = &sim.truth[key];
+    const stored *there = &sim.server.data.keys[key];
+    if (sync_order(&at->newest, old) != 0) {
+        check_written(key, anew);
+        return;
+    }
+    at->newest = *anew;
+    at->since_ms = sim.now_ms;
+    at->lost = at->buried = false;
+    if (there->there)
+        prefer(key, &there->record);
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        if (sim.hosts[h].map.keys[key].there)
+            prefer(key, &sim.hosts[h].map.keys[key].record);
+}
+
+void check_gave_way(int key)
+{
+    sim.truth[key].lost = true;
+}
+
+void check_buried(int key)
+{
+    truth *at = &sim.truth[key];
+    for (unsigned h = 0; h < sim.hosts_count && !at->buried; h++) {
+        const held_entry *ours = &sim.hosts[h].map.keys[key];
+        if (ours->there && ours->dirty) {
+            at->forgotten = true; /* that is kept, and will be told, whatever came after it */
+            return;
+        }
+    }
+    at->buried = at->any && at->lost && !at->forgotten && at->newest.kind == REPLICA_DELETED &&
+                 (int64_t)(at->newest.version.clock >> 16) < server_wall(&sim.server) - SIM_KEEP_MS;
+}
+
 /* A key that Redis had, lost and now refuses holds up no resync, and who dies then has forgotten
  * it.
  */
 void check_refused(int key, bool acknowledged)
 {
-    if (acknowledged)
+    if (acknowledged && !sim.faults[FAULT_VERIFY])
         sim.truth[key].lost = sim.truth[key].forgotten = true;
 }
 
@@ -57,7 +102,8 @@ void check_held(host *self, int key)
 {
     host_map *map = &self->map;
     const replica_record *now = &map->keys[key].record;
-    if (map->seen_any[key] && sync_order(now, &map->seen[key]) < 0)
+    if (map->seen_any[key] && sync_order(now, &map->seen[key]) < 0 &&
+        !map_ahead(map, map->seen[key].version.clock))
         sim_fail("host %d: %s went back from %s to %s", self->number, sim.key_names[key],
                  sim_text(&map->seen[key]), sim_text(now));
     map->seen_any[key] = true;
@@ -155,7 +201,9 @@ static void check_server_key(int key, const replica_record *wanted)
     const stored *at = &sim.server.data.keys[key];
     const char *name = sim.key_names[key];
     bool plain = server_plain_there(at);
-    if (wanted != NULL && !at->there && !at->evicted)
+    bool old = wanted != NULL && wanted->kind == REPLICA_DELETED &&
+               (int64_t)(wanted->version.clock >> 16) < server_wall(&sim.server) - SIM_KEEP_MS / 2;
+    if (wanted != NULL && !at->there && !old && (!at->evicted || sim.faults[FAULT_VERIFY]))
         sim_fail("redis does not know the newest %s, %s", name, sim_text(wanted));
     if (wanted != NULL && at->there && sync_order(&at->record, wanted) != 0)
         sim_fail("redis has %s of %s, the newest is %s", sim_text(&at->record), name,
@@ -178,15 +226,28 @@ static void check_key(int key)
     check_server_key(key, wanted);
     if (wanted == NULL && there->there)
         wanted = &there->record;
+    if (at->buried && wanted != NULL && wanted->kind != REPLICA_DELETED)
+        sim_fail("%s was deleted long ago, and came back as %s", sim.key_names[key],
+                 sim_text(wanted));
+    if (there->there &&
+        (int64_t)(there->record.version.clock >> 16) > server_wall(&sim.server) + SIM_AHEAD_MS)
+        sim_fail("redis has %s of %s: it will rule over what is written for long",
+                 sim_text(&there->record), sim.key_names[key]);
     for (unsigned h = 0; h < sim.hosts_count; h++) {
         const held_entry *ours = &sim.hosts[h].map.keys[key];
         if (!ours->there)
             continue;
+        if (ours->record.kind == REPLICA_DELETED && (int64_t)(ours->record.version.clock >> 16) <
+                                                        server_wall(&sim.server) - SIM_KEEP_MS / 2)
+            continue; /* about to be forgotten: a miss, whatever others have */
         if (at->lost && is_hint(&ours->record))
             continue; /* what it told of went down with its host */
+        if (at->buried && ours->record.kind != REPLICA_DELETED)
+            sim_fail("%s was deleted long ago, and host %u still has %s", sim.key_names[key], h,
+                     sim_text(&ours->record));
         if (wanted == NULL)
             wanted = &ours->record; /* Redis was never asked for it since it forgot it */
-        if (at->lost && at->forgotten)
+        if (at->lost && at->forgotten && !sim.faults[FAULT_VERIFY])
             continue; /* only comparing versions now and then would tell */
         if (!same_for_readers(&ours->record, wanted))
             sim_fail("host %u keeps %s of %s, the newest is %s%s", h, sim_text(&ours->record),

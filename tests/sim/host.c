@@ -60,7 +60,7 @@ static void do_push(host *self, const sync_action *action)
     uint64_t nonces = action->push.nonce_seed;
     for (size_t i = 0; i < action->push.count; i++) {
         const replica_record *record = action->push.records[i];
-        request *r = ask(self, ASK_PUSH);
+        request *r = ask(self, action->kind == SYNC_ACT_COMPARE ? ASK_RECORD : ASK_PUSH);
         r->batch = action->push.batch;
         r->index = i;
         r->key = sim_key(record->key, record->key_size);
@@ -115,8 +115,15 @@ static void carry_out(host *self, const sync_action *action)
         r->epoch = action->cursor.epoch;
         r->number = action->cursor.number;
         r->limit = action->cursor.count;
+        r->node = self->map.node;
+        r->identity = self->map.identity;
+        break;
+    case SYNC_ACT_DRAW_NODE:
+        TRACE("host %d: another has its node id", self->number);
+        self->map.node = 2 + 2 * sim_pick(INT32_MAX);
         break;
     case SYNC_ACT_PUSH:
+    case SYNC_ACT_COMPARE:
         do_push(self, action);
         break;
     case SYNC_ACT_LOAD:
@@ -141,6 +148,17 @@ static void carry_out(host *self, const sync_action *action)
     }
 }
 
+/* The map goes by Redis's clock; whenever that, or this host's own, was set. */
+static void tell_clock(host *self)
+{
+    int64_t redis = 0;
+    if (rule_off(RULE_OFFSET) || !sync_clock(self->machine, &redis))
+        return;
+    self->map.clock_known = true;
+    self->map.redis_ms = redis;
+    self->map.offset_ms = redis - self->skew;
+}
+
 /* Actions that answer at once are worked off after the others of their step, as the daemon does. */
 static void feed(host *self, const sync_event *event)
 {
@@ -161,6 +179,7 @@ static void feed(host *self, const sync_event *event)
         sim.in_machine = true;
         sync_step(self->machine, &now, &actions);
         sim.in_machine = false;
+        tell_clock(self);
         for (size_t i = 0; i < actions.count; i++)
             carry_out(self, &actions.items[i]);
         if (sim.waiting_count == 0)
@@ -213,6 +232,8 @@ static void give_joined(host *self, request *r, sync_event *event)
     if (rule_off(RULE_HEARTBEAT) && view.state == SYNC_UP && joined->epoch == view.epoch &&
         joined->last_number > view.number)
         joined->last_number = view.number;
+    if (rule_off(RULE_NODE))
+        joined->node_taken = false;
     if (rule_off(RULE_BEGINNING) && other)
         self->adopted_until = joined->last_number;
     if (rule_off(RULE_POSITION_AFTER_RESYNC) && other) {
@@ -235,6 +256,14 @@ static void give_replied(const request *r, sync_event *event)
     event->reply.index = r->index;
     event->reply.outcome = r->outcome;
     event->reply.winner = r->has_change ? &r->changes[0] : NULL;
+    event->reply.redis_ms = r->redis_ms;
+    if ((r->outcome == SYNC_FOUND || r->outcome == SYNC_NOT_FOUND) && rule_off(RULE_VERIFY))
+        event->reply.outcome = SYNC_SAME;
+    if (r->outcome == SYNC_FOUND && rule_off(RULE_VERIFY_OLDER) &&
+        sync_order(&r->changes[0].record, &r->record) < 0)
+        event->reply.outcome = SYNC_SAME;
+    if (r->outcome == SYNC_NOT_FOUND && rule_off(RULE_VERIFY_MISSING))
+        event->reply.outcome = SYNC_SAME;
     if ((r->outcome == SYNC_NO_SCRIPT || r->outcome == SYNC_NO_STREAM) && rule_off(RULE_NOT_ACKED))
         event->reply.outcome = SYNC_STORED;
     if ((r->outcome == SYNC_REFUSED_KEY || r->outcome == SYNC_NO_MEMORY) && rule_off(RULE_RETRY))
@@ -285,6 +314,7 @@ void host_give_reply(host *self)
         give_joined(self, r, &event);
         break;
     case ASK_PUSH:
+    case ASK_RECORD:
         give_replied(r, &event);
         break;
     case ASK_RANGE:
@@ -339,21 +369,24 @@ void host_give_message(host *self)
 
 void host_start(host *self)
 {
-    self->settings = (sync_settings){.batch_commands = 1 + sim_pick(4),
-                                     .batch_bytes = 65536,
-                                     .batches_in_flight = 1 + sim_pick(3),
-                                     .retry_entries = KEYS_MAX,
-                                     .linger_ms = 2,
-                                     .backoff_min_ms = 10,
-                                     .backoff_max_ms = 200,
-                                     .park_ms = 1000,
-                                     .retry_max_ms = 500,
-                                     .heartbeat_ms = 300,
-                                     .breaker_failures = 3,
-                                     .breaker_open_ms = 100,
-                                     .page = 1 + sim_pick(PAGE_MAX),
-                                     .max_value = LARGE_SIZE,
-                                     .random_seed = sim_random()};
+    self->settings =
+        (sync_settings){.batch_commands = 1 + sim_pick(4),
+                        .batch_bytes = 65536,
+                        .batches_in_flight = 1 + sim_pick(3),
+                        .retry_entries = KEYS_MAX,
+                        .linger_ms = 2,
+                        .backoff_min_ms = 10,
+                        .backoff_max_ms = 200,
+                        .park_ms = 1000,
+                        .retry_max_ms = 500,
+                        .heartbeat_ms = 300,
+                        .breaker_failures = 3,
+                        .breaker_open_ms = 100,
+                        .page = 1 + sim_pick(PAGE_MAX),
+                        .max_value = LARGE_SIZE,
+                        .verify_ms = sim.faults[FAULT_VERIFY] && !rule_off(RULE_ROLLING) ? 500 : 0,
+                        .keep_ms = rule_off(RULE_ABSENT) ? 0 : SIM_KEEP_MS,
+                        .random_seed = sim_random()};
     TRACE("host %d: larderd starts", self->number);
     self->dies_applying = false;
     self->dies_in = 0;

@@ -14,6 +14,7 @@ void map_reset(host_map *self)
     memset(self, 0, sizeof *self);
     self->next_row = 1;
     self->node = 2 + 2 * sim_pick(INT32_MAX);
+    self->identity = 1 + sim_pick(INT32_MAX);
 }
 
 int64_t host_wall(const host *self)
@@ -86,11 +87,34 @@ static void erase(host *self, int key)
     raise_floor(&self->map, key, at->record.version.clock);
 }
 
+static uint64_t limit(const host_map *self)
+{
+    if (!self->clock_known)
+        return UINT64_MAX;
+    return (uint64_t)(sim.now_ms + self->redis_ms + SIM_AHEAD_MS) << 16 | UINT16_MAX;
+}
+
+static void observe(host_map *self, uint64_t clock)
+{
+    if (clock <= limit(self))
+        self->clock_seen = clock > self->clock_seen ? clock : self->clock_seen;
+    else
+        clock = limit(self);
+    self->clock = clock > self->clock ? clock : self->clock;
+}
+
+bool map_ahead(const host_map *self, uint64_t clock)
+{
+    return clock > limit(self);
+}
+
 static larder_version next_version(host *self)
 {
-    uint64_t physical = (uint64_t)host_wall(self) << 16;
     host_map *map = &self->map;
+    uint64_t physical = (uint64_t)(host_wall(self) + map->offset_ms) << 16;
     map->clock = physical > map->clock ? physical : map->clock + 1;
+    if (map->clock <= limit(map)) /* the real one notes it every second */
+        map->clock_seen = map->clock > map->clock_seen ? map->clock : map->clock_seen;
     return (larder_version){.clock = map->clock, .node = map->node};
 }
 
@@ -116,6 +140,8 @@ void map_set(host *self, int key, enum replica_kind kind, int64_t expires_at_ms)
         record.value_hash = sim_random() | 1;
     TRACE("host %d: writes %s of %s%s", self->number, sim_text(&record), sim.key_names[key],
           at->there && at->dirty ? " over a dirty one" : "");
+    if (at->there && map_ahead(&self->map, at->record.version.clock))
+        check_stamped(key, &at->record, &record);
     check_written(key, &record);
     if (kind == REPLICA_DELETED && rule_off(RULE_TOMBSTONE)) {
         at->record.version = record.version;
@@ -178,6 +204,46 @@ void map_forget_tombstones(host *self)
         if (!at->there || at->record.kind != REPLICA_DELETED || at->dirty)
             continue;
         TRACE("host %d: forgets %s of %s", self->number, sim_text(&at->record), sim.key_names[k]);
+        drop(self, (int)k);
+    }
+}
+
+/* What a resize carries over: all that must stay, and what fits. */
+void map_switch(host *self)
+{
+    TRACE("host %d: its map gets a new generation", self->number);
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        held_entry *at = &self->map.keys[k];
+        bool recent = at->acked_ms != 0 && host_wall(self) - at->acked_ms < SIM_RECENTLY_MS;
+        if (!at->there || at->dirty || recent || at->record.kind == REPLICA_DELETED ||
+            !sim_one_in(2))
+            continue;
+        TRACE("host %d: leaves out %s of %s", self->number, sim_text(&at->record),
+              sim.key_names[k]);
+        erase(self, (int)k);
+        check_lost((int)k);
+    }
+}
+
+void map_copy(host *self, const host *from)
+{
+    uint32_t identity = self->map.identity;
+    TRACE("host %d: its map is a copy of host %d's now", self->number, from->number);
+    self->map = from->map;
+    self->map.identity = identity;
+    self->skew = from->skew;
+}
+
+void map_forget_old(host *self)
+{
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        held_entry *at = &self->map.keys[k];
+        int64_t written = (int64_t)(at->record.version.clock >> 16);
+        if (!at->there || at->record.kind != REPLICA_DELETED || at->dirty ||
+            written > host_wall(self) + self->map.offset_ms - SIM_KEEP_MS)
+            continue;
+        TRACE("host %d: forgets %s of %s, it is old", self->number, sim_text(&at->record),
+              sim.key_names[k]);
         drop(self, (int)k);
     }
 }
@@ -313,9 +379,15 @@ static void apply_one(host *self, replica_event *event)
     held_entry *at = &map->keys[key];
     if (at->there) {
         int order = sync_order(&at->record, in);
-        if (event->value_missing && at->record.version.clock == in->version.clock &&
+        if (rule_off(RULE_HASH_OF_MISSING) && event->value_missing &&
+            at->record.version.clock == in->version.clock &&
             at->record.version.node == in->version.node && at->record.kind == in->kind)
             order = 0;
+        if (order > 0 && !at->dirty && map_ahead(map, at->record.version.clock) &&
+            !map_ahead(map, in->version.clock)) {
+            order = -1;
+            map->seen_any[key] = false; /* it goes back, and is meant to */
+        }
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
             if (at->dirty && !rule_off(RULE_EQUAL_CLEANS)) {
@@ -331,8 +403,8 @@ static void apply_one(host *self, replica_event *event)
             return;
         }
     }
-    if (in->version.clock > map->clock && !rule_off(RULE_OBSERVE))
-        map->clock = in->version.clock;
+    if (!rule_off(RULE_OBSERVE))
+        observe(map, in->version.clock);
     if (!at->there && in->version.clock <= *floor_of(map, key)) {
         event->verdict = REPLICA_REFUSED;
         return;
@@ -359,28 +431,66 @@ int map_apply(host *self, const sync_action *action)
     return LARDER_OK;
 }
 
+/* Redis took its version for too far ahead: another, and the clock goes back with it. */
+static void stamp_anew(host *self, int key)
+{
+    host_map *map = &self->map;
+    held_entry *at = &map->keys[key];
+    replica_record old = at->record;
+    uint64_t most = limit(map);
+    if (map->clock > most && !rule_off(RULE_LOWER)) {
+        map->clock = (uint64_t)(sim.now_ms + map->redis_ms) << 16;
+        uint64_t seen = map->clock_seen < most ? map->clock_seen : most - (2000 << 16);
+        map->clock = seen > map->clock ? seen : map->clock;
+        for (unsigned b = 0; b < BUCKETS; b++)
+            map->floors[b] = map->floors[b] > most ? most : map->floors[b];
+    }
+    at->record.version = next_version(self);
+    TRACE("host %d: stamps %s of %s anew: %s", self->number, sim_text(&old), sim.key_names[key],
+          sim_text(&at->record));
+    map->seen_any[key] = false;
+    requeue(self, key);
+    check_stamped(key, &old, &at->record);
+    check_held(self, key);
+}
+
+static void acknowledge_one(host *self, const replica_ack *ack, size_t *cleared)
+{
+    int key = sim_key(ack->key, ack->key_size);
+    held_entry *at = &self->map.keys[key];
+    if (!at->there)
+        return;
+    bool same = at->record.version.clock == ack->version.clock &&
+                at->record.version.node == ack->version.node && at->record.kind == ack->kind;
+    if (!same && !rule_off(RULE_ACK_MATCHES)) {
+        if (at->dirty && !rule_off(RULE_ACK_REQUEUES))
+            requeue(self, key);
+    } else if (ack->what == REPLICA_AHEAD) {
+        stamp_anew(self, key);
+    } else if (ack->what == REPLICA_FORGET) {
+        if (at->dirty)
+            return;
+        TRACE("host %d: forgets %s of %s, nobody knows it", self->number, sim_text(&at->record),
+              sim.key_names[key]);
+        ++*cleared;
+        erase(self, key);
+        check_lost(key);
+    } else if (at->dirty) {
+        at->dirty = false;
+        at->acked_ms = host_wall(self);
+        observe(&self->map, ack->version.clock);
+        ++*cleared;
+        TRACE("host %d: %s of %s is acknowledged", self->number, sim_text(&at->record),
+              sim.key_names[key]);
+    }
+}
+
 int map_acknowledge(host *self, const sync_action *action, size_t *cleared)
 {
     *cleared = 0;
     if (self->busy && !sim_one_in(3))
         return LARDER_EBUSY;
-    for (size_t i = 0; i < action->acknowledge.count; i++) {
-        const replica_ack *ack = &action->acknowledge.acks[i];
-        int key = sim_key(ack->key, ack->key_size);
-        held_entry *at = &self->map.keys[key];
-        if (!at->there || !at->dirty)
-            continue;
-        bool same = at->record.version.clock == ack->version.clock &&
-                    at->record.version.node == ack->version.node && at->record.kind == ack->kind;
-        if (same || rule_off(RULE_ACK_MATCHES)) {
-            at->dirty = false;
-            at->acked_ms = host_wall(self);
-            ++*cleared;
-            TRACE("host %d: %s of %s is acknowledged", self->number, sim_text(&at->record),
-                  sim.key_names[key]);
-        } else if (!rule_off(RULE_ACK_REQUEUES)) {
-            requeue(self, key);
-        }
-    }
+    for (size_t i = 0; i < action->acknowledge.count; i++)
+        acknowledge_one(self, &action->acknowledge.acks[i], cleared);
     return LARDER_OK;
 }

@@ -43,6 +43,14 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_EQUAL_CLEANS] = {"equal-cleans", "an equal event acknowledges", ANY, ALONE, 0,
                            "an equal dirty entry is pushed again, which is harmless"},
 
+    [RULE_HASH_OF_MISSING] = {"hash-of-missing",
+                              "the hash counts for an event without its value, too",
+                              BIT(TWINS) | BIT(LARGE), ALONE, 30000, ""},
+    [RULE_LOWER] = {"lower", "the clock goes back with what is stamped anew", BIT(FAR) | BIT(CLOCK),
+                    ALONE, 2000, ""},
+    [RULE_OFFSET] = {"offset", "versions go by Redis's clock", BIT(FAR) | BIT(CLOCK), ALONE, 2000,
+                     ""},
+
     [RULE_COMPARE] = {"compare", "Redis keeps what is newer", ANY, ALONE, 2000, ""},
     [RULE_KIND_ORDER] = {"kind-order", "at equal versions a deletion is above a value", ANY, ALONE,
                          2000, ""},
@@ -62,6 +70,11 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_HASH] = {"hash", "a value counts only if it is its record's", BIT(FOREIGN), ALONE, 2000,
                    ""},
     [RULE_QUIET] = {"quiet", "an equal entry of a resync is left alone", ANY, ALONE, 2000, ""},
+
+    [RULE_AHEAD] = {"ahead", "a version too far ahead is refused", BIT(FAR) | BIT(CLOCK), ALONE,
+                    2000, ""},
+    [RULE_NODE] = {"node", "node ids are claimed", BIT(TWINS), ALONE, 0,
+                   "of two values of one version, the hash decides"},
 
     [RULE_GAP] = {"gap", "a number that is not the next is a gap", ANY, ALONE, 2000, ""},
     [RULE_RANGE] = {"range", "a gap is closed from the stream", ANY, ALONE, 2000, ""},
@@ -90,6 +103,16 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_WAKE] = {"wake", "a write wakes the daemon", ANY, RULE_RECHECK, 2000, ""},
     [RULE_RECHECK] = {"recheck", "dirty entries that nobody knows of are looked for", ANY, ALONE, 0,
                       "a second net: without one of the rules that it stands in for it is needed"},
+
+    [RULE_VERIFY] = {"verify", "history lost: all entries are compared", ANY, ALONE, 2000, ""},
+    [RULE_VERIFY_OLDER] = {"verify-older", "an older record: ours is pushed", BIT(FAILOVER), ALONE,
+                           2000, ""},
+    [RULE_VERIFY_MISSING] = {"verify-missing", "no record: ours is pushed", BIT(FLUSH), ALONE, 2000,
+                             ""},
+    [RULE_ROLLING] = {"rolling", "entries are compared all the time",
+                      BIT(VERIFY) | BIT(REDIS_EVICT), ALONE, 2000, ""},
+    [RULE_ABSENT] = {"absent", "after an absence longer than T, what has no record goes",
+                     BIT(ABSENCE), ALONE, 2000, ""},
 
     [RULE_FORGET_COLLECTED] = {"forget-collected",
                                "what was collected of a history that is lost is forgotten",

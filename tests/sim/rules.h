@@ -26,6 +26,9 @@ enum rule {
     RULE_FILL_FLOOR,
     RULE_POSITION_APPLIED,
     RULE_EQUAL_CLEANS,
+    RULE_HASH_OF_MISSING,
+    RULE_LOWER,
+    RULE_OFFSET,
     /* of Redis and its scripts */
     RULE_COMPARE,
     RULE_KIND_ORDER,
@@ -38,6 +41,8 @@ enum rule {
     RULE_REMOVE,
     RULE_HASH,
     RULE_QUIET,
+    RULE_AHEAD,
+    RULE_NODE,
     /* of the machine, seen at its border */
     RULE_GAP,
     RULE_RANGE,
@@ -55,6 +60,11 @@ enum rule {
     RULE_ARM,
     RULE_WAKE,
     RULE_RECHECK,
+    RULE_VERIFY,
+    RULE_VERIFY_OLDER,
+    RULE_VERIFY_MISSING,
+    RULE_ROLLING,
+    RULE_ABSENT,
     /* inside it */
     RULE_FORGET_COLLECTED,
     RULE_AGAIN_AFTER_OLD,

@@ -157,9 +157,16 @@ static bool emit(const request *r, stream_entry *entry)
     return true;
 }
 
+static bool ahead(uint64_t clock)
+{
+    return (int64_t)(clock >> 16) > server_wall(&sim.server) + SIM_AHEAD_MS &&
+           !rule_off(RULE_AHEAD);
+}
+
 static void write_entry(const request *r, stored *at, bool set)
 {
     int64_t until = r->redis_ms;
+    check_written(r->key, &r->record); /* it may have been refused once, and stamped anew */
     if (r->record.kind != REPLICA_DELETED && r->record.expires_at_ms > until)
         until = r->record.expires_at_ms;
     at->there = true;
@@ -183,8 +190,16 @@ static void push(request *r)
                           .key = r->key,
                           .record = r->record};
     int order = at->there ? compare(&at->record, &r->record) : -1;
+    if (at->there && ahead(at->record.version.clock)) {
+        if (order > 0)
+            check_gave_way(r->key);
+        order = -1;
+    }
     if (!self->scripts) {
         r->outcome = SYNC_NO_SCRIPT;
+    } else if (ahead(r->record.version.clock)) {
+        r->outcome = SYNC_AHEAD;
+        r->redis_ms = server_wall(self);
     } else if (self->refused >> r->key & 1) {
         r->outcome = SYNC_REFUSED_KEY;
         check_refused(r->key, r->quiet);
@@ -213,9 +228,33 @@ static void push(request *r)
     }
 }
 
+/* Is the node id another map's? */
+static bool node_taken(server_data *data, uint32_t node, uint32_t identity)
+{
+    for (size_t i = 0; i < data->nodes; i++)
+        if (data->node_ids[i] == node)
+            return data->node_owners[i] != identity;
+    if (data->nodes < NODES_MAX) {
+        data->node_ids[data->nodes] = node;
+        data->node_owners[data->nodes++] = identity;
+    }
+    return false;
+}
+
+static void ask(request *r)
+{
+    const stored *at = look(r->key);
+    stream_entry found = {.key = r->key, .record = at->record};
+    r->outcome = at->there ? SYNC_FOUND : SYNC_NOT_FOUND;
+    r->has_change = at->there;
+    if (at->there)
+        r->changes[0] = server_change(&found, false);
+}
+
 static void join(request *r)
 {
     server_data *data = &sim.server.data;
+    r->joined.node_taken = node_taken(data, r->node, r->identity);
     r->joined.redis_ms = server_wall(&sim.server);
     if (data->first == data->count) {
         stream_entry begin = {.nonce = sim_random(), .begin = true};
@@ -278,6 +317,11 @@ void server_work(request *r)
         push(r);
         TRACE("redis: push %s of %s: %d", sim.key_names[r->key], sim_text(&r->record),
               (int)r->outcome);
+        break;
+    case ASK_RECORD:
+        ask(r);
+        TRACE("redis: asked for %s: %s", sim.key_names[r->key],
+              r->has_change ? sim_text(&r->changes[0].record) : "none");
         break;
     case ASK_JOIN:
         join(r);
@@ -349,12 +393,24 @@ static void another_server(void)
     forgotten();
 }
 
+/* A server's clock that goes further than versions may be ahead is beyond what can be kept. */
+void server_set_clock(int64_t by)
+{
+    int64_t most = SIM_AHEAD_MS / 3;
+    if (sim.faults[FAULT_FAR] && by < 0)
+        by = -by; /* versions just within the limit would be beyond it: what is newest is open then
+                   */
+    sim.server.skew += by;
+    sim.server.skew = sim.server.skew > most ? most : sim.server.skew;
+    sim.server.skew = sim.server.skew < -most ? -most : sim.server.skew;
+}
+
 void server_fail_over(void)
 {
     TRACE("redis: failover");
     copy_data(&sim.server.data, &sim.server.replica);
     if (!sim.calm && sim_one_in(2))
-        sim.server.skew += (int64_t)sim_pick(4000) - 2000;
+        server_set_clock((int64_t)sim_pick(4000) - 2000);
     another_server();
 }
 
@@ -362,6 +418,7 @@ static void empty(void)
 {
     server_data *data = &sim.server.data;
     memset(data->keys, 0, sizeof data->keys);
+    data->nodes = 0;
     forget_stream();
 }
 
@@ -401,6 +458,12 @@ void server_evict(int key, bool record_too)
         sim.truth[key].forgotten = true;
     }
     check_lost(key);
+}
+
+void server_expire(void)
+{
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        (void)look((int)k);
 }
 
 void server_foreign_write(int key)

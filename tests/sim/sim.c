@@ -72,7 +72,7 @@ void sim_trace(const char *format, ...)
 {
     va_list list;
     va_start(list, format);
-    printf("%6" PRIu64 " %8" PRId64 "  ", sim.step, sim.now_ms - 1000000);
+    printf("%6" PRIu64 " %8" PRId64 "  ", sim.step, sim.now_ms - SIM_BEGAN_MS);
     vprintf(format, list);
     printf("\n");
     va_end(list);

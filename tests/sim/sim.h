@@ -26,12 +26,15 @@ enum {
     ORPHANS_MAX = 64,
     STREAM_MAX = 8192,
     WAITING_MAX = 64,
+    NODES_MAX = 256,
     VALUE_SIZE = 8, /* a value is its hash */
     LARGE_SIZE = 4096,
     HUGE_SIZE = 65536
 };
 
-#define SIM_KEEP_MS INT64_C(86400000)  /* T: how long removals are remembered */
+#define SIM_KEEP_MS INT64_C(86400000) /* T: how long removals are remembered */
+#define SIM_BEGAN_MS INT64_C(1000000000000)
+#define SIM_AHEAD_MS REPLICA_AHEAD_MS
 #define SIM_RECENTLY_MS INT64_C(30000) /* WRITER_ACKED_RECENTLY_MS of the map */
 
 /* ---- What one seed switches on ----------------------------------------------------------------
@@ -63,7 +66,11 @@ enum fault {
     FAULT_FOREIGN,     /* other programs write plain values */
     FAULT_FILL,        /* fills that take their time */
     FAULT_LARGE,       /* values that do not travel with their event */
-    FAULT_TWINS,       /* two hosts have one node id */
+    FAULT_TWINS,       /* two hosts have one node id: a map is a copy of another's */
+    FAULT_VERIFY,      /* none: each entry is compared with its record all the time */
+    FAULT_FAR,         /* clocks that are set by more than may be */
+    FAULT_ABSENCE,     /* a host is away longer than removals are remembered */
+    FAULT_SWITCH,      /* a map gets a new generation */
     FAULT_COUNT
 };
 
@@ -92,10 +99,12 @@ typedef struct server_data { /* what a failover takes from the replica */
     bool stream_there;
     uint64_t last_epoch, last_number; /* of the stream, even if all is trimmed */
     size_t first, count;              /* entries [first, count) of stream[] */
+    size_t nodes;                     /* node ids that are claimed, and for whom */
+    uint32_t node_ids[NODES_MAX], node_owners[NODES_MAX];
     stream_entry *stream;
 } server_data;
 
-enum asked { ASK_CONNECT, ASK_JOIN, ASK_PUSH, ASK_RANGE, ASK_FETCH, ASK_LOAD };
+enum asked { ASK_CONNECT, ASK_JOIN, ASK_PUSH, ASK_RECORD, ASK_RANGE, ASK_FETCH, ASK_LOAD };
 
 typedef struct request {
     enum asked kind;
@@ -105,7 +114,8 @@ typedef struct request {
     size_t index;
     int key;
     bool quiet, remove;
-    int64_t redis_ms; /* Redis's time as the sender believes it to be */
+    uint32_t node, identity; /* JOIN */
+    int64_t redis_ms; /* Redis's time as the sender believes it to be; in the reply, as it is */
     replica_record record;
     /* the reply, once Redis has worked it off */
     enum sync_outcome outcome;
@@ -141,8 +151,10 @@ typedef struct held_entry { /* an entry of the map; its value is its hash */
 typedef struct host_map {
     held_entry keys[KEYS_MAX];
     uint64_t floors[BUCKETS];
-    uint64_t next_row, clock;
-    uint32_t node;
+    uint64_t next_row, clock, clock_seen;
+    int64_t offset_ms, redis_ms; /* Redis's clock minus ours, and minus the monotonic one */
+    bool clock_known;
+    uint32_t node, identity;
     replica_position position;
     bool seen_any[KEYS_MAX];
     replica_record seen[KEYS_MAX]; /* the newest that ever was held here */
@@ -182,6 +194,7 @@ typedef struct host {
 typedef struct truth { /* what was written, ever */
     bool any, lost;    /* lost: by no fault of ours, nobody holds it any more */
     bool forgotten;    /* Redis has evicted its record, once */
+    bool buried;       /* a deletion that was forgotten because of its age */
     replica_record newest;
     int64_t since_ms;
 } truth;
@@ -241,6 +254,8 @@ void server_orphan(const request *asked);
 void server_work_orphan(void);
 void server_replicate(void);
 void server_fail_over(void);
+void server_set_clock(int64_t by);
+void server_expire(void); /* records, too */
 void server_restart_empty(void);
 void server_flush(bool stream_alone);
 void server_trim(void);
@@ -259,6 +274,11 @@ unsigned map_dirty(const host_map *self);
 void map_set(host *self, int key, enum replica_kind kind, int64_t expires_at_ms);
 void map_evict(host *self, int key);
 void map_expire(host *self);
+void map_forget_old(host *self); /* tombstones older than T */
+void map_switch(host *self);     /* a new generation: with all that must stay */
+void map_copy(host *self, const host *from);
+/* Does Redis's clock say that this is too far ahead? */
+bool map_ahead(const host_map *self, uint64_t clock);
 void map_forget_tombstones(host *self);
 void map_fill_begin(host *self, int key);
 void map_fill_end(host *self);
@@ -301,6 +321,12 @@ void check_lost(int key);
 /* Redis refuses a key for its own sake; acknowledged: it had taken this once. */
 void check_refused(int key, bool acknowledged);
 void check_held(host *self, int key);
+/* A write got another version than it had: Redis took that for too far ahead. */
+void check_stamped(int key, const replica_record *old, const replica_record *anew);
+/* A record too far ahead gave way to what was written later: which of the two will stay is open. */
+void check_gave_way(int key);
+/* Everybody who was there has forgotten this deletion, so long ago was it. */
+void check_buried(int key);
 void check_bounds(const host *self);
 bool check_settled(void);
 void check_deletions_told(void);

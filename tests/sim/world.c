@@ -35,7 +35,8 @@ static bool is_event(enum fault fault)
     case FAULT_EXPIRY:
     case FAULT_FILL:
     case FAULT_LARGE:
-    case FAULT_TWINS:
+    case FAULT_VERIFY:
+    case FAULT_FAR:
     case FAULT_COUNT:
         return false;
     default:
@@ -49,11 +50,9 @@ static void choose_faults(void)
     unsigned share = sim_pick(4); /* none, a quarter, half, three quarters of them */
     for (unsigned f = 0; f < FAULT_COUNT; f++)
         sim.faults[f] = needs >> f & 1 || sim_pick(4) < (needs != 0 && share != 0 ? 1 : share);
-    /* Of two values of one version, one that does not come with its event passes for the other. */
-    static const enum fault value_apart[] = {FAULT_LARGE,   FAULT_EXPIRY,    FAULT_WIPE,
-                                             FAULT_FOREIGN, FAULT_NO_MEMORY, FAULT_REDIS_EVICT};
-    for (size_t i = 0; sim.faults[FAULT_TWINS] && i < sizeof value_apart / sizeof *value_apart; i++)
-        sim.faults[value_apart[i]] = false;
+    /* It mends what the other rules are for: only some have it. */
+    if (rule_switched_off != RULE_NONE && !(needs >> FAULT_VERIFY & 1))
+        sim.faults[FAULT_VERIFY] = false;
     sim.events_count = 0;
     for (unsigned f = 0; f < FAULT_COUNT; f++)
         if (sim.faults[f] && is_event((enum fault)f))
@@ -82,7 +81,7 @@ static void make_twins(const host *a, host *b)
 void world_begin(uint64_t seed)
 {
     sim.seed = sim.chance = seed;
-    sim.now_ms = 1000000;
+    sim.now_ms = SIM_BEGAN_MS;
     sim.step = sim.emitted = sim.failover_at = 0;
     sim.calm = sim.feeding = false;
     sim.waiting_count = 0;
@@ -216,16 +215,27 @@ static void wipe(host *self)
     host_start(self);
 }
 
+static void copy_map(host *self)
+{
+    const host *from = any_host();
+    if (from == self)
+        return;
+    map_copy(self, from);
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        check_lost((int)k);
+    host_start(self);
+}
+
 static void set_clock(host *self)
 {
     int64_t by = (int64_t)sim_pick(20000) - 10000;
     if (sim_one_in(3)) {
         TRACE("redis: its clock is set by %lld ms", (long long)by);
-        sim.server.skew += by;
+        server_set_clock(by);
         return;
     }
-    if (sim_one_in(4))
-        by *= 100;
+    if (sim.faults[FAULT_FAR] && sim_one_in(2))
+        by *= sim_one_in(2) ? 100 : 10000;
     TRACE("host %d: its clock is set by %lld ms", self->number, (long long)by);
     self->skew += by;
 }
@@ -295,11 +305,83 @@ static void trouble_of_server(enum fault fault)
         crash_some();
         break;
     case FAULT_REDIS_EVICT:
-        server_evict(any_key(), false);
+        server_evict(any_key(), sim.faults[FAULT_VERIFY] && sim_one_in(2));
         break;
     default:
         server_foreign_write(any_key());
     }
+}
+
+static bool in_step(const host *self)
+{
+    const server_data *data = &sim.server.data;
+    sync_view view;
+    sync_look(self->machine, &view);
+    return view.state == SYNC_UP && view.drained && !host_waits(self) &&
+           view.epoch == data->last_epoch && view.number == data->last_number &&
+           map_dirty(&self->map) == 0;
+}
+
+/* The others go on, without it. */
+static void go_on_without(const host *away, unsigned turns)
+{
+    for (unsigned turn = 0; turn < turns; turn++) {
+        for (unsigned h = 0; h < sim.hosts_count; h++)
+            if (&sim.hosts[h] != away && !host_stalled(&sim.hosts[h]))
+                (void)let_through(&sim.hosts[h]);
+        pass_time();
+    }
+}
+
+static bool others_in_step(const host *away)
+{
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        if (&sim.hosts[h] != away && !in_step(&sim.hosts[h]))
+            return false;
+    return true;
+}
+
+/* So long that everybody else has forgotten what was deleted meanwhile, and the stream, too. */
+static void be_away(host *self)
+{
+    bool lost[KEYS_MAX];
+    TRACE("host %d: is away", self->number);
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        sim.hosts[h].busy = sim.hosts[h].map.filling = false; /* nor for a day */
+    host_disconnect(self, SYNC_LOST_CONNECTION);
+    self->stalled_until = UINT64_MAX;
+    go_on_without(self, 4);
+    for (unsigned i = sim_pick(6); i > 0; i--) {
+        host *other = any_host();
+        if (other != self)
+            map_set(other, any_key(), sim_one_in(2) ? REPLICA_DELETED : REPLICA_VALUE, INT64_MAX);
+    }
+    go_on_without(self, 4);
+    for (unsigned turn = 0; turn < 30 && !others_in_step(self); turn++)
+        go_on_without(self, 1);
+    if (!others_in_step(self)) { /* nobody else is behind for a day */
+        self->stalled_until = 0;
+        return;
+    }
+    sim.server.orphan_count = 0;
+    sim.now_ms += SIM_KEEP_MS + 60000;
+    sim.failover_at = 0; /* no replica lags by a day */
+    TRACE("a day passes");
+    go_on_without(self, 2);
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        lost[k] = sim.truth[k].lost;
+    server_expire();
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        map_forget_old(&sim.hosts[h]);
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        check_lost((int)k);
+        if (!lost[k])
+            check_buried((int)k);
+    }
+    if (!sim_one_in(3))
+        server_trim();
+    self->stalled_until = 0;
+    host_start(self);
 }
 
 static void trouble(enum fault fault)
@@ -329,19 +411,18 @@ static void trouble(enum fault fault)
     case FAULT_WIPE:
         wipe(self);
         break;
+    case FAULT_TWINS:
+        copy_map(self);
+        break;
+    case FAULT_SWITCH:
+        map_switch(self);
+        break;
+    case FAULT_ABSENCE:
+        be_away(self);
+        break;
     default:
         trouble_of_server(fault);
     }
-}
-
-static bool in_step(const host *self)
-{
-    const server_data *data = &sim.server.data;
-    sync_view view;
-    sync_look(self->machine, &view);
-    return view.state == SYNC_UP && view.drained && !host_waits(self) &&
-           view.epoch == data->last_epoch && view.number == data->last_number &&
-           map_dirty(&self->map) == 0;
 }
 
 static bool all_in_step(void)

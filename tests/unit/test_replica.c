@@ -300,8 +300,8 @@ START_TEST(acknowledgements_are_bounded_and_a_bad_one_spoils_them)
     ck_assert_ptr_nonnull(strstr(larder_last_error(), "4096"));
     ck_assert_int_eq(maps_set(map, "a", "1"), LARDER_OK);
     replica_record a = record_of("a");
-    acks[0] = (replica_ack){(const uint8_t *)"a", 1, a.version, REPLICA_VALUE};
-    acks[1] = (replica_ack){(const uint8_t *)"", 0, a.version, REPLICA_VALUE};
+    acks[0] = (replica_ack){(const uint8_t *)"a", 1, a.version, REPLICA_VALUE, REPLICA_STORED};
+    acks[1] = (replica_ack){(const uint8_t *)"", 0, a.version, REPLICA_VALUE, REPLICA_STORED};
     ck_assert_int_eq(replica_acknowledge(map, fence, acks, 2, &cleared), LARDER_EINVAL);
     ck_assert_str_eq(outbox(), "a");
     ck_assert_uint_eq(cleared, 99);
@@ -477,8 +477,16 @@ START_TEST(an_event_without_its_value_drops_an_older_copy)
     ck_assert_int_eq(apply(&with), REPLICA_APPLIED);
     ck_assert_str_eq(maps_get(map, "k"), "value");
     /* an echo of what we have, without its value, is equal */
+    event.record.value_hash = with.record.value_hash;
     ck_assert_int_eq(apply(&event), REPLICA_EQUAL);
     ck_assert_str_eq(maps_get(map, "k"), "value");
+    /* the same version with another value, of a host that has our node id: one of the two rules */
+    event.record.value_hash = with.record.value_hash - 1;
+    ck_assert_int_eq(apply(&event), REPLICA_OLDER);
+    ck_assert_str_eq(maps_get(map, "k"), "value");
+    event.record.value_hash = with.record.value_hash + 1;
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    ck_assert_ptr_null(maps_get(map, "k"));
     event = event_of("unknown", 1000, REPLICA_VALUE, NULL);
     event.value_missing = true;
     ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
@@ -590,7 +598,8 @@ START_TEST(a_busy_gate_leaves_everything_as_it_was)
     struct maps_holder holder = maps_hold(&maps_control(map)->write_gate);
     replica_event event = event_of("k", 1000, REPLICA_VALUE, "theirs");
     ck_assert_int_eq(replica_apply(map, fence, &event, 1, NULL), LARDER_EBUSY);
-    replica_ack ack = {(const uint8_t *)"k", 1, event.record.version, REPLICA_VALUE};
+    replica_ack ack = {(const uint8_t *)"k", 1, event.record.version, REPLICA_VALUE,
+                       REPLICA_STORED};
     ck_assert_int_eq(replica_acknowledge(map, fence, &ack, 1, NULL), LARDER_EBUSY);
     maps_let_go(&holder);
     ck_assert_ptr_null(maps_get(map, "k"));
@@ -696,7 +705,8 @@ END_TEST
 START_TEST(a_daemon_that_was_succeeded_is_fenced)
 {
     replica_event event = event_of("k", 1000, REPLICA_VALUE, "theirs");
-    replica_ack ack = {(const uint8_t *)"k", 1, event.record.version, REPLICA_VALUE};
+    replica_ack ack = {(const uint8_t *)"k", 1, event.record.version, REPLICA_VALUE,
+                       REPLICA_STORED};
     ck_assert_int_eq(replica_publish_state(map, fence, true, 12345), LARDER_OK);
     larder_stats stats = maps_stats(map);
     ck_assert_uint_eq(stats.redis_up, 1);

@@ -52,7 +52,7 @@ static void clean(void)
     ck_assert_int_eq(replica_outbox(map, &batch, 0, 1000, 1 << 22, false), LARDER_OK);
     for (size_t i = 0; i < batch.count; i++) {
         acks[i] = (replica_ack){batch.records[i].key, batch.records[i].key_size,
-                                batch.records[i].version, batch.records[i].kind};
+                                batch.records[i].version, batch.records[i].kind, REPLICA_STORED};
     }
     ck_assert_int_eq(replica_acknowledge(map, fence, acks, batch.count, NULL), LARDER_OK);
     replica_batch_free(&batch);
