@@ -1,11 +1,12 @@
 /* bench_fleet: two hosts, played by two maps with a larderd each, on one Redis. How long until what
- * is set on A is read on B; and whether, after both have written the same keys at once, A, B and
- * Redis agree.
+ * is set on A is read on B, one at a time and at a steady rate; and whether, after both have
+ * written the same keys at once, A, B and Redis agree.
  *
- *   bench_fleet [--sets N] [--keys N] [--writes N (a side)]
+ *   bench_fleet [--sets N] [--keys N] [--writes N (a side)] [--rate N (a second)] [--rate-sets N]
  */
 #include <inttypes.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,70 @@ static void latency(struct side *from, struct side *to, const char *name, uint64
     test_figure(figure, measure_quantile(us, sets, 0.5) / 1e3, "ms");
 }
 
+/* ---- At a steady rate: a process sets on A, this one looks on B at one key after the other ----
+ */
+
+enum { RATE_KEYS = 4096 };
+
+struct steady {
+    uint64_t rate, sets;
+    _Atomic uint64_t *set_ns; /* when each set began, and that it did */
+};
+static struct steady steady;
+
+static size_t rate_key(uint64_t number, char out[48])
+{
+    return (size_t)snprintf(out, 48, "rate:%" PRIu64, number % RATE_KEYS);
+}
+
+static int set_steadily(void *context)
+{
+    struct side *side = context;
+    uint64_t began = test_now_ns();
+    for (uint64_t at = 0; at < steady.sets; at++) {
+        char key[48];
+        uint64_t due = began + at * 1000000000 / steady.rate, now = test_now_ns();
+        if (now < due)
+            test_pause_us((due - now) / 1000);
+        (void)rate_key(at, key);
+        atomic_store(&steady.set_ns[at], test_now_ns());
+        set_number(side, key, at + 1);
+    }
+    return 0;
+}
+
+static uint64_t number_seen(struct side *side, const char *key, size_t size)
+{
+    uint8_t value[VALUE];
+    uint64_t number = 0;
+    if (larder_get(side->handle, key, size, value, sizeof value, NULL) == LARDER_OK)
+        memcpy(&number, value, sizeof number);
+    return number;
+}
+
+static void latency_at_rate(struct side *from, struct side *to)
+{
+    double *us = test_shared(steady.sets * sizeof *us);
+    steady.set_ns = test_shared(steady.sets * sizeof *steady.set_ns);
+    uint64_t began = test_now_ns();
+    pid_t child = test_spawn(set_steadily, from);
+    for (uint64_t at = 0; at < steady.sets; at++) {
+        char key[48];
+        size_t size = rate_key(at, key);
+        uint64_t deadline = test_now_us() + 20000000;
+        while (number_seen(to, key, size) < at + 1) { /* a later one of that key will do */
+            test_check(test_now_us() < deadline, "%s does not arrive", key);
+            test_pause_us(100);
+        }
+        us[at] = (double)(test_now_ns() - atomic_load(&steady.set_ns[at])) / 1e3;
+    }
+    double seconds = (double)(test_now_ns() - began) / 1e9;
+    test_join(child, 20000, "the writer");
+    test_figure("fleet_rate", (double)steady.sets / seconds, "1/s");
+    test_figure("fleet_rate_p99", measure_quantile(us, steady.sets, 0.99) / 1e3, "ms");
+    test_figure("fleet_rate_p50", measure_quantile(us, steady.sets, 0.5) / 1e3, "ms");
+}
+
 static int write_shared(void *context)
 {
     struct side *side = context;
@@ -166,6 +231,9 @@ int main(int argc, char **argv)
     uint64_t sets = measure_option(argc, argv, "--sets", 1000);
     a.keys = b.keys = measure_option(argc, argv, "--keys", 100);
     a.writes = b.writes = measure_option(argc, argv, "--writes", 20000);
+    steady.rate = measure_option(argc, argv, "--rate", 5000);
+    steady.sets = measure_option(argc, argv, "--rate-sets", 25000);
+    test_check(steady.rate > 0 && steady.sets > 0, "options");
     test_check(sets > 0 && sets <= SETS_MAX && a.keys > 0, "options");
     server_redis_start(&redis, "redis");
     side_start(&a, "a", &redis);
@@ -173,6 +241,7 @@ int main(int argc, char **argv)
     both_at_once(&redis);
     latency(&b, &a, "b_to_a", sets);
     latency(&a, &b, "a_to_b", sets);
+    latency_at_rate(&a, &b);
     server_end(&a.larderd, SIGTERM);
     server_end(&b.larderd, SIGTERM);
     server_end(&redis, SIGTERM);
