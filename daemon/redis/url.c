@@ -301,23 +301,33 @@ static int parse_cluster(const char *rest, redis_url *out, char *error, size_t e
 }
 
 /* "host:port/db"; "service at host:port,host:port/db"; what does not fit is left out. */
+/* Append what has room; used stays below the size. */
+static void describe_more(redis_url *url, size_t *used, const char *before, const char *text)
+{
+    size_t room = sizeof url->display - *used;
+    int size = snprintf(url->display + *used, room, "%s%s", before, text);
+    if (size > 0)
+        *used += (size_t)size < room ? (size_t)size : room - 1;
+}
+
 static void describe(redis_url *url)
 {
-    char *out = url->display;
-    size_t size = sizeof url->display, used = 0;
+    char database[16];
+    size_t used = 0;
     if (url->kind == URL_SENTINEL)
-        used = (size_t)snprintf(out, size, "%s at ", url->service);
+        describe_more(url, &used, url->service, " at ");
     for (size_t i = 0; i < url->place_count; i++) {
         char text[URL_PLACE_TEXT_MAX];
         url_place_text(&url->places[i], text);
-        if (i != 0 && used + strlen(text) + 16 > size) {
-            used += (size_t)snprintf(out + used, size - used, ",...");
+        if (i != 0 && used + strlen(text) + 16 > sizeof url->display) {
+            describe_more(url, &used, ",", "...");
             break;
         }
-        used += (size_t)snprintf(out + used, size - used, "%s%s", i != 0 ? "," : "", text);
+        describe_more(url, &used, i != 0 ? "," : "", text);
     }
+    snprintf(database, sizeof database, "%u", url->database);
     if (url->kind != URL_CLUSTER)
-        snprintf(out + used, size - used, "/%u", url->database);
+        describe_more(url, &used, "/", database);
 }
 
 int url_parse(const char *text, redis_url *out, char *error, size_t error_size)

@@ -36,7 +36,7 @@ typedef struct redis_url {
     char service[128];  /* SENTINEL */
     uint32_t database;
     char user[128];    /* of the servers (not of the Sentinels); "" : none */
-    char display[384]; /* for people: "host:port/db" or "unix:/path/db" */
+    char display[512]; /* for people: "host:port/db" or "unix:/path/db" */
 } redis_url;
 
 /* 0, or -1 and a sentence in error. */
