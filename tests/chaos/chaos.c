@@ -1,14 +1,14 @@
 /* chaos.c: three hosts and a Redis in network namespaces, workers that write, delete and evict, and
  * a schedule of trouble drawn from the seed: cuts in both directions or in one, SIGKILL and SIGSTOP
  * of Redis, larderds and workers, FLUSHALL, output buffers that are cut, clocks that are set. Then
- * all is repaired, and within ten seconds all hosts and Redis must agree (compare.h). At the end
- * each way of disagreeing is made by hand, to see that the comparison notices it.
+ * all is repaired, and within ten seconds all hosts and Redis (the master) must agree (compare.h).
+ * At the end each way of disagreeing is made by hand, to see that the comparison notices it.
  *
  *   LARDER_SEED=N            the same schedule again
- *   LARDER_CHAOS_SECONDS=N   of trouble (20; 120 in the long form)
- *   LARDER_CHAOS_SCHEDULES=N one after another, each with a seed of its own (1; 20)
- *   LARDER_CHAOS_RATE=N      operations a second of a worker (250; 0: as many as it can)
- *   LARDER_CHAOS_SETTLE=N    seconds until all agree (10)
+ *   LARDER_CHAOS_FORM=N      0: one Redis, 1: a master, a replica and three Sentinels (0; by the
+ * seed) LARDER_CHAOS_SECONDS=N   of trouble (20; 120 in the long form) LARDER_CHAOS_SCHEDULES=N one
+ * after another, each with a seed of its own (1; 20) LARDER_CHAOS_RATE=N      operations a second
+ * of a worker (250; 0: as many as it can) LARDER_CHAOS_SETTLE=N    seconds until all agree (10)
  *
  * What larderds, workers and Redis said is kept in chaos-SEED/ of the working directory on failure.
  */
@@ -49,7 +49,7 @@ static void set_locally(struct host *host, uint32_t key)
 static uint32_t present_key(void)
 {
     struct client client;
-    test_check(client_connect(&client, &redis_side.servers[0].server), "connect");
+    test_check(client_connect(&client, &redis_master(&redis_side)->server), "connect");
     for (uint32_t key = HOT; key < KEYS - OWNED; key++) {
         char name[32], full[64];
         key_name(key, name);
@@ -79,9 +79,10 @@ static void see_that_it_sees(void)
     snprintf(full, sizeof full, PREFIX "%s", name);
     compare(hosts, &redis_side, board, stderr, &differences);
     test_check(differences.total == differences.dirty, "it sees what is not there");
-    redis_tell(&redis_side.servers[0], (const char *const[]){"SET", full, "something else", NULL});
+    redis_tell(redis_master(&redis_side),
+               (const char *const[]){"SET", full, "something else", NULL});
     must_differ("a value of Redis's that is not its record's", 0, &differences.in_redis);
-    redis_tell(&redis_side.servers[0], (const char *const[]){"DEL", full, NULL});
+    redis_tell(redis_master(&redis_side), (const char *const[]){"DEL", full, NULL});
     struct deed *deed = &board->deeds[OWNED - 1]; /* as if it had been deleted just now */
     atomic_store(&deed->begun, tag_of(KEYS - 1, 0, 1, true));
     atomic_store(&deed->done, tag_of(KEYS - 1, 0, 1, true));
@@ -104,7 +105,10 @@ static void begin(uint64_t rate)
     network_begin();
     bool keeps = test_random_below(&random, 2) == 0;
     printf("Redis keeps %s\n", keeps ? "what is a second old" : "nothing");
-    redis_side_begin(&redis_side, keeps);
+    enum redis_form form =
+        (enum redis_form)test_number("LARDER_CHAOS_FORM", REDIS_SINGLE, test_seed() % 2);
+    printf("%s\n", form == REDIS_SINGLE ? "one Redis" : "a master, a replica, three Sentinels");
+    redis_side_begin(&redis_side, form, keeps);
     struct host_settings settings = {.board = path, .url = redis_side.url, .rate = rate};
     for (unsigned i = 0; i < HOSTS; i++)
         host_begin(&hosts[i], i, &settings);

@@ -142,7 +142,12 @@ static void take(struct client *client, struct sight *sight, struct differences 
 static void see_redis(const struct redis_side *side, struct sight *seen, struct differences *out)
 {
     struct client client;
-    test_check(client_connect(&client, &side->servers[0].server), "connect");
+    const struct redis *master = redis_master(side);
+    if (master == NULL) {
+        tell(out, &out->dirty, "there is no master, or its replica is behind\n");
+        return;
+    }
+    test_check(client_connect(&client, &master->server), "connect");
     for (uint32_t first = 0; first < KEYS; first += PIPELINE) {
         for (uint32_t key = first; key < first + PIPELINE; key++)
             ask(&client, key);

@@ -151,7 +151,7 @@ static void repair(enum kind kind, unsigned target, struct broken *broken)
             network_silence(&host->place, &side->servers[i].place, false);
         break;
     case KILL_REDIS:
-        redis_start(redis);
+        redis_restart(side, redis);
         break;
     case FREEZE_REDIS:
         redis_thaw(redis);
@@ -330,7 +330,9 @@ static void break_something(uint64_t now)
     else
         break_redis(kind, &side->servers[target]);
     counts[kind]++;
-    if (kind == FLUSH_REDIS || kind == KILL_REDIS)
+    /* a failover forgets what the replica had not got */
+    bool failover = side->form == REDIS_SENTINEL && (kind == CUT_REDIS || kind == FREEZE_REDIS);
+    if (kind == FLUSH_REDIS || kind == KILL_REDIS || failover)
         atomic_store(&board->lost_ms, now);
     if (kinds[kind].where != AT_ONCE)
         broken->until_ms = now + lasts;

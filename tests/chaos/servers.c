@@ -29,10 +29,12 @@ static void await(const struct redis *redis)
     }
 }
 
-void redis_start(struct redis *redis)
+/* master: its address, or NULL */
+static void start(struct redis *redis, const char *master)
 {
-    char port[16];
+    char port[16], replica_of[64];
     snprintf(port, sizeof port, "%d", REDIS_PORT);
+    snprintf(replica_of, sizeof replica_of, "%s %d", master == NULL ? "" : master, REDIS_PORT);
     const char *words[] = {"redis-server",
                            "--port",
                            port,
@@ -48,6 +50,10 @@ void redis_start(struct redis *redis)
                            redis->keeps ? "yes" : "no",
                            "--protected-mode",
                            "no",
+                           "--repl-diskless-sync-delay",
+                           "0",
+                           master == NULL ? NULL : "--replicaof",
+                           replica_of,
                            NULL};
     unlink(redis->server.socket);
     redis->pid = network_run(&redis->place, words, redis->server.log, NULL);
@@ -55,7 +61,7 @@ void redis_start(struct redis *redis)
     await(redis);
 }
 
-static void redis_begin(struct redis *redis, const char *name, bool keeps)
+static void redis_begin(struct redis *redis, const char *name, bool keeps, const char *master)
 {
     memset(redis, 0, sizeof *redis);
     network_place(&redis->place, name);
@@ -66,16 +72,94 @@ static void redis_begin(struct redis *redis, const char *name, bool keeps)
                         test_directory(), name);
     test_check(size > 0 && (size_t)size < sizeof redis->server.socket, "a long directory");
     test_check(mkdir(redis->directory, 0700) == 0, "mkdir: %s", strerror(errno));
-    redis_start(redis);
+    start(redis, master);
 }
 
-void redis_side_begin(struct redis_side *side, bool keeps)
+static void start_sentinel(struct redis_side *side, unsigned number)
+{
+    char path[300], log[300], name[16];
+    snprintf(name, sizeof name, "sentinel%u", number);
+    network_place(&side->sentinel_places[number], name);
+    snprintf(path, sizeof path, "%s/%s.conf", test_directory(), name);
+    snprintf(log, sizeof log, "%s/%s.log", test_directory(), name);
+    FILE *file = fopen(path, "we");
+    test_check(file != NULL, "%s: %s", path, strerror(errno));
+    fprintf(file,
+            "port %d\nbind %s\nprotected-mode no\nsentinel monitor chaos %s %d 2\n"
+            "sentinel down-after-milliseconds chaos 1000\nsentinel failover-timeout chaos 3000\n",
+            SENTINEL_PORT, side->sentinel_places[number].address, side->servers[0].place.address,
+            REDIS_PORT);
+    fclose(file);
+    const char *words[] = {"redis-server", path, "--sentinel", NULL};
+    side->sentinels[number] = network_run(&side->sentinel_places[number], words, log, NULL);
+}
+
+void redis_side_begin(struct redis_side *side, enum redis_form form, bool keeps)
 {
     memset(side, 0, sizeof *side);
+    side->form = form;
     side->count = 1;
-    redis_begin(&side->servers[0], "redis", keeps);
-    snprintf(side->url, sizeof side->url, "redis://%s:%d/0", side->servers[0].place.address,
-             REDIS_PORT);
+    redis_begin(&side->servers[0], "redis0", keeps, NULL);
+    if (form == REDIS_SINGLE) {
+        snprintf(side->url, sizeof side->url, "redis://%s:%d/0", side->servers[0].place.address,
+                 REDIS_PORT);
+        return;
+    }
+    side->count = 2;
+    redis_begin(&side->servers[1], "redis1", keeps, side->servers[0].place.address);
+    for (unsigned i = 0; i < SENTINELS; i++)
+        start_sentinel(side, i);
+    snprintf(side->url, sizeof side->url, "redis-sentinel://%s:%d,%s:%d,%s:%d/chaos",
+             side->sentinel_places[0].address, SENTINEL_PORT, side->sentinel_places[1].address,
+             SENTINEL_PORT, side->sentinel_places[2].address, SENTINEL_PORT);
+    test_until(redis_master(side) != NULL, 20000, "the replica does not catch up");
+}
+
+/* 'm': master; 'r': replica that has caught up; '?': anything else. */
+static char role(const struct redis *redis)
+{
+    struct client client;
+    char found = '?';
+    if (!redis_answers(redis) || !client_connect(&client, &redis->server))
+        return found;
+    struct reply reply = client_words(&client, 1, (const char *const[]){"ROLE"});
+    int64_t count = reply.number;
+    if (reply.type == '*' && count > 0) {
+        reply = client_reply(&client);
+        if (reply.type == '$' && reply.size == 6 && memcmp(reply.text, "master", 6) == 0)
+            found = 'm';
+        for (int64_t i = 1; i < count && found != 'm'; i++) { /* "slave", address, port, state */
+            reply = client_reply(&client);
+            if (i == 3 && reply.type == '$' && reply.size == 9 &&
+                memcmp(reply.text, "connected", 9) == 0)
+                found = 'r';
+        }
+    }
+    client_close(&client);
+    return found;
+}
+
+const struct redis *redis_master(const struct redis_side *side)
+{
+    const struct redis *master = NULL;
+    if (side->form == REDIS_SINGLE)
+        return &side->servers[0];
+    for (unsigned i = 0; i < side->count; i++) {
+        char is = role(&side->servers[i]);
+        if (is == '?' || (is == 'm' && master != NULL))
+            return NULL;
+        master = is == 'm' ? &side->servers[i] : master;
+    }
+    return master;
+}
+
+void redis_restart(struct redis_side *side, struct redis *redis)
+{
+    const char *master = NULL;
+    for (unsigned i = 0; i < side->count; i++)
+        if (&side->servers[i] != redis && role(&side->servers[i]) == 'm')
+            master = side->servers[i].place.address;
+    start(redis, master);
 }
 
 void redis_kill(struct redis *redis)
@@ -127,6 +211,9 @@ void redis_side_look(struct redis_side *side)
 
 void redis_side_end(struct redis_side *side)
 {
+    for (unsigned i = 0; i < SENTINELS; i++)
+        if (side->sentinels[i] != 0)
+            test_kill(side->sentinels[i]);
     for (unsigned i = 0; i < side->count; i++)
         redis_kill(&side->servers[i]);
 }

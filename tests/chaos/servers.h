@@ -10,7 +10,9 @@
 #include "bench/servers.h"
 #include "tests/chaos/network.h"
 
-enum { SERVERS_MAX = 8, REDIS_PORT = 6379 };
+enum { SERVERS_MAX = 8, REDIS_PORT = 6379, SENTINEL_PORT = 26379, SENTINELS = 3 };
+
+enum redis_form { REDIS_SINGLE, REDIS_SENTINEL /* a master, a replica, three Sentinels */ };
 
 struct redis {
     struct place place;
@@ -21,13 +23,20 @@ struct redis {
 };
 
 struct redis_side {
+    enum redis_form form;
     struct redis servers[SERVERS_MAX];
     unsigned count;
+    struct place sentinel_places[SENTINELS];
+    pid_t sentinels[SENTINELS];
     char url[300];
 };
 
-void redis_side_begin(struct redis_side *side, bool keeps);
-void redis_start(struct redis *redis);
+void redis_side_begin(struct redis_side *side, enum redis_form form, bool keeps);
+/* The server that all must agree with; NULL while there is none, or more than one says so, or its
+ * replica has not caught up. */
+const struct redis *redis_master(const struct redis_side *side);
+/* Again, after a kill: where another one is the master by now, as its replica. */
+void redis_restart(struct redis_side *side, struct redis *redis);
 void redis_kill(struct redis *redis);
 void redis_freeze(struct redis *redis);
 void redis_thaw(struct redis *redis);

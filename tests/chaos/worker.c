@@ -16,7 +16,7 @@
 
 #include "tests/chaos/chaos.h"
 
-enum { PUT_OFF_US = 40000 };
+enum { PUT_OFF_US = 40000, REFUSED_LATELY_US = 1000000 };
 
 struct worker {
     unsigned number;
@@ -25,6 +25,7 @@ struct worker {
     struct worker_board *figures;
     struct deed *deeds;
     test_random random;
+    uint64_t refused_us; /* when a set was refused last */
     larder_version seen[KEYS];
     uint8_t value[VALUE_MAX];
 };
@@ -125,7 +126,8 @@ static void write_key(struct worker *self, bool deletion)
         add(&self->figures->deletes);
         /* A stopped process held the gate. Once more than 256 keys wait for it, whole buckets of
          * keys die on this host, and of a key that is not here others are not told. */
-        put_off = test_now_us() - from > PUT_OFF_US;
+        uint64_t now = test_now_us();
+        put_off = now - from > PUT_OFF_US || now - self->refused_us < REFUSED_LATELY_US;
     } else {
         larder_policy policy = {0};
         if (deed == NULL && test_random_below(&self->random, 10) == 0)
@@ -137,6 +139,7 @@ static void write_key(struct worker *self, bool deletion)
         test_check(code == LARDER_OK || code == LARDER_EBUSY || code == LARDER_EFULL,
                    "set %s: %d %s", name, code, larder_last_error());
         add(code == LARDER_OK ? &self->figures->sets : &self->figures->refused);
+        self->refused_us = code == LARDER_OK ? self->refused_us : test_now_us();
     }
     if (deed != NULL)
         atomic_store(&deed->done_ms, test_now_us() / 1000);
