@@ -15,6 +15,7 @@
 #include "hotset.h"
 #include "map.h"
 #include "registry.h"
+#include "removal.h"
 #include "upkeep.h"
 #include "writer.h"
 
@@ -33,9 +34,13 @@ struct copy {
 typedef int visitor(struct copy *copy, uint64_t row, const larder_bytes *form,
                     const larder_bytes *bytes, const struct record *record);
 
+/* A failover may still forget what was acknowledged just now. */
 static bool must_stay(const struct record *record)
 {
-    return record->header.kind == RECORD_DELETED || (record->header.flags & RECORD_DIRTY) != 0;
+    bool recent =
+        record->acked_ms != 0 && clock_wall_ms() - record->acked_ms < WRITER_ACKED_RECENTLY_MS;
+    return recent || record->header.kind == RECORD_DELETED ||
+           (record->header.flags & RECORD_DIRTY) != 0;
 }
 
 /* Space of an entry, roughly: pages are two thirds full, a chunk has one for itself. */
@@ -99,6 +104,19 @@ static int put_moved(struct copy *copy, const larder_bytes *form, const larder_b
     return result;
 }
 
+/* What it replaced, on its way here still, must not be stored in its place. */
+static int leave_out(struct copy *copy, const larder_bytes *form, const struct record *record)
+{
+    struct key key;
+    void *memory = NULL;
+    int result = entry_key(form, record, &key, &memory);
+    if (result == LARDER_OK) {
+        removal_raise_floor(copy->target->control, key.hash, record->header.clock);
+    }
+    free(memory);
+    return result;
+}
+
 static int copy_entry(struct copy *copy, uint64_t row, const larder_bytes *form,
                       const larder_bytes *bytes, const struct record *record)
 {
@@ -106,12 +124,14 @@ static int copy_entry(struct copy *copy, uint64_t row, const larder_bytes *form,
     if (!must_stay(record) && copy->skip_bytes > 0) {
         uint64_t skipped = weight(form, bytes, record);
         copy->skip_bytes -= skipped < copy->skip_bytes ? skipped : copy->skip_bytes;
-        return LARDER_OK;
+        return leave_out(copy, form, record);
     }
     int result = copy_chunks(copy, record);
     if (result != LARDER_OK) {
         /* damaged: it is left out */
-        return result == LARDER_ECORRUPT && copy->from.error == LARDER_OK ? LARDER_OK : result;
+        return result == LARDER_ECORRUPT && copy->from.error == LARDER_OK
+                   ? leave_out(copy, form, record)
+                   : result;
     }
     if (record->pages != NULL) {
         result = put_moved(copy, form, bytes, record);

@@ -314,6 +314,14 @@ START_TEST(a_smaller_map_keeps_the_newest_and_all_that_is_dirty)
     ck_assert_int_eq(maps_has(map, key), LARDER_OK);
     ck_assert_int_eq(maps_has(map, "k1"), LARDER_MISS);
     ck_assert_int_eq(maps_set(map, "room", "is left"), LARDER_OK);
+    /* what was left out keeps out what it had replaced */
+    replica_event older = events[0];
+    older.record.version.clock -= UINT64_C(600000) << 16;
+    older.record.key = (const uint8_t *)"k1";
+    older.record.key_size = 2;
+    ck_assert_int_eq(replica_apply(map, fence, &older, 1, NULL), LARDER_OK);
+    ck_assert_int_eq(older.verdict, REPLICA_REFUSED);
+    ck_assert_int_eq(maps_has(map, "k1"), LARDER_MISS);
 }
 END_TEST
 
