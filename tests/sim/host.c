@@ -237,8 +237,10 @@ static void give_joined(host *self, request *r, sync_event *event)
     if (rule_off(RULE_BEGINNING) && other)
         self->adopted_until = joined->last_number;
     if (rule_off(RULE_POSITION_AFTER_RESYNC) && other) {
-        self->map.position = (replica_position){
-            .epoch = joined->epoch, .number = joined->last_number, .nonce = joined->last_nonce};
+        self->map.position = (replica_position){.epoch = joined->epoch,
+                                                .number = joined->last_number,
+                                                .nonce = joined->last_nonce,
+                                                .seen_ms = joined->redis_ms};
         memcpy(self->map.position.run_id, sim.server.run_id, sizeof sim.server.run_id);
     }
     TRACE("host %d: joins %" PRIu64 "-%" PRIu64 ", its place %" PRIu64 "-%" PRIu64 " is %s",

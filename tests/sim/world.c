@@ -344,7 +344,7 @@ static bool others_in_step(const host *away)
 /* So long that everybody else has forgotten what was deleted meanwhile, and the stream, too. */
 static void be_away(host *self)
 {
-    bool lost[KEYS_MAX];
+    bool lost[KEYS_MAX] = {false};
     TRACE("host %d: is away", self->number);
     for (unsigned h = 0; h < sim.hosts_count; h++)
         sim.hosts[h].busy = sim.hosts[h].map.filling = false; /* nor for a day */
