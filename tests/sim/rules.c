@@ -27,7 +27,7 @@ const struct rule_row rules[RULE_COUNT] = {
                            ANY, ALONE, 30000, ""},
     [RULE_OURS_AGAIN] = {"ours-again", "an older event makes ours dirty again",
                          BIT(REDIS_EVICT) | BIT(WIPE) | BIT(CLOCK), ALONE, 30000, ""},
-    [RULE_APPLY_NEWER] = {"apply-newer", "only what is newer is applied", ANY, ALONE, 30000, ""},
+    [RULE_APPLY_NEWER] = {"apply-newer", "only what is newer is applied", ANY, ALONE, 2000, ""},
     [RULE_DROP_OLDER] = {"drop-older", "a newer event without its value takes the older copy away",
                          ANY, ALONE, 2000, ""},
     [RULE_FLOOR_OF_MISSING] = {"floor-of-missing", "and leaves a floor", BIT(LARGE), ALONE, 2000,
