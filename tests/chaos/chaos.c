@@ -146,6 +146,8 @@ static void trouble(uint64_t seconds)
     }
     atomic_store(&board->stop, 1);
     faults_end();
+    /* which of them is the master is for Sentinel to repair */
+    test_until(redis_master(&redis_side) != NULL, 120000, "the Sentinels find no master");
     for (unsigned i = 0; i < HOSTS; i++)
         host_join_workers(&hosts[i]);
 }

@@ -84,11 +84,13 @@ static void start_sentinel(struct redis_side *side, unsigned number)
     snprintf(log, sizeof log, "%s/%s.log", test_directory(), name);
     FILE *file = fopen(path, "we");
     test_check(file != NULL, "%s: %s", path, strerror(errno));
+    snprintf(side->sentinel_servers[number].socket, sizeof side->sentinel_servers[number].socket,
+             "%s/%s.sock", test_directory(), name);
     fprintf(file,
-            "port %d\nbind %s\nprotected-mode no\nsentinel monitor chaos %s %d 2\n"
+            "unixsocket %s\nport %d\nbind %s\nprotected-mode no\nsentinel monitor chaos %s %d 2\n"
             "sentinel down-after-milliseconds chaos 1000\nsentinel failover-timeout chaos 3000\n",
-            SENTINEL_PORT, side->sentinel_places[number].address, side->servers[0].place.address,
-            REDIS_PORT);
+            side->sentinel_servers[number].socket, SENTINEL_PORT,
+            side->sentinel_places[number].address, side->servers[0].place.address, REDIS_PORT);
     fclose(file);
     const char *words[] = {"redis-server", path, "--sentinel", NULL};
     side->sentinels[number] = network_run(&side->sentinel_places[number], words, log, NULL);
@@ -139,6 +141,27 @@ static char role(const struct redis *redis)
     return found;
 }
 
+static bool sentinels_name(const struct redis_side *side, const struct redis *master)
+{
+    static const char *const words[] = {"SENTINEL", "get-master-addr-by-name", "chaos"};
+    for (unsigned i = 0; i < SENTINELS; i++) {
+        struct client client;
+        if (!client_connect(&client, &side->sentinel_servers[i]))
+            return false;
+        struct reply reply = client_words(&client, 3, words);
+        bool named = false;
+        if (reply.type == '*' && reply.number == 2) {
+            reply = client_reply(&client);
+            named = reply.type == '$' && reply.size == strlen(master->place.address) &&
+                    memcmp(reply.text, master->place.address, reply.size) == 0;
+        }
+        client_close(&client);
+        if (!named)
+            return false;
+    }
+    return true;
+}
+
 const struct redis *redis_master(const struct redis_side *side)
 {
     const struct redis *master = NULL;
@@ -150,7 +173,7 @@ const struct redis *redis_master(const struct redis_side *side)
             return NULL;
         master = is == 'm' ? &side->servers[i] : master;
     }
-    return master;
+    return master != NULL && sentinels_name(side, master) ? master : NULL;
 }
 
 void redis_restart(struct redis_side *side, struct redis *redis)

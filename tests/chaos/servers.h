@@ -27,13 +27,14 @@ struct redis_side {
     struct redis servers[SERVERS_MAX];
     unsigned count;
     struct place sentinel_places[SENTINELS];
+    struct server sentinel_servers[SENTINELS]; /* for client_connect() */
     pid_t sentinels[SENTINELS];
     char url[300];
 };
 
 void redis_side_begin(struct redis_side *side, enum redis_form form, bool keeps);
-/* The server that all must agree with; NULL while there is none, or more than one says so, or its
- * replica has not caught up. */
+/* The server that all must agree with; NULL while there is none, or more than one says so, its
+ * replica has not caught up, or a Sentinel names another one. */
 const struct redis *redis_master(const struct redis_side *side);
 /* Again, after a kill: where another one is the master by now, as its replica. */
 void redis_restart(struct redis_side *side, struct redis *redis);
