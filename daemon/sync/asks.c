@@ -208,6 +208,11 @@ void asks_answered(struct sync *self, const sync_event *event)
         finish(self, ask, event->asked.failed ? SYNC_ANSWER_UNKNOWN : SYNC_ANSWER_ABSENT);
         return;
     }
+    if (sync_ahead(self,
+                   change->record.version.clock)) { /* of nobody whose clock can be believed */
+        finish(self, ask, SYNC_ANSWER_UNKNOWN);
+        return;
+    }
     bool older = ask->overtaken && sync_order(&change->record, &ask->newest) < 0;
     if (older || (change->foreign && (ask->overtaken || !change->with_end))) {
         ask->with_end = ask->with_end || change->foreign;
