@@ -335,7 +335,7 @@ START_TEST(a_replicating_map_sends_deletions)
     ck_assert_int_eq(replica_claim(map, true, &fence, &pid), LARDER_OK);
     set_marked("clean", "g", NULL);
     larder_version clean = maps_info(map, "clean").version;
-    replica_ack ack = {(const uint8_t *)"clean", 5, clean, REPLICA_VALUE};
+    replica_ack ack = {(const uint8_t *)"clean", 5, clean, REPLICA_VALUE, REPLICA_STORED};
     size_t cleared;
     ck_assert_int_eq(replica_acknowledge(map, fence, &ack, 1, &cleared), LARDER_OK);
     ck_assert_uint_eq(cleared, 1);

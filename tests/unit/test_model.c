@@ -389,7 +389,7 @@ static void do_acknowledge(void)
     SAME(replica_outbox(map, &batch, 0, 8, 1 << 16, false), LARDER_OK);
     for (size_t i = 0; i < batch.count; i++) {
         acks[i] = (replica_ack){batch.records[i].key, batch.records[i].key_size,
-                                batch.records[i].version, batch.records[i].kind};
+                                batch.records[i].version, batch.records[i].kind, REPLICA_STORED};
         if (below(4) == 0) { /* it has become another one meanwhile */
             acks[i].version.clock--;
         } else {
