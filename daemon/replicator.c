@@ -136,6 +136,9 @@ static void do_apply(replicator *self, const sync_action *action)
                             replica_apply(self->map, self->fence, action->apply.events,
                                           action->apply.count, action->apply.position),
                             "applying events");
+    for (size_t i = 0; i < action->apply.count && answer.status >= 0; i++)
+        if (action->apply.events[i].record.kind == REPLICA_MARK)
+            event_active(self->sweep, EV_TIMEOUT, 0); /* it may be a prefix */
     replicator_post(self, &answer);
 }
 
@@ -149,6 +152,25 @@ static void do_acknowledge(replicator *self, const sync_action *action)
                             "acknowledging");
     answer.acknowledged.batch = action->acknowledge.batch;
     answer.acknowledged.cleared = cleared;
+    replicator_post(self, &answer);
+}
+
+static void do_marks(replicator *self, const sync_action *action)
+{
+    sync_event answer = {.kind = SYNC_EV_MARKS, .marks = &self->marks};
+    answer.status = checked(self,
+                            replica_marks_read(self->map, &self->marks, action->marks.all,
+                                               action->marks.floors, action->marks.restart),
+                            "reading invalidations");
+    replicator_post(self, &answer);
+}
+
+static void do_marks_told(replicator *self, const sync_action *action)
+{
+    sync_event answer = {.kind = SYNC_EV_MARKS_TOLD};
+    answer.status = checked(
+        self, replica_marks_told(self->map, self->fence, action->mark.marks, action->mark.count),
+        "acknowledging invalidations");
     replicator_post(self, &answer);
 }
 
@@ -214,6 +236,18 @@ static void carry_out(replicator *self, const sync_action *action)
         break;
     case SYNC_ACT_ACKNOWLEDGE:
         do_acknowledge(self, action);
+        break;
+    case SYNC_ACT_MARKS:
+        do_marks(self, action);
+        break;
+    case SYNC_ACT_MARK:
+        sent = link_mark(self->link, action);
+        break;
+    case SYNC_ACT_MARKS_TOLD:
+        do_marks_told(self, action);
+        break;
+    case SYNC_ACT_MARK_PAGE:
+        sent = link_mark_page(self->link, action->page.from);
         break;
     case SYNC_ACT_ARM:
         replica_wake_arm(self->map);
@@ -395,6 +429,32 @@ static void on_warned(void *context, const char *text)
     replicator_say(self, LOG_WARNING, "redis %s: %s", self->url.display, text);
 }
 
+static void on_marked(void *context, enum sync_outcome outcome, uint64_t set_id,
+                      const char *trouble)
+{
+    replicator *self = context;
+    sync_event event = {.kind = SYNC_EV_MARKED};
+    event.marked.outcome = outcome;
+    event.marked.set_id = set_id;
+    if (trouble != NULL && outcome != SYNC_NO_SCRIPT) {
+        char why[256];
+        snprintf(why, sizeof why, "invalidations were refused: %.200s", trouble);
+        replicator_trouble(self, why);
+    }
+    replicator_feed(self, &event);
+}
+
+static void on_mark_page(void *context, const sync_change *changes, size_t count, bool last,
+                         uint64_t next)
+{
+    sync_event event = {.kind = SYNC_EV_MARK_PAGE};
+    event.mark_page.changes = changes;
+    event.mark_page.count = count;
+    event.mark_page.last = last;
+    event.mark_page.next = next;
+    replicator_feed(context, &event);
+}
+
 static void on_idle(void *context)
 {
     sync_event event = {.kind = SYNC_EV_IDLE};
@@ -402,13 +462,34 @@ static void on_idle(void *context)
 }
 
 const link_callbacks replicator_link_callbacks = {
-    on_connected, on_disconnected, on_joined, on_replied,         on_scripts, on_streamed,
-    on_ranged,    on_fetched,      on_asked,  replicator_changed, on_warned,  on_idle};
+    on_connected, on_disconnected, on_joined,    on_replied, on_scripts,
+    on_streamed,  on_ranged,       on_fetched,   on_asked,   replicator_changed,
+    on_warned,    on_marked,       on_mark_page, on_idle};
+
+/* A piece of what prefixes and patterns have invalidated goes; others get their turn in between. */
+static void on_sweep(evutil_socket_t fd, short what, void *context)
+{
+    replicator *self = context;
+    bool more = false;
+    (void)fd;
+    (void)what;
+    if (self->fenced || self->finished)
+        return;
+    int status = checked(self, replica_sweep_some(self->map, self->fence, &self->sweeping, &more),
+                         "removing what was invalidated");
+    struct timeval soon = {.tv_usec = status < 0 ? SWEEP_BUSY_US : SWEEP_PAUSE_US};
+    if (more && !self->fenced)
+        evtimer_add(self->sweep, &soon);
+}
 
 bool replicator_make_events(replicator *self)
 {
     self->timer_ms = SYNC_NEVER;
     self->timer = evtimer_new(self->base, on_timer, self);
+    self->sweep = evtimer_new(self->base, on_sweep, self);
+    if (self->sweep == NULL)
+        return false;
+    event_active(self->sweep, EV_TIMEOUT, 0); /* what a larderd before this one left */
     int fifo = replica_wake_fd(self->map);
     if (self->timer == NULL || fifo < 0)
         return false;

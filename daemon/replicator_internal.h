@@ -9,6 +9,8 @@
 #include "daemon/sync/sync.h"
 
 #define REPLICATOR_QUEUE 256u
+#define SWEEP_PAUSE_US 500 /* between two pieces of a sweep */
+#define SWEEP_BUSY_US 50000
 
 struct replicator {
     replicator_settings settings; /* texts are our own copies */
@@ -20,9 +22,11 @@ struct replicator {
     uint64_t fence;
     struct sync *machine;
     struct link *link;
-    struct event *timer, *wake, *beat, *drain, *ended;
+    struct event *timer, *wake, *beat, *drain, *ended, *sweep;
     int64_t timer_ms; /* what the timer is set to */
     replica_batch rows;
+    replica_marks marks;
+    replica_sweep sweeping;
     sync_event queue[REPLICATOR_QUEUE];
     size_t queue_first, queued;
     bool running, fenced, stopping, finished, told;

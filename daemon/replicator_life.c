@@ -14,8 +14,8 @@
 
 #define BEAT_MS 1000
 #define ENTRY_OVERHEAD                                                                             \
-    ((uint64_t)LARDER_KEY_MAX + 512) /* of a stream's entry, beside its value                      \
-                                      */
+    ((uint64_t)LARDER_KEY_MAX + 2048) /* of a stream's entry, beside its value                     \
+                                       */
 
 void replicator_settings_init(replicator_settings *settings)
 {
@@ -430,7 +430,7 @@ void replicator_free(replicator **self)
     if (self == NULL || *self == NULL)
         return;
     replicator *old = *self;
-    struct event *events[] = {old->timer, old->wake, old->beat, old->drain, old->ended};
+    struct event *events[] = {old->timer, old->wake, old->beat, old->drain, old->ended, old->sweep};
     *self = NULL;
     link_destroy(&old->link);
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)

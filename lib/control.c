@@ -98,6 +98,9 @@ static int fill(struct control *control, const struct control_settings *settings
     if (error == 0) {
         error = marks_init(&control->marks);
     }
+    if (error == 0) {
+        error = sweeps_init(&control->sweeps);
+    }
     return error;
 }
 

@@ -28,6 +28,7 @@
 #include "marks.h"
 #include "notify.h"
 #include "overwrite.h"
+#include "sweeps.h"
 
 #define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
 
@@ -257,6 +258,13 @@ struct control {
     _Alignas(64) struct overwrite_area overwrites[2]; /* of generation N: [N & 1] */
     _Alignas(64) struct marks marks;
     _Alignas(64) struct ask_table asks;
+    _Alignas(64) struct sweeps sweeps;
+
+    /* What Redis has of the clear and of the barriers, and how often there was news for it: an
+     * invalidation of a mark, of a bucket, of a prefix, of all. */
+    _Alignas(64) _Atomic uint64_t news;
+    _Atomic uint64_t cleared_told;
+    _Alignas(64) _Atomic uint64_t barriers_told[CONTROL_BUCKETS];
     _Alignas(64) _Atomic uint8_t
         popularity[]; /* popularity_size, whole cache lines; ghosts behind */
 };
@@ -322,6 +330,12 @@ void ledger_write(struct control_life *life, const struct ledger *ledger);
 static inline size_t control_bucket(uint64_t hash)
 {
     return (size_t)(hash >> 52) & (CONTROL_BUCKETS - 1);
+}
+
+/* Something that other hosts are to be told stands in the tables now. */
+static inline void control_news(struct control *control)
+{
+    (void)atomic_fetch_add(&control->news, 1);
 }
 
 /* Popularity bytes of a segment of that size, whatever it says of itself. */

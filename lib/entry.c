@@ -341,12 +341,15 @@ static int erase(struct writer *writer, const struct key *key, const struct reco
     return t->error;
 }
 
+/* buried: it was dead before. */
 static int entomb(struct writer *writer, const struct key *key, const struct record *old,
-                  larder_version version)
+                  larder_version version, bool buried)
 {
     if (writer->ledger.tombstones >= entry_tombstone_cap(writer->transaction.store) &&
         (old == NULL || old->header.kind != RECORD_DELETED)) {
-        removal_raise_barrier(writer->control, key->hash, version.clock);
+        if (!buried) { /* else what killed it stands for it */
+            removal_raise_barrier(writer->control, key->hash, version.clock);
+        }
         return old == NULL ? LARDER_OK : erase(writer, key, old);
     }
     struct record tombstone = record_make(version, RECORD_DELETED, RECORD_DIRTY, CLOCK_NEVER);
@@ -354,7 +357,7 @@ static int entomb(struct writer *writer, const struct key *key, const struct rec
 }
 
 static int remove_for_caller(struct writer *writer, const struct key *key, const struct record *old,
-                             larder_version version)
+                             larder_version version, bool buried)
 {
     bool local = (writer->handle->flags & LARDER_LOCAL) != 0 ||
                  (old != NULL && (old->header.flags & RECORD_LOCAL) != 0);
@@ -362,13 +365,13 @@ static int remove_for_caller(struct writer *writer, const struct key *key, const
         removal_raise_floor(writer->control, key->hash, version.clock);
         return old == NULL ? LARDER_OK : erase(writer, key, old);
     }
-    return entomb(writer, key, old, version);
+    return entomb(writer, key, old, version, buried);
 }
 
-int entry_delete(struct writer *writer, const struct key *key, const struct record *old,
-                 larder_version version)
+static int remove_and_tell(struct writer *writer, const struct key *key, const struct record *old,
+                           larder_version version, bool buried)
 {
-    int result = remove_for_caller(writer, key, old, version);
+    int result = remove_for_caller(writer, key, old, version, buried);
     if (result == LARDER_OK) {
         /* what a group, tag or clear had made dead is cleared away, not deleted now */
         bool dead = writer->cause == LARDER_CAUSE_DEAD;
@@ -378,6 +381,18 @@ int entry_delete(struct writer *writer, const struct key *key, const struct reco
     return result;
 }
 
+int entry_delete(struct writer *writer, const struct key *key, const struct record *old,
+                 larder_version version)
+{
+    return remove_and_tell(writer, key, old, version, false);
+}
+
+int entry_bury(struct writer *writer, const struct key *key, const struct record *old,
+               larder_version version)
+{
+    return remove_and_tell(writer, key, old, version, true);
+}
+
 static int drop(struct writer *writer, const struct key *key, const struct record *old)
 {
     const struct record_header *header = &old->header;
@@ -385,20 +400,16 @@ static int drop(struct writer *writer, const struct key *key, const struct recor
         writer->replicates && (header->flags & RECORD_LOCAL) == 0 && header->kind != RECORD_DELETED;
     bool recent = old->acked_ms != 0 && clock_wall_ms() - old->acked_ms < WRITER_ACKED_RECENTLY_MS;
     if (travels && ((header->flags & RECORD_DIRTY) != 0 || recent)) {
-        return entomb(writer, key, old, record_version(old, writer->control->home));
+        return entomb(writer, key, old, record_version(old, writer->control->home), false);
     }
     return erase(writer, key, old);
 }
 
-/* As if it had been deleted when it died. */
-static int drop_dead(struct writer *writer, const struct key *key, const struct record *old,
-                     uint64_t death)
+static int drop_dead(struct writer *writer, const struct key *key, const struct record *old)
 {
     uint32_t cause = writer->cause;
-    larder_version version = {
-        .clock = death, .node = atomic_load_explicit(&writer->control->node, memory_order_relaxed)};
     writer->cause = cause == LARDER_CAUSE_REPLICA ? cause : LARDER_CAUSE_DEAD;
-    int result = entry_delete(writer, key, old, version);
+    int result = entry_bury(writer, key, old, record_version(old, writer->control->home));
     writer->cause = cause;
     if (result == LARDER_OK) {
         stats_count(map_stats(writer->map), STATS_RECLAIMED_DEAD);
@@ -409,9 +420,8 @@ static int drop_dead(struct writer *writer, const struct key *key, const struct 
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old)
 {
     bool value = old->header.kind != RECORD_DELETED; /* of tombstones nobody wants to know */
-    uint64_t death = value ? lookup_death(writer->control, old, key->hash) : 0;
-    if (death != 0) {
-        return drop_dead(writer, key, old, death);
+    if (value && lookup_death(writer->control, old, key->hash) != 0) {
+        return drop_dead(writer, key, old);
     }
     bool expired = clock_expired(old->expires_at_ms);
     int64_t expires_ms = old->expires_at_ms;

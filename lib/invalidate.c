@@ -15,6 +15,8 @@
 #include "policy.h"
 #include "removal.h"
 #include "scan.h"
+#include "sweeps.h"
+#include "wake.h"
 #include "writer.h"
 
 enum { LOOK_KEYS = 1024, BATCH_KEYS = 64 };
@@ -41,6 +43,7 @@ void invalidate_later(const struct larder *handle, const struct key *key)
     if (removal_pend(control, key, version)) {
         count_wider(handle);
     }
+    wake_daemon(handle->map);
     follow_tell_invalidation(handle->map, LARDER_CAUSE_KEY, (larder_bytes){key->data, key->size},
                              version);
 }
@@ -79,8 +82,14 @@ static int invalidate_mark(larder *handle, enum mark_kind kind, larder_bytes nam
     if (count != NULL) {
         *count = count_marked(handle, mark);
     }
-    if (!marks_invalidate(map_control(handle->map), mark, &version)) {
+    struct control *control = map_control(handle->map);
+    bool exact = marks_invalidate(control, mark, &version);
+    if (!exact) {
         count_wider(handle);
+    }
+    if ((handle->flags & LARDER_LOCAL) == 0) {
+        marks_to_tell(control, mark, version.clock, exact);
+        wake_daemon(handle->map);
     }
     stats_count(map_stats(handle->map),
                 group ? STATS_INVALIDATIONS_GROUP : STATS_INVALIDATIONS_TAG);
@@ -104,6 +113,7 @@ int larder_clear(larder *handle)
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
         larder_version version = clear(map_control(handle->map));
+        wake_daemon(handle->map);
         stats_count(map_stats(handle->map), STATS_INVALIDATIONS_CLEAR);
         follow_tell_invalidation(handle->map, LARDER_CAUSE_CLEAR, (larder_bytes){"", 0}, version);
     }
@@ -185,6 +195,23 @@ static void pass_gate(const struct larder *handle)
     }
 }
 
+/* Other hosts hold other keys: they are told what was meant, and so is this host's larderd, in case
+ * this process does not live to see the end of its walk. */
+static void announce(const struct larder *handle, struct sweep *sweep, uint32_t cause,
+                     larder_bytes name)
+{
+    struct control *control = map_control(handle->map);
+    if ((handle->flags & LARDER_LOCAL) != 0) {
+        return;
+    }
+    enum sweep_kind kind = cause == LARDER_CAUSE_PREFIX ? SWEEP_PREFIX : SWEEP_GLOB;
+    if (!sweeps_name(sweep, kind, name) || !sweeps_add(control, sweep)) {
+        clear(control);
+        count_wider(handle);
+    }
+    wake_daemon(handle->map);
+}
+
 static int invalidate_keys(larder *handle, const struct scan_filter *filter, uint32_t cause,
                            larder_bytes name, uint64_t *count)
 {
@@ -194,7 +221,9 @@ static int invalidate_keys(larder *handle, const struct scan_filter *filter, uin
     uint64_t died = 0;
     size_t found = 0;
     int result = LARDER_ENOMEM;
-    removal_raise_fill_floor(control, clock_next(control).clock);
+    struct sweep sweep = {.clock = clock_next(control).clock};
+    removal_raise_fill_floor(control, sweep.clock);
+    announce(handle, &sweep, cause, name);
     pass_gate(handle);
     larder_item *items = malloc(LOOK_KEYS * sizeof *items);
     if (items != NULL) {
@@ -212,7 +241,11 @@ static int invalidate_keys(larder *handle, const struct scan_filter *filter, uin
     if (result != LARDER_OK && result != LARDER_ENAMESPACE) {
         clear(control); /* which keys are meant cannot be seen: then all of them */
         count_wider(handle);
+        wake_daemon(handle->map);
         result = LARDER_OK;
+    }
+    if (result == LARDER_OK && sweep.size != 0) {
+        sweeps_done(control, &sweep, SWEEP_SWEPT);
     }
     stats_count(map_stats(handle->map), cause == LARDER_CAUSE_PREFIX ? STATS_INVALIDATIONS_PREFIX
                                                                      : STATS_INVALIDATIONS_MATCH);

@@ -23,17 +23,27 @@ struct place {
     size_t buckets[2];
 };
 
-static struct place place_of(const uint8_t *mark)
+uint64_t marks_tag(const uint8_t *mark)
 {
-    uint64_t halves[2];
-    memcpy(halves, mark, sizeof halves);
-    struct place place = {.tag = halves[0] != 0 ? halves[0] : 1};
-    place.buckets[0] = (size_t)(halves[1] % MARKS_BUCKETS);
-    place.buckets[1] = (size_t)((halves[1] >> 32) % MARKS_BUCKETS);
+    uint64_t tag;
+    memcpy(&tag, mark, sizeof tag);
+    return tag != 0 ? tag : 1;
+}
+
+static struct place place_of_tag(uint64_t tag)
+{
+    struct place place = {.tag = tag};
+    place.buckets[0] = (size_t)(tag % MARKS_BUCKETS);
+    place.buckets[1] = (size_t)((tag >> 32) % MARKS_BUCKETS);
     if (place.buckets[1] == place.buckets[0]) {
         place.buckets[1] ^= 1;
     }
     return place;
+}
+
+static struct place place_of(const uint8_t *mark)
+{
+    return place_of_tag(marks_tag(mark));
 }
 
 static void raise_to(_Atomic uint64_t *word, uint64_t clock)
@@ -130,6 +140,96 @@ static bool raise_there(struct marks *marks, const struct place *place, uint64_t
     return false;
 }
 
+/* ---- What Redis has not been told --------------------------------------------------------------
+ */
+
+/* Take the slot's bit away; whether it was set. */
+static bool take_bit(struct marks *marks, const struct marks_bucket *bucket, size_t way)
+{
+    _Atomic uint8_t *bits = &marks->untold[bucket - marks->buckets];
+    if ((atomic_load(bits) >> way & 1) == 0) {
+        return false;
+    }
+    return (atomic_fetch_and(bits, (uint8_t) ~(1u << way)) >> way & 1) != 0;
+}
+
+static void set_bit(struct marks *marks, const struct marks_bucket *bucket, size_t way)
+{
+    (void)atomic_fetch_or(&marks->untold[bucket - marks->buckets], (uint8_t)(1u << way));
+}
+
+static struct marks_bucket *find(struct marks *marks, const struct place *place, size_t *way)
+{
+    for (size_t i = 0; i < (size_t)2 * MARKS_WAYS; i++) {
+        struct marks_bucket *bucket = &marks->buckets[place->buckets[i / MARKS_WAYS]];
+        if (atomic_load(&bucket->tags[i % MARKS_WAYS]) == place->tag) {
+            *way = i % MARKS_WAYS;
+            return bucket;
+        }
+    }
+    return NULL;
+}
+
+void marks_to_tell(struct control *control, const uint8_t *mark, uint64_t clock, bool exact)
+{
+    struct marks *marks = &control->marks;
+    struct place place = place_of(mark);
+    size_t way;
+    struct marks_bucket *bucket = exact ? find(marks, &place, &way) : NULL;
+    if (bucket != NULL) {
+        set_bit(marks, bucket, way);
+        /* freed meanwhile, by one who did not see the bit? Then the floor stands for it. */
+        if (atomic_load(&bucket->tags[way]) != place.tag) {
+            bucket = NULL;
+        }
+    }
+    if (bucket == NULL) {
+        raise_to(&marks->floor_untold, clock);
+    }
+    control_news(control);
+}
+
+bool marks_next(struct control *control, bool all, size_t *index, uint64_t *tag, uint64_t *clock)
+{
+    struct marks *marks = &control->marks;
+    for (size_t i = *index; i < MARKS_SLOTS; i++) {
+        const struct marks_bucket *bucket = &marks->buckets[i / MARKS_WAYS];
+        size_t way = i % MARKS_WAYS;
+        uint8_t bits = atomic_load(&marks->untold[i / MARKS_WAYS]);
+        if (!all && bits >> way == 0) {
+            i += MARKS_WAYS - 1 - way; /* none in the rest of this bucket */
+            continue;
+        }
+        if (!all && (bits >> way & 1) == 0) {
+            continue;
+        }
+        *tag = atomic_load(&bucket->tags[way]);
+        *clock = atomic_load(&bucket->clocks[way]);
+        if (*tag != 0 && *clock != 0 && atomic_load(&bucket->tags[way]) == *tag) {
+            *index = i + 1;
+            return true;
+        }
+    }
+    *index = MARKS_SLOTS;
+    return false;
+}
+
+void marks_told(struct control *control, uint64_t tag, uint64_t clock)
+{
+    struct marks *marks = &control->marks;
+    struct place place = place_of_tag(tag);
+    size_t way;
+    struct marks_bucket *bucket = find(marks, &place, &way);
+    if (bucket == NULL || !take_bit(marks, bucket, way)) {
+        return;
+    }
+    /* Invalidated again since it was read, or another mark's slot by now: whoever did that may have
+     * set the bit that was just taken. */
+    if (atomic_load(&bucket->clocks[way]) != clock || atomic_load(&bucket->tags[way]) != tag) {
+        set_bit(marks, bucket, way);
+    }
+}
+
 /* ---- Taking and freeing slots: inside the gate -------------------------------------------------
  */
 
@@ -141,7 +241,12 @@ static bool free_slot(struct marks *marks, struct marks_bucket *bucket, size_t w
     while (clock <= floor) {
         if (atomic_compare_exchange_weak_explicit(&bucket->clocks[way], &clock, 0,
                                                   memory_order_acq_rel, memory_order_relaxed)) {
-            atomic_store_explicit(&bucket->tags[way], 0, memory_order_release);
+            /* seq_cst: before the look at the bit; pairs with marks_to_tell(), which sets the bit
+             * and then looks at the tag */
+            atomic_store(&bucket->tags[way], 0);
+            if (take_bit(marks, bucket, way)) {
+                raise_to(&marks->floor_untold, clock);
+            }
             atomic_store_explicit(&marks->used, marks_count(marks) - 1, memory_order_relaxed);
             return true;
         }
@@ -211,13 +316,14 @@ static void repair(struct marks *marks)
     for (size_t i = 0; i < MARKS_SLOTS; i++) {
         struct marks_bucket *bucket = &marks->buckets[i / MARKS_WAYS];
         _Atomic uint64_t *tag = &bucket->tags[i % MARKS_WAYS];
-        if (atomic_load_explicit(tag, memory_order_relaxed) == 0) {
+        if (atomic_load_explicit(tag, memory_order_relaxed) != 0 &&
+            atomic_load_explicit(&bucket->clocks[i % MARKS_WAYS], memory_order_relaxed) != 0) {
+            used++;
             continue;
         }
-        if (atomic_load_explicit(&bucket->clocks[i % MARKS_WAYS], memory_order_relaxed) == 0) {
-            atomic_store_explicit(tag, 0, memory_order_release);
-        } else {
-            used++;
+        atomic_store(tag, 0);
+        if (take_bit(marks, bucket, i % MARKS_WAYS)) { /* it was being freed, untold */
+            raise_to(&marks->floor_untold, atomic_load(&marks->floor));
         }
     }
     atomic_store_explicit(&marks->used, used, memory_order_relaxed);
@@ -330,4 +436,21 @@ bool marks_invalidate(struct control *control, const uint8_t *mark, larder_versi
         raise_to(&marks->floor, clock);
     }
     return exact;
+}
+
+bool marks_merge(struct control *control, uint64_t tag, uint64_t clock)
+{
+    struct marks *marks = &control->marks;
+    struct place place = place_of_tag(tag);
+    if (clock <= atomic_load(&marks->floor)) {
+        return true; /* that stands for it */
+    }
+    raise_to(&marks->newest, clock);
+    return store(marks, &place, clock, MARKS_WAIT_MS);
+}
+
+void marks_merge_floor(struct control *control, uint64_t clock)
+{
+    raise_to(&control->marks.newest, clock);
+    raise_to(&control->marks.floor, clock);
 }

@@ -32,8 +32,8 @@ enum {
 
 enum mark_kind { MARK_GROUP = 1, MARK_TAG = 2 };
 
-/* A mark stands in one of two buckets. Half of its hash is compared there; two names that share it
- * die together. */
+/* A mark stands in one of two buckets, as the first half of its hash, which is all of it that is
+ * looked at and that travels; two names that share it die together. */
 struct marks_bucket {
     _Atomic uint64_t tags[MARKS_WAYS];   /* 0: free */
     _Atomic uint64_t clocks[MARKS_WAYS]; /* newest invalidation of that mark */
@@ -46,8 +46,12 @@ struct marks {
     uint8_t padding0[48];
     struct gate gate;      /* for taking and freeing slots; raising a clock needs none */
     _Atomic uint64_t used; /* slots that are taken; the gate's */
-    uint8_t padding1[56];
+    /* What Redis has not been told: a floor that stands for invalidations made here, and a bit a
+     * slot. Set once the mark is stored, cleared by what Redis has acknowledged. */
+    _Atomic uint64_t floor_untold, floor_told;
+    uint8_t padding1[40];
     struct marks_bucket buckets[MARKS_BUCKETS];
+    _Atomic uint8_t untold[MARKS_BUCKETS];
 };
 static_assert(offsetof(struct marks, gate) == 64, "MAP_FORMAT");
 static_assert(offsetof(struct marks, buckets) == 192, "MAP_FORMAT");
@@ -63,6 +67,27 @@ void marks_make(uint8_t *out, enum mark_kind kind, const void *name, size_t size
  * Waits for the table's gate 20 ms at most, twice. False: it took the floor, so that every marked
  * entry of that age died. *version is the invalidation's. */
 bool marks_invalidate(struct control *control, const uint8_t *mark, larder_version *version);
+
+/* The invalidation that has just returned is to be told to other hosts; exact is what it returned.
+ * Before the caller's caller is told anything. */
+void marks_to_tell(struct control *control, const uint8_t *mark, uint64_t clock, bool exact);
+
+/* ---- What larderd does --------------------------------------------------------------------------
+ */
+
+/* The first half of a mark's hash: its name between hosts. */
+uint64_t marks_tag(const uint8_t *mark);
+
+/* Another host's invalidation. False: the table's gate is held; try again. */
+bool marks_merge(struct control *control, uint64_t tag, uint64_t clock);
+/* The same of a floor. */
+void marks_merge_floor(struct control *control, uint64_t clock);
+
+/* The next mark from slot *index on that Redis has not been told of, or, with all, any. False: no
+ * more; *index is MARKS_SLOTS. */
+bool marks_next(struct control *control, bool all, size_t *index, uint64_t *tag, uint64_t *clock);
+/* Redis has it, of that clock. */
+void marks_told(struct control *control, uint64_t tag, uint64_t clock);
 
 /* For who writes anew what stood there before (touch, cas, incr): between clock_next() and asking
  * whether the entry is still alive. Then an invalidation that is missed draws a later version. */

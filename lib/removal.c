@@ -67,12 +67,19 @@ void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t cloc
     raise_to(&control->floors[control_bucket(hash)], clock);
     raise_to(&control->barriers[control_bucket(hash)], clock);
     raise_to(&control->barrier_max, clock);
+    control_news(control);
 }
 
 void removal_clear(struct control *control, uint64_t clock)
 {
     raise_to(&control->cleared, clock);
     raise_to(&control->barrier_max, clock);
+    control_news(control);
+}
+
+void removal_told(_Atomic uint64_t *told, uint64_t clock)
+{
+    raise_to(told, clock);
 }
 
 void removal_raise_floor(struct control *control, uint64_t hash, uint64_t clock)
@@ -80,11 +87,15 @@ void removal_raise_floor(struct control *control, uint64_t hash, uint64_t clock)
     raise_to(&control->floors[control_bucket(hash)], clock);
 }
 
+uint64_t removal_bucket_floor(struct control *control, uint64_t hash)
+{
+    return atomic_load_explicit(&control->floors[control_bucket(hash)], memory_order_acquire);
+}
+
 uint64_t removal_floor(struct control *control, uint64_t hash)
 {
     uint64_t cleared = atomic_load_explicit(&control->cleared, memory_order_acquire);
-    uint64_t floor =
-        atomic_load_explicit(&control->floors[control_bucket(hash)], memory_order_acquire);
+    uint64_t floor = removal_bucket_floor(control, hash);
     return floor > cleared ? floor : cleared;
 }
 

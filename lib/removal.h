@@ -91,9 +91,13 @@ void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t cloc
 /* Nothing this old is alive, whatever its key, nor may it come in. */
 void removal_clear(struct control *control, uint64_t clock);
 
+/* Redis has the clear, or a bucket's barrier, of that clock: one of the words for that. */
+void removal_told(_Atomic uint64_t *told, uint64_t clock);
+
 /* Floors; inside the write gate. */
 void removal_raise_floor(struct control *control, uint64_t hash, uint64_t clock);
 uint64_t removal_floor(struct control *control, uint64_t hash);
+uint64_t removal_bucket_floor(struct control *control, uint64_t hash); /* without the clear */
 void removal_raise_all_floors(struct control *control, uint64_t clock);
 /* Those beyond limit (clock_limit()) go down to it: what is beyond it does not come in anyway. */
 void removal_lower_floors(struct control *control, uint64_t limit);

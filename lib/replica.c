@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "arrival.h"
 #include "ask.h"
 #include "clock.h"
 #include "format.h"
@@ -254,7 +255,11 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
     size_t key_size = record.long_key != NULL ? record.long_key_size : form->size - 1;
     if (record.header.kind != RECORD_DELETED &&
         lookup_death(t->store->control, &record, key_hash(key, key_size)) != 0) {
-        return LARDER_MISS; /* dead: the janitor makes a deletion of it, and that goes out */
+        if (!dirty) {
+            return LARDER_MISS; /* the janitor makes a deletion of it, and that goes out */
+        }
+        record = record_make(record_version(&record, t->store->control->home), RECORD_DELETED, 0,
+                             CLOCK_NEVER); /* dead: it goes out as what it is about to be */
     }
     size_t value_size = record.value_size;
     if (!grow(batch, *used, key_size + value_size)) {
@@ -421,6 +426,9 @@ static int apply_one(struct writer *writer, replica_event *event)
     struct key key;
     struct record old;
     const replica_record *in = &event->record;
+    if (in->kind == REPLICA_MARK) {
+        return arrival_mark(writer, event);
+    }
     int result = key_make(&key, in->key, in->key_size);
     if (result != LARDER_OK || in->kind < REPLICA_VALUE || in->kind > REPLICA_DELETED) {
         event->verdict = REPLICA_REFUSED;
@@ -457,6 +465,9 @@ static int apply_one(struct writer *writer, replica_event *event)
         return LARDER_OK;
     }
     clock_observe(writer->control, in->version.clock);
+    if (arrival_is_dead(writer, &key, found == LARDER_OK ? &old : NULL, event, &result)) {
+        return result;
+    }
     if (found == LARDER_MISS && in->version.clock <= removal_floor(writer->control, key.hash)) {
         event->verdict = REPLICA_REFUSED;
         return LARDER_OK;

@@ -26,7 +26,8 @@
 enum replica_kind {
     REPLICA_VALUE = 1,
     REPLICA_NEGATIVE = 2, /* known absent; no value */
-    REPLICA_DELETED = 3   /* tombstone */
+    REPLICA_DELETED = 3,  /* tombstone */
+    REPLICA_MARK = 4      /* no entry: an invalidation of many; key is its name, see replica_mark */
 };
 
 typedef struct replica_record {
@@ -202,6 +203,53 @@ int replica_position_read(larder *handle, replica_position *out);
 
 /* Redis's clock minus this host's CLOCK_MONOTONIC: what versions go by from now on. */
 int replica_publish_clock(larder *handle, uint64_t fence, int64_t redis_minus_monotonic_ms);
+/* ---- Invalidations of many --------------------------------------------------------------------
+ *
+ * Each has a name, and the newest clock of a name is all that counts. Names:
+ *   m tag:16 (hex)     a group or tag: the first half of its hash
+ *   c                  all
+ *   b bucket:3 (hex)   a bucket of key hashes (lib/removal.h)
+ *   p PREFIX, g GLOB   keys
+ *   f                  all that is marked: stands for groups and tags that a table had no room for
+ *   F, A               what the fleet's set had no room for, for hosts that come later: F is like
+ * f, A may stand for any key
+ */
+#define REPLICA_MARK_NAME_MAX 113u
+#define REPLICA_MARKS_AT_ONCE 64u
+
+typedef struct replica_mark {
+    uint64_t clock;
+    uint32_t name_size;
+    uint8_t name[REPLICA_MARK_NAME_MAX];
+} replica_mark;
+
+typedef struct replica_marks { /* zeroed at first; what the port remembers between two calls */
+    replica_mark marks[REPLICA_MARKS_AT_ONCE];
+    size_t count;
+    bool end; /* there were no more */
+    uint64_t looked_at;
+    size_t stage, index; /* of a walk over all */
+} replica_marks;
+
+/* Some marks that Redis has not been told of (all: of any, in a walk that begins where restart is
+ * true and is over with end; floors: and what stands for those that this map had no room for).
+ * Those that have not been told (replica_marks_told) come again. LARDER_EBUSY: their table is held,
+ * try again. */
+int replica_marks_read(larder *handle, replica_marks *out, bool all, bool floors, bool restart);
+
+/* Redis has these now. */
+int replica_marks_told(larder *handle, uint64_t fence, const replica_mark *marks, size_t count);
+
+/* Remove some of what a prefix or pattern has invalidated elsewhere, or here by a process that died
+ * over it. *more: there is more to do. A piece of a walk, or a transaction. */
+typedef struct replica_sweep {
+    bool active;
+    uint64_t clock;
+    uint8_t kind, size;
+    uint8_t name[REPLICA_MARK_NAME_MAX];
+    larder_cursor cursor;
+} replica_sweep; /* zeroed at first */
+int replica_sweep_some(larder *handle, uint64_t fence, replica_sweep *sweep, bool *more);
 
 /* The daemon's face in the control segment, for workers, the tool and statistics. */
 int replica_publish_state(larder *handle, uint64_t fence, bool redis_up, int64_t heartbeat_ms);

@@ -49,6 +49,21 @@ static int stamp_anew(struct writer *writer, const struct key *key, const struct
     return result;
 }
 
+/* Redis has the removal of what is dead: now the map has it, too. */
+static int bury_acknowledged(struct writer *writer, const struct key *key,
+                             const struct record *record, int64_t now_ms)
+{
+    struct record removal;
+    int result = entry_drop(writer, key, record);
+    if (result == LARDER_OK) {
+        result = entry_find(&writer->transaction, key, &removal);
+    }
+    if (result == LARDER_OK && removal.header.kind == RECORD_DELETED) {
+        return replica_clean(writer, key, &removal, now_ms);
+    }
+    return result < 0 ? result : LARDER_OK;
+}
+
 static int acknowledge_one(struct writer *writer, const replica_ack *ack, int64_t now_ms,
                            size_t *cleared)
 {
@@ -63,8 +78,13 @@ static int acknowledge_one(struct writer *writer, const replica_ack *ack, int64_
         return result < 0 ? result : LARDER_OK;
     }
     bool dirty = (record.header.flags & RECORD_DIRTY) != 0;
-    bool same = clock_compare(record_version(&record, writer->control->home), ack->version) == 0 &&
-                record.header.kind == (uint8_t)ack->kind;
+    bool same = clock_compare(record_version(&record, writer->control->home), ack->version) == 0;
+    if (same && dirty && ack->kind == REPLICA_DELETED && record.header.kind != RECORD_DELETED &&
+        ack->what == REPLICA_STORED && lookup_death(writer->control, &record, key.hash) != 0) {
+        ++*cleared;
+        return bury_acknowledged(writer, &key, &record, now_ms);
+    }
+    same = same && record.header.kind == (uint8_t)ack->kind;
     if (!same) {
         /* Written again on its way out, under a row that the cursor may have passed. */
         return dirty ? entry_requeue(writer, &key, &record) : LARDER_OK;

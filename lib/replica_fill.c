@@ -5,6 +5,7 @@
  * node, so that every write that comes later is newer; it is never dirty, is not pushed when
  * history is lost, and expires soon, because nobody may tell of its next change.
  */
+#include "arrival.h"
 #include "clock.h"
 #include "lookup.h"
 #include "removal.h"
@@ -34,6 +35,7 @@ static int apply_asked(struct writer *writer, const struct key *key, const struc
 {
     struct control *control = writer->control;
     const replica_record *in = &event->record;
+    int result;
     if (old != NULL) {
         replica_record ours = replica_of_record(old, control->home);
         int order = replica_compare(&ours, in);
@@ -46,6 +48,9 @@ static int apply_asked(struct writer *writer, const struct key *key, const struc
         }
     }
     clock_observe(control, in->version.clock);
+    if (arrival_is_dead(writer, key, old, event, &result)) {
+        return result;
+    }
     if (removed_since(control, key, &event->fill, in->version.clock)) {
         return refuse(event);
     }
@@ -135,7 +140,11 @@ int replica_apply_over_foreign(struct writer *writer, const struct key *key,
                                const struct record *old, replica_event *event)
 {
     const replica_record *in = &event->record;
+    int result;
     clock_observe(writer->control, in->version.clock);
+    if (arrival_is_dead(writer, key, old, event, &result)) {
+        return result;
+    }
     if (in->version.clock + 1 >= old->header.clock) {
         return replica_store_inbound(writer, key, old, event);
     }

@@ -203,7 +203,10 @@ int scan_run(larder *handle, larder_cursor *cursor, const struct scan_filter *fi
     *found = 0;
     do {
         result = piece(&scan, handle->map, cursor, items, max, found);
-    } while (result == LARDER_OK && *found == 0 && !scan.end);
+    } while (result == LARDER_OK && *found == 0 && !scan.end && (flags & SCAN_ONE_PIECE) == 0);
+    if (result == LARDER_OK && *found == 0 && !scan.end) {
+        result = LARDER_MISS;
+    }
     if (result != LARDER_OK) {
         free(scan.arena.bytes);
         *found = 0;

@@ -9,7 +9,10 @@
 
 #include "larder.h"
 
-enum { SCAN_COUNT = 1 << 16 }; /* beside LARDER_SCAN_*: bring nothing, only count */
+enum {                          /* beside LARDER_SCAN_* */
+       SCAN_COUNT = 1 << 16,    /* bring nothing, only count */
+       SCAN_ONE_PIECE = 1 << 17 /* MISS where a piece brings nothing and is not the last */
+};
 
 /* What an entry must have to be brought. */
 struct scan_filter {

@@ -39,7 +39,7 @@ static bool is_done_with(const struct record *record, int64_t tombstones_before_
 
 /* Look in a snapshot, without the gate: most steps find nothing to do. */
 static int find_candidates(struct transaction *t, upkeep_step *step, size_t max_rows,
-                           int64_t before_ms, uint64_t *rows, size_t *count)
+                           int64_t before_ms, bool dead_too, uint64_t *rows, size_t *count)
 {
     for (size_t i = 0; i < max_rows && *count < CANDIDATES_MAX; i++) {
         uint64_t row;
@@ -61,7 +61,8 @@ static int find_candidates(struct transaction *t, upkeep_step *step, size_t max_
             return result;
         }
         if (result == LARDER_OK && record_decode(bytes.data, bytes.size, &record) &&
-            (is_done_with(&record, before_ms) || is_dead(t->store->control, &form, &record))) {
+            (is_done_with(&record, before_ms) ||
+             (dead_too && is_dead(t->store->control, &form, &record)))) {
             rows[(*count)++] = row;
         }
     }
@@ -113,6 +114,7 @@ int upkeep_expire(larder *handle, upkeep_step *step, size_t max_rows, int64_t to
     size_t count = 0;
     upkeep_step next = {.next_row = step->next_row};
     int64_t before_ms = 0;
+    bool dead_too = true;
     struct ledger ledger;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
@@ -125,10 +127,15 @@ int upkeep_expire(larder *handle, upkeep_step *step, size_t max_rows, int64_t to
         return result;
     }
     max_rows = max_rows > STEP_ROWS_MAX ? STEP_ROWS_MAX : max_rows;
-    if (store_ledger(t, &ledger) && ledger.tombstones > entry_tombstone_cap(t->store) / 2) {
-        before_ms = INT64_MAX; /* those that Redis has go early: the floors stand for them */
+    if (store_ledger(t, &ledger)) {
+        uint64_t cap = entry_tombstone_cap(t->store);
+        if (ledger.tombstones > cap / 2) {
+            before_ms = INT64_MAX; /* those that Redis has go early: the floors stand for them */
+        }
+        /* Nobody sees what is dead. It waits, so that its removal is told to Redis, too. */
+        dead_too = ledger.tombstones < cap / 4 * 3;
     }
-    result = find_candidates(t, &next, max_rows, before_ms, rows, &count);
+    result = find_candidates(t, &next, max_rows, before_ms, dead_too, rows, &count);
     store_read_end(t);
     if (result == LARDER_OK && count > 0) {
         result = writer_begin(&writer, handle, STEP_WAIT_MS);

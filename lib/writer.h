@@ -132,9 +132,14 @@ int entry_overwrite(struct writer *writer, const struct key *key, struct record 
 int entry_delete(struct writer *writer, const struct key *key, const struct record *old,
                  larder_version version);
 
+/* The same of what a mark, a barrier, a clear, a prefix or pattern has killed, at its own version:
+ * all hosts make the same removal of it, and none can take away what is newer. Where there is no
+ * room for tombstones, what killed it stands for it. */
+int entry_bury(struct writer *writer, const struct key *key, const struct record *old,
+               larder_version version);
+
 /* Remove for space, because it expired or is dead: leaves an invalidation where Redis may hold, or
- * a failover bring back, something older. One that a mark, a barrier or a clear has killed is
- * removed as if it had been deleted then, so that the deletion travels. */
+ * a failover bring back, something older. One that is dead is buried. */
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old);
 
 /* Write a record again whose flags, row or times changed; value and long key are still old's. */

@@ -24,6 +24,7 @@ struct link *link_create(const link_settings *settings, const link_callbacks *ca
     self->average_event = 256;
     names_fleet(settings->prefix, "events", self->stream, sizeof self->stream);
     names_fleet(settings->prefix, "channel", self->channel_name, sizeof self->channel_name);
+    names_fleet(settings->prefix, "marks", self->mark_set, sizeof self->mark_set);
     self->ping = event_new(settings->base, -1, EV_PERSIST, on_ping, self);
     self->broken = evtimer_new(settings->base, on_broken, self);
     if (self->ping == NULL || self->broken == NULL || !link_unscripted_create(self) ||
@@ -345,6 +346,15 @@ void link_commands_answer(void *context, const connection_tag *tag, const reply 
     case REQUEST_NOTIFICATIONS:
     case REQUEST_TRACKED:
         link_foreign_answer(self, tag, got);
+        break;
+    case REQUEST_MARK:
+        link_got_mark(self, got);
+        break;
+    case REQUEST_MARK_PAGE:
+        link_got_mark_page(self, got);
+        break;
+    case REQUEST_MARK_SET:
+        link_got_mark_set(self, got);
         break;
     case REQUEST_AUTH:
     case REQUEST_SELECT:

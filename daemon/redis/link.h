@@ -33,6 +33,11 @@ typedef struct link_callbacks { /* none is called from within a link_ function *
     /* A key was changed, by whomever; valid during the call */
     void (*changed)(void *context, const uint8_t *key, size_t key_size);
     void (*warned)(void *context, const char *text); /* to be logged */
+    /* set_id: of the mark set, where outcome is SYNC_STORED */
+    void (*marked)(void *context, enum sync_outcome outcome, uint64_t set_id, const char *trouble);
+    /* a piece of a page; the last one has last, and where the next page begins (0: that was all) */
+    void (*mark_page)(void *context, const sync_change *changes, size_t count, bool last,
+                      uint64_t next);
     void (*idle)(void *context);
 } link_callbacks;
 
@@ -83,6 +88,9 @@ bool link_fetch(struct link *self, uint64_t id, const uint8_t *key, size_t key_s
  * with_end: and with how long these live. 0; -1: it could not be sent; -2: a name that cannot be in
  * Redis. */
 int link_ask(struct link *self, uint64_t id, const uint8_t *key, size_t key_size, bool with_end);
+
+bool link_mark(struct link *self, const sync_action *push);
+bool link_mark_page(struct link *self, uint64_t from);
 
 void link_read_figures(const struct link *self, link_figures *out);
 

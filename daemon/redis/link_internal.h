@@ -31,7 +31,10 @@ enum request_kind {
     REQUEST_FETCH, /* id */
     REQUEST_ASK,   /* id; index 1: behind a REQUEST_TTL */
     REQUEST_TTL,
-    REQUEST_UNSCRIPTED /* index: unscripted.c's */
+    REQUEST_UNSCRIPTED, /* index: unscripted.c's */
+    REQUEST_MARK,       /* invalidations of many */
+    REQUEST_MARK_PAGE,
+    REQUEST_MARK_SET /* which set it is */
 };
 
 struct link {
@@ -52,13 +55,14 @@ struct link {
     bool load_wanted; /* scripts() is owed */
     char sha[SCRIPT_COUNT][41];
     char run_id[48], history[48], redis_version[32];
-    char stream[NAMES_FLEET_MAX], channel_name[NAMES_FLEET_MAX];
+    char stream[NAMES_FLEET_MAX], channel_name[NAMES_FLEET_MAX], mark_set[NAMES_FLEET_MAX];
     names_pair names;
     uint8_t *event;
     size_t event_size; /* room of event */
     uint64_t random;
     uint64_t join_epoch, join_number, join_identity;
     uint32_t join_node;
+    uint64_t marks_id; /* of the fleet's set, as asked with the last join; 0: there is none */
     bool join_repeated;
     uint64_t average_event; /* bytes, smoothed */
     uint64_t bytes_sent, bytes_received, scripts_loaded;
@@ -87,6 +91,9 @@ bool link_refused_script(struct link *self, const connection_tag *tag, const rep
 /* Is the command a script that must be carried out in another way? *sent: it is on its way. */
 bool link_call_unscripted(struct link *self, const connection_tag *tag, int count,
                           const char *const *arguments, const size_t *sizes, bool *sent);
+/* Entries that the stream is to be trimmed to, about. */
+uint64_t link_stream_length(const struct link *self);
+void link_out_of_step(struct link *self, const char *what);
 
 void link_got_join(struct link *self, const reply *got);
 void link_got_push(struct link *self, const connection_tag *tag, const reply *got);
@@ -103,6 +110,10 @@ void link_got_ask(struct link *self, const connection_tag *tag, const reply *got
 void link_got_ttl(struct link *self, const reply *got);
 /* The record and value of a key, as MGET gives them. false: there is no record to be read. */
 bool link_read_winner(const reply *record, const reply *value, sync_change *out);
+bool link_mark_set(struct link *self); /* asks which set there is, ahead of a join */
+void link_got_mark_set(struct link *self, const reply *got);
+void link_got_mark(struct link *self, const reply *got);
+void link_got_mark_page(struct link *self, const reply *got);
 void link_got_message(struct link *self, const char *text, size_t size);
 
 #endif

@@ -16,7 +16,7 @@
 #define PUSH_KEYS 3
 #define PUSH_WORDS (3 + PUSH_KEYS + PUSH_ARGUMENTS)
 
-static void out_of_step(struct link *self, const char *what)
+void link_out_of_step(struct link *self, const char *what)
 {
     char why[96];
     snprintf(why, sizeof why, "%s was answered with something else", what);
@@ -46,7 +46,8 @@ bool link_join(struct link *self, uint64_t epoch, uint64_t number, uint32_t node
     size_t sizes[10];
     for (size_t i = 0; i < 10; i++)
         sizes[i] = strlen(words[i]);
-    return link_send(self, self->commands, REQUEST_JOIN, 0, 0, NULL, 10, words, sizes);
+    return link_mark_set(self) &&
+           link_send(self, self->commands, REQUEST_JOIN, 0, 0, NULL, 10, words, sizes);
 }
 
 static bool read_joined(const struct link *self, const reply *got, sync_joined *joined)
@@ -94,10 +95,11 @@ void link_got_join(struct link *self, const reply *got)
         return;
     }
     if (!read_joined(self, got, &joined)) {
-        out_of_step(self, "the join script");
+        link_out_of_step(self, "the join script");
         return;
     }
     self->join_repeated = false;
+    joined.marks_id = self->marks_id;
     self->callbacks.joined(self->context, &joined);
 }
 
@@ -114,6 +116,12 @@ static bool room_for_event(struct link *self, size_t size)
     self->event = grown;
     self->event_size = size + size / 2;
     return true;
+}
+
+uint64_t link_stream_length(const struct link *self)
+{
+    uint64_t length = self->settings.stream_bytes / self->average_event;
+    return length < STREAM_LENGTH_MIN ? STREAM_LENGTH_MIN : length;
 }
 
 /* The record outlives its value by T; one without an end has none either. */
@@ -265,9 +273,7 @@ bool link_push(struct link *self, const sync_action *push)
             snprintf(text.expiry, sizeof text.expiry, "%" PRId64, record->expires_at_ms);
         record_expiry(self, record, push->push.redis_ms, text.record_expiry,
                       sizeof text.record_expiry);
-        uint64_t length = self->settings.stream_bytes / self->average_event;
-        snprintf(text.length, sizeof text.length, "%" PRIu64,
-                 length < STREAM_LENGTH_MIN ? STREAM_LENGTH_MIN : length);
+        snprintf(text.length, sizeof text.length, "%" PRIu64, link_stream_length(self));
         bool sent = push->push.remove
                         ? send_remove(self, push->push.batch, (uint32_t)i, record, &text)
                         : send_push(self, push, (uint32_t)i, record, &text);
@@ -333,7 +339,7 @@ void link_got_record(struct link *self, const connection_tag *tag, const reply *
     } else if (got->kind == REPLY_STRING) {
         readable = link_read_winner(got, NULL, &record);
     } else {
-        out_of_step(self, "GET");
+        link_out_of_step(self, "GET");
         return;
     }
     self->callbacks.replied(self->context, tag->pointer, tag->index, outcome,
@@ -372,7 +378,7 @@ void link_got_push(struct link *self, const connection_tag *tag, const reply *go
         else if (reply_error_is(got, "NOSCRIPT"))
             outcome = SYNC_NO_SCRIPT;
     } else {
-        out_of_step(self, "a push");
+        link_out_of_step(self, "a push");
         return;
     }
     self->callbacks.replied(self->context, batch, tag->index, outcome, found, redis_ms, trouble);
@@ -412,12 +418,12 @@ static bool read_entry(const reply *got, sync_change *out)
 void link_got_range(struct link *self, const reply *got)
 {
     if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE_MAX) {
-        out_of_step(self, "XRANGE");
+        link_out_of_step(self, "XRANGE");
         return;
     }
     for (size_t i = 0; i < got->count; i++) {
         if (!read_entry(got->elements[i], &self->changes[i])) {
-            out_of_step(self, "XRANGE");
+            link_out_of_step(self, "XRANGE");
             return;
         }
     }
@@ -453,7 +459,7 @@ void link_got_fetch(struct link *self, uint64_t id, const reply *got)
         return;
     }
     if (got->kind != REPLY_ARRAY || got->count != 2) {
-        out_of_step(self, "MGET");
+        link_out_of_step(self, "MGET");
         return;
     }
     bool usable = got->elements[1]->kind == REPLY_STRING &&

@@ -111,8 +111,66 @@ static const char join[] =
     "end\n"
     "return {last[1][1], last[1][2][2], at, string.format('%.0f', now), owner}\n";
 
+/* Newest wins; the event first, as above. The set is bounded, so it may grow even where Redis has
+ * no memory: an invalidation is never refused. When it is full, the newest stay, and for the others
+ * floors: F for groups and tags, A for prefixes and patterns. These are for hosts that come later:
+ * others find what they stand for in the stream. (Where that is lost, too, the floors of the maps
+ * are told like anything else.) What such a floor stands for
+ * does not come in again from those who tell all that they know (quiet), but is told to the others
+ * where it is news.
+ */
+static const char mark[] =
+    "#!lua flags=allow-oom\n"
+    "local call, sub = redis.call, string.sub\n"
+    "local function newer(a, b)\n"
+    "  local x, y = tonumber(sub(a, 1, 8), 16), tonumber(sub(b, 1, 8), 16) or 0\n"
+    "  if x ~= y then return x > y end\n"
+    "  return tonumber(sub(a, 9, 16), 16) > (tonumber(sub(b, 9, 16), 16) or 0)\n"
+    "end\n"
+    "local function raise(name, clock)\n"
+    "  local there = call('HGET', KEYS[1], name)\n"
+    "  if not there or newer(clock, there) then call('HSET', KEYS[1], name, clock) end\n"
+    "end\n"
+    "local floors = {m = 'F', p = 'A', g = 'A'}\n"
+    "for i = 8, #ARGV, 3 do\n"
+    "  local name, clock = ARGV[i], ARGV[i + 1]\n"
+    "  local there = call('HGET', KEYS[1], name)\n"
+    "  local floor = floors[sub(name, 1, 1)]\n"
+    "  floor = floor and not there and call('HGET', KEYS[1], floor)\n"
+    "  local covered = floor and not newer(clock, floor)\n"
+    "  if (not there or newer(clock, there)) and not (covered and ARGV[7] == 'q') then\n"
+    "    local id = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[2], ARGV[1],"
+    " 'e', ARGV[i + 2])\n"
+    "    if not id then return 4 end\n"
+    "    if type(id) == 'table' then\n"
+    "      if id.err and string.find(id.err, 'equal or smaller', 1, true) then return 4 end\n"
+    "      return id\n"
+    "    end\n"
+    "    if sub(id, -2) == '-0' then call('UNLINK', KEYS[2]) return 4 end\n"
+    "    if not covered then call('HSET', KEYS[1], name, clock) end\n"
+    "    call('PUBLISH', ARGV[3], id .. ' ' .. ARGV[i + 2])\n"
+    "  end\n"
+    "end\n"
+    "call('HSETNX', KEYS[1], 'i', ARGV[4])\n"
+    "if call('HLEN', KEYS[1]) > tonumber(ARGV[5]) then\n"
+    "  local all, clocks = call('HGETALL', KEYS[1]), {}\n"
+    "  for i = 1, #all, 2 do\n"
+    "    if floors[sub(all[i], 1, 1)] then clocks[#clocks + 1] = tonumber(sub(all[i + 1], 1, 13), 16) end\n"
+    "  end\n"
+    "  table.sort(clocks)\n"
+    "  local last = clocks[#clocks - tonumber(ARGV[6])] or -1\n"
+    "  for i = 1, #all, 2 do\n"
+    "    local floor = floors[sub(all[i], 1, 1)]\n"
+    "    if floor and tonumber(sub(all[i + 1], 1, 13), 16) <= last then\n"
+    "      raise(floor, all[i + 1])\n"
+    "      call('HDEL', KEYS[1], all[i])\n"
+    "    end\n"
+    "  end\n"
+    "end\n"
+    "return call('HGET', KEYS[1], 'i')\n";
+
 const char *script_text(enum script_id id)
 {
-    static const char *const texts[SCRIPT_COUNT] = {push, remove_, join};
+    static const char *const texts[SCRIPT_COUNT] = {push, remove_, join, mark};
     return texts[id];
 }

@@ -10,7 +10,8 @@ enum script_id {
     SCRIPT_PUSH = 0,   /* compare and set one entry, emit its event */
     SCRIPT_REMOVE = 1, /* under OOM: drop the value of a deleted entry, tell the others */
     SCRIPT_JOIN = 2,   /* look at the stream, or begin a new epoch */
-    SCRIPT_COUNT = 3
+    SCRIPT_MARK = 3, /* merge invalidations of many into the fleet's set, emit those that are new */
+    SCRIPT_COUNT = 4
 };
 
 /* SCRIPT_PUSH: KEYS value, record, stream. ARGV below. Integer replies below; an older entry is
@@ -43,6 +44,19 @@ enum {
 /* SCRIPT_JOIN: KEYS stream, node. ARGV id of the cursor ("": none), begin event, channel, whose the
  * node id is, for how long (ms). Reply: {id of the last entry, its event, event at the cursor or
  * "", time ms, whose the node id is}. */
+
+/* SCRIPT_MARK: KEYS mark set, stream. ARGV below, then three for each mark: its name, its clock (16
+ * hex digits), its event. Reply: the set's id, or PUSH_REPLY_NO_STREAM (some may be stored). */
+enum {
+    MARK_EPOCH = 1, /* "<epoch>-*" */
+    MARK_LENGTH = 2,
+    MARK_CHANNEL = 3,
+    MARK_ID = 4,    /* for a set that is made now */
+    MARK_LIMIT = 5, /* when it has more fields, it is cut ... */
+    MARK_KEEP = 6,  /* ... to the newest so many */
+    MARK_QUIET = 7, /* "q": all that a host knows; what a floor of the set stands for is left out */
+    MARK_ARGUMENTS = 7
+};
 
 const char *script_text(enum script_id id);
 

@@ -89,7 +89,7 @@ size_t wire_record(const replica_record *record, char out[WIRE_RECORD_MAX])
         out, WIRE_RECORD_MAX, "1%016" PRIx64 "%08" PRIx32 "%x%016" PRIx64 " %s %zu",
         record->version.clock, record->version.node, (unsigned)record->kind & 15u,
         record->value_hash, expires, record->value_size);
-    if (record->kind == REPLICA_DELETED)
+    if (record->kind >= REPLICA_DELETED)
         return at;
     at += put_time(out + at, 's', record->stale_until_ms);
     at += put_time(out + at, 'p', record->sliding_ms);
@@ -189,7 +189,7 @@ static void read_record(text *self, sync_change *out)
         self->at++;
         read_field(self, record);
     }
-    if (record->kind < REPLICA_VALUE || record->kind > REPLICA_DELETED)
+    if (record->kind < REPLICA_VALUE || record->kind > REPLICA_MARK)
         self->bad = true;
     if (record->version.clock == 0)
         self->bad = true;
@@ -201,7 +201,7 @@ bool wire_record_read(const char *in, size_t size, sync_change *out)
 {
     text self = {in, in + size, false};
     read_record(&self, out);
-    return !self.bad && self.at == self.end;
+    return !self.bad && self.at == self.end && out->record.kind != REPLICA_MARK;
 }
 
 size_t wire_event_head(const char *record, size_t record_size, size_t key_size, bool with_value,
@@ -216,6 +216,13 @@ size_t wire_begin(uint64_t emitter, uint64_t nonce, char out[WIRE_EVENT_HEAD_MAX
 {
     return (size_t)snprintf(out, WIRE_EVENT_HEAD_MAX, "B1 %016" PRIx64 " %016" PRIx64 "\n", emitter,
                             nonce);
+}
+
+bool wire_clock_read(const char *in, size_t size, uint64_t *clock)
+{
+    text self = {in, in + size, false};
+    *clock = hex(&self, 16);
+    return !self.bad && self.at == self.end;
 }
 
 bool wire_id_read(const char *in, size_t size, uint64_t *epoch, uint64_t *number)

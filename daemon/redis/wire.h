@@ -31,6 +31,9 @@ size_t wire_event_head(const char *record, size_t record_size, size_t key_size, 
                        uint64_t emitter, uint64_t nonce, char out[WIRE_EVENT_HEAD_MAX]);
 size_t wire_begin(uint64_t emitter, uint64_t nonce, char out[WIRE_EVENT_HEAD_MAX]);
 
+/* Read 16 hex digits: a mark's clock, the mark set's id. */
+bool wire_clock_read(const char *text, size_t size, uint64_t *clock);
+
 /* Read "epoch-number". */
 bool wire_id_read(const char *text, size_t size, uint64_t *epoch, uint64_t *number);
 size_t wire_id(uint64_t epoch, uint64_t number, char out[48]);

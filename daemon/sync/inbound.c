@@ -45,6 +45,11 @@ bool inbound_empty(const struct sync *self)
     return self->in.collecting->count == 0 && !self->in.apply_wanted;
 }
 
+bool inbound_has_room(const struct sync *self)
+{
+    return self->in.collecting->count < SYNC_APPLY_MAX / 2;
+}
+
 bool inbound_held_up(const struct sync *self)
 {
     const struct inbound *in = &self->in;
@@ -102,8 +107,10 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
     set->from_stream[set->count] = from_stream;
     set->count++;
     set->bytes += bytes;
-    outdate_fetches(&self->in, record);
-    asks_overtaken(self, record);
+    if (record->kind != REPLICA_MARK) {
+        outdate_fetches(&self->in, record);
+        asks_overtaken(self, record);
+    }
     return true;
 }
 
@@ -383,6 +390,8 @@ static void count_verdicts(struct sync *self, const struct change_set *set)
             continue;
         }
         int64_t written = (int64_t)(event->record.version.clock >> 16);
+        if (event->record.kind == REPLICA_MARK)
+            sync_marks_look(self); /* a table may have had no room for it */
         if (set->from_stream[i] && written < oldest)
             oldest = written;
         if (event->value_missing && event->record.kind == REPLICA_VALUE &&

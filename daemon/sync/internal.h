@@ -193,6 +193,27 @@ struct asks {
     struct expected *expected;
 };
 
+/* The whole table up, then the fleet's set down: where neither is known to hold the other. */
+enum exchange { EXCHANGE_NONE, EXCHANGE_UP, EXCHANGE_DOWN, EXCHANGE_APPLYING };
+
+struct marks_state {
+    enum exchange exchange;
+    bool restart;                   /* UP: from the first one */
+    bool floors;                    /* UP: the set was lost, what stands for old ones with it */
+    bool quiet;                     /* UP: the set has had all of it before */
+    bool untold_first, walking;     /* UP: before the walk over all; what is under way is of it */
+    bool look;                      /* there may be some that Redis has not */
+    bool reading, pushing, telling; /* waited for */
+    bool end;                       /* the marks under way are the last of the walk */
+    bool paging, page_spoilt;       /* DOWN: a page is under way; not all of it found room */
+    uint64_t page;                  /* where it begins */
+    uint64_t set_id;                /* of the set that we have exchanged with; 0: none */
+    uint64_t up_id;                 /* UP: of the set that is being filled */
+    int64_t at;                     /* not before */
+    size_t count;
+    replica_mark under_way[REPLICA_MARKS_AT_ONCE];
+};
+
 struct sync {
     sync_settings settings;
     sync_backoff backoff;
@@ -215,6 +236,7 @@ struct sync {
     struct inbound in;
     struct asks asks;
     struct verify verify;
+    struct marks_state marks;
     sync_counters counters;
     sync_action_list *actions; /* of the step under way */
 };
@@ -280,6 +302,20 @@ void pending_refuse(struct sync *self, const struct sync_batch *batch, const syn
 void pending_hurry(struct sync *self);
 struct retry *pending_due(struct sync *self);
 
+/* marks.c: invalidations of many. */
+void sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other_server);
+void sync_marks_disconnected(struct sync *self);
+void sync_marks_look(struct sync *self); /* some may have been made */
+void sync_marks_read(struct sync *self, const sync_event *event);
+void sync_marks_answered(struct sync *self, const sync_event *event);
+void sync_marks_told(struct sync *self, int status);
+void sync_marks_page(struct sync *self, const sync_event *event);
+void sync_marks_advance(struct sync *self);
+int64_t sync_marks_deadline(const struct sync *self);
+/* Nothing else goes out before the exchange is over. */
+bool sync_marks_hold(const struct sync *self);
+bool sync_marks_drained(const struct sync *self);
+
 bool inbound_create(struct sync *self);
 void inbound_destroy(struct sync *self);
 void inbound_disconnected(struct sync *self);
@@ -297,6 +333,7 @@ bool inbound_take_fill(struct sync *self, const sync_change *change, const repli
 void inbound_advance(struct sync *self, bool flush);
 int64_t inbound_deadline(const struct sync *self);
 bool inbound_empty(const struct sync *self);
+bool inbound_has_room(const struct sync *self); /* for a page of marks */
 /* The map was busy: what came in waits for the next attempt to apply it. */
 bool inbound_held_up(const struct sync *self);
 

@@ -240,6 +240,7 @@ static void read_more(struct sync *self)
     sync_action choice;
     struct retry *retry = NULL;
     if (out->reading || out->need_scripts || self->rejoin || self->now_ms < out->read_at ||
+        sync_marks_hold(self) ||
         !(window_open(self) || out->retry_count == self->settings.retry_entries) ||
         out->batches >= self->settings.batches_in_flight)
         return;
@@ -456,6 +457,7 @@ void outbound_rows(struct sync *self, const sync_event *event)
     }
     passed(self, event->rows, count);
     if (out->scan == LOG_ARMED && !armed_now) {
+        sync_marks_look(self);
         /* A write between the last read and the arming would wake nobody: look once more. */
         sync_action *action = sync_act(self, SYNC_ACT_READ);
         if (action == NULL) {
@@ -644,7 +646,7 @@ int64_t outbound_deadline(const struct sync *self)
         if (batch->answered_all && !batch->acking && batch->ack_at < due)
             due = batch->ack_at;
     if (!self->joined || out->reading || out->need_scripts || self->rejoin ||
-        out->batches >= self->settings.batches_in_flight)
+        sync_marks_hold(self) || out->batches >= self->settings.batches_in_flight)
         return due;
     int64_t read = out->retry_at;
     if (window_open(self)) {

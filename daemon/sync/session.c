@@ -71,6 +71,7 @@ static void disconnected(struct sync *self, enum sync_cause cause)
     outbound_disconnected(self);
     inbound_disconnected(self);
     asks_disconnected(self, cause);
+    sync_marks_disconnected(self);
     if (self->out.resync != RESYNC_NONE)
         self->cursor = self->stored; /* what was adopted counts only once the log is pushed */
     self->joined = self->join_out = self->rejoin = self->lost = false;
@@ -231,6 +232,7 @@ static void joined(struct sync *self, const sync_joined *joined)
     self->heard_number = joined->last_number;
     self->heard_ms = sync_redis_now(self);
     verify_joined(self);
+    sync_marks_joined(self, joined->marks_id, lost, other_server);
     inbound_joined(self, joined->last_number);
 }
 
@@ -245,16 +247,19 @@ static void advance(struct sync *self, bool flush)
         attempt(self);
     if (self->state == SYNC_DISCONNECTED || self->state == SYNC_PARKED) {
         inbound_advance(self, flush); /* what came before the end still counts */
-        outbound_advance(self);       /* as do acknowledgements the map was too busy for */
+        sync_marks_advance(self);
+        outbound_advance(self); /* as do acknowledgements the map was too busy for */
         asks_advance(self);
         return;
     }
     ask_to_join(self);
     inbound_advance(self, flush);
+    sync_marks_advance(self);
     outbound_advance(self);
     asks_advance(self);
     if (self->joined) {
-        self->state = self->out.resync != RESYNC_NONE || self->in.catching_up || self->rejoin
+        self->state = self->out.resync != RESYNC_NONE || self->in.catching_up || self->rejoin ||
+                              sync_marks_hold(self)
                           ? SYNC_SYNCING
                           : SYNC_UP;
         if (self->backoff.failures != 0 && self->now_ms - self->session_ms >= SESSION_WORKED_MS)
@@ -312,8 +317,21 @@ static void take(struct sync *self, const sync_event *event)
     case SYNC_EV_ACKNOWLEDGED:
         outbound_acknowledged(self, event);
         break;
+    case SYNC_EV_MARKS:
+        sync_marks_read(self, event);
+        break;
+    case SYNC_EV_MARKED:
+        sync_marks_answered(self, event);
+        break;
+    case SYNC_EV_MARKS_TOLD:
+        sync_marks_told(self, event->status);
+        break;
+    case SYNC_EV_MARK_PAGE:
+        sync_marks_page(self, event);
+        break;
     case SYNC_EV_WAKE:
         outbound_wake(self);
+        sync_marks_look(self);
         break;
     case SYNC_EV_RECHECK:
         outbound_recheck(self);
@@ -336,7 +354,8 @@ void sync_step(struct sync *self, const sync_event *event, sync_action_list *act
     take(self, event);
     /* Replies and messages come in bursts: what they bring is applied when the burst is over. */
     bool burst = event->kind == SYNC_EV_STREAM || event->kind == SYNC_EV_REPLY ||
-                 event->kind == SYNC_EV_FETCHED || event->kind == SYNC_EV_ASKED;
+                 event->kind == SYNC_EV_FETCHED || event->kind == SYNC_EV_ASKED ||
+                 event->kind == SYNC_EV_MARK_PAGE;
     advance(self, !burst);
     self->actions = NULL;
 }
@@ -350,6 +369,7 @@ int64_t sync_deadline(const struct sync *self)
 {
     int64_t due = earlier(outbound_deadline(self), inbound_deadline(self));
     due = earlier(earlier(due, asks_deadline(self)), self->attempt_at);
+    due = earlier(due, sync_marks_deadline(self));
     return self->join_out ? due : earlier(due, self->heartbeat_at);
 }
 
@@ -366,9 +386,9 @@ void sync_look(const struct sync *self, sync_view *out)
     out->epoch = self->cursor.epoch;
     out->number = self->cursor.number;
     out->scan_row = self->out.scan_row;
-    out->resyncing = self->out.resync != RESYNC_NONE;
+    out->resyncing = self->out.resync != RESYNC_NONE || sync_marks_hold(self);
     out->catching_up = self->in.catching_up;
-    out->drained = outbound_drained(self) && inbound_empty(self);
+    out->drained = outbound_drained(self) && inbound_empty(self) && sync_marks_drained(self);
     out->attempt_at_ms = self->attempt_at;
     out->lag_ms = self->lag_ms;
     out->clock_offset_ms = self->clock_known ? sync_redis_now(self) - self->wall_ms : 0;

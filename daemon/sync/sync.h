@@ -110,6 +110,7 @@ typedef struct sync_joined {
     uint64_t cursor_nonce; /* of the entry at the cursor that was asked about */
     int64_t redis_ms;      /* the server's wall clock */
     bool node_taken;       /* another map has our node id */
+    uint64_t marks_id;     /* of the fleet's mark set; 0: there is none */
 } sync_joined;
 
 enum sync_event_kind {
@@ -129,6 +130,10 @@ enum sync_event_kind {
     SYNC_EV_IDLE,         /* no further input is at hand: apply what was collected */
     SYNC_EV_APPLIED,      /* status of the apply; the verdicts stand in its events */
     SYNC_EV_ACKNOWLEDGED, /* batch, status, cleared */
+    SYNC_EV_MARKS,        /* marks: what SYNC_ACT_MARKS asked for; status */
+    SYNC_EV_MARKED,       /* marked: the answer to SYNC_ACT_MARK */
+    SYNC_EV_MARKS_TOLD,   /* status */
+    SYNC_EV_MARK_PAGE,    /* mark_page: a piece of it */
     SYNC_EV_WAKE,         /* a worker wrote */
     SYNC_EV_RECHECK, /* the map counts dirty entries: scan from the start if nothing is known */
     SYNC_EV_COUNT,   /* entries: so many are in the map, about */
@@ -165,6 +170,17 @@ typedef struct sync_event {
             uint64_t id;
             const sync_change *change;
         } fetched;
+        const replica_marks *marks;
+        struct {
+            enum sync_outcome outcome;
+            uint64_t set_id;
+        } marked;
+        struct {
+            const sync_change *changes;
+            size_t count;
+            bool last;     /* of the page */
+            uint64_t next; /* with last: where the next page begins; 0: that was all */
+        } mark_page;
         struct {
             uint32_t slot; /* < SYNC_SLOTS_MAX: to be named in the answer */
             const uint8_t *key;
@@ -208,6 +224,10 @@ enum sync_action_kind {
     SYNC_ACT_ANSWER,      /* answer: tell those who wait in these slots */
     SYNC_ACT_APPLY,       /* apply; answer APPLIED */
     SYNC_ACT_ACKNOWLEDGE, /* acknowledge; answer ACKNOWLEDGED */
+    SYNC_ACT_MARKS,       /* marks: read invalidations of many from the map; answer MARKS at once */
+    SYNC_ACT_MARK,        /* mark: merge them into the fleet's set; answer MARKED */
+    SYNC_ACT_MARKS_TOLD,  /* mark.marks and .count: Redis has these; answer MARKS_TOLD at once */
+    SYNC_ACT_MARK_PAGE,   /* page: some of the fleet's set; answer MARK_PAGE, once or more */
     SYNC_ACT_ARM          /* arm the wake-up (the machine reads once more after it) */
 };
 
@@ -254,6 +274,18 @@ typedef struct sync_action {
             enum sync_answer answer;
         } answer;
         struct {
+            bool all, floors, restart;
+        } marks;
+        struct {
+            const replica_mark *marks; /* valid until the answer */
+            size_t count;
+            uint64_t epoch, emitter, nonce_seed;
+            bool quiet; /* all that is known: no need to tell what is no news to anybody */
+        } mark;
+        struct {
+            uint64_t from;
+        } page;
+        struct {
             replica_event *events;
             size_t count;
             const replica_position *position; /* NULL: leave it */
@@ -290,6 +322,7 @@ typedef struct sync_counters {
     uint64_t asks, asks_joined, asks_sent, answers[3]; /* enum sync_answer */
     uint64_t foreign, foreign_checks, foreign_skipped;
     uint64_t verified, mended, forgotten, ahead, nodes_drawn;
+    uint64_t marks_pushed, marks_taken;
 } sync_counters;
 
 typedef struct sync_view { /* for status and tests */

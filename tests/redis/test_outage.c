@@ -183,7 +183,8 @@ START_TEST(backlog_is_pushed_quickly)
     ck_assert_int_lt(took, harness_patience(5000));
     char *size = harness_redis_command(&redis, "DBSIZE", NULL);
     ck_assert_int_eq(strtol(size, NULL, 10),
-                     2 * KEYS + 3); /* values, records, the stream, whose the node ids are */
+                     2 * KEYS +
+                         4); /* values, records, the stream, the marks, whose the node ids are */
     free(size);
     host_comes_to(&b, "k19999", "k19999");
 }

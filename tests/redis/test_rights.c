@@ -124,6 +124,34 @@ static bool stream_begun(void *context)
     return !harness_redis_says(&redis, "0", "XLEN", "larder:{t:}:events", NULL);
 }
 
+/* To the newest 65,536, and beside them the set's id and what stands for the others. */
+static bool set_is_cut(void *context)
+{
+    (void)context;
+    char *fields = harness_redis_command(&redis, "HLEN", "larder:{t:}:marks", NULL);
+    long count = strtol(fields, NULL, 10);
+    free(fields);
+    return count > 65536 && count <= 65536 + 4; /* those that came after the cut */
+}
+
+/* Invalidations, and a set of them that is full. */
+static void invalidate_many(void)
+{
+    host_set(&a, "later", "v");
+    host_comes_to(&b, "later", "v");
+    free(harness_redis_command(
+        &redis, "EVAL",
+        "for i = 1, 98400 do redis.call('HSET', KEYS[1], string.format('m%016x', i),"
+        " string.format('%016x', i * 65536)) end return 'OK'",
+        "1", "larder:{t:}:marks", NULL));
+    ck_assert_int_eq(larder_invalidate_group(a.map, (larder_bytes){"g", 1}, NULL), LARDER_OK);
+    ck_assert_int_eq(larder_invalidate_prefix(a.map, (larder_bytes){"la", 2}, NULL), LARDER_OK);
+    host_comes_to(&b, "later", NULL);
+    ck_assert(wait_until(set_is_cut, NULL, PATIENCE_MS));
+    host_set(&a, "larger", "v");
+    host_comes_to(&b, "larger", "v");
+}
+
 /* Everything that larderd does with Redis, as far as a test can bring it about. */
 static void do_everything(void)
 {
@@ -143,12 +171,13 @@ static void do_everything(void)
     host_comes_to(&b, "large", large);
     host_delete(&b, "k");
     host_comes_to(&a, "k", NULL);
-    /* a host that was away pushes what is older, and is told the winner */
+    /* a host that was away, and cannot read of it, pushes what is older, and is told the winner */
     host_stop_daemon(&b);
     host_set(&b, "old", "b");
     (void)usleep(5000); /* two in one millisecond are in the order of their hosts */
     host_set(&a, "old", "a");
     host_drained(&a);
+    free(harness_redis_command(&redis, "XTRIM", "larder:{t:}:events", "MAXLEN", "0", NULL));
     host_start_daemon(&b);
     host_comes_to(&b, "old", "a");
     /* a stream that lost its end, and one that is gone */
@@ -182,6 +211,7 @@ END_TEST
 START_TEST(every_right_is_used)
 {
     do_everything();
+    invalidate_many();
     for (size_t i = 3; i < word_count; i++) {
         if (words[i][0] != '+')
             continue;

@@ -18,7 +18,8 @@ static void cut(host *self)
     if (sim.faults[FAULT_ORPHANS] && !sim.calm && self->tail > self->worked)
         received += sim_pick((unsigned)(self->tail - self->worked) + 1);
     for (uint64_t i = self->worked; i < received; i++)
-        if (self->asked[i % ASKED_MAX].kind == ASK_PUSH)
+        if (self->asked[i % ASKED_MAX].kind == ASK_PUSH ||
+            self->asked[i % ASKED_MAX].kind == ASK_MARK)
             server_orphan(&self->asked[i % ASKED_MAX]);
     self->head = self->worked = self->tail;
     self->heard_head = self->heard_tail;
@@ -98,6 +99,35 @@ static void do_map(host *self, const sync_action *action)
     feed(self, &answer);
 }
 
+static void do_marks(host *self, const sync_action *action)
+{
+    sync_event answer = {.kind = SYNC_EV_MARKS, .marks = &self->marks_out};
+    if (self->busy && !sim_one_in(3)) {
+        answer.status = LARDER_EBUSY;
+        answer.kind = action->kind == SYNC_ACT_MARKS_TOLD ? SYNC_EV_MARKS_TOLD : SYNC_EV_MARKS;
+    } else if (action->kind == SYNC_ACT_MARKS) {
+        many_read_out(self, action);
+    } else {
+        answer.kind = SYNC_EV_MARKS_TOLD;
+        many_tell(self, action);
+    }
+    feed(self, &answer);
+}
+
+static void do_mark(host *self, const sync_action *action)
+{
+    request *r = ask(self, ASK_MARK);
+    uint64_t nonces = action->mark.nonce_seed;
+    r->marks_count = action->mark.count;
+    if (r->marks_count > MARKS_AT_ONCE)
+        sim_fail("host %d: too many marks at once", self->number);
+    memcpy(r->marks, action->mark.marks, r->marks_count * sizeof *r->marks);
+    r->epoch = action->mark.epoch;
+    r->emitter = action->mark.emitter;
+    r->nonce = sync_random(&nonces);
+    r->quiet = action->mark.quiet;
+}
+
 static void carry_out(host *self, const sync_action *action)
 {
     request *r;
@@ -133,6 +163,17 @@ static void carry_out(host *self, const sync_action *action)
         r = ask(self, ASK_FETCH);
         r->id = action->fetch.id;
         r->key = sim_key(action->fetch.key, action->fetch.key_size);
+        break;
+    case SYNC_ACT_MARKS:
+    case SYNC_ACT_MARKS_TOLD:
+        do_marks(self, action);
+        break;
+    case SYNC_ACT_MARK:
+        do_mark(self, action);
+        break;
+    case SYNC_ACT_MARK_PAGE:
+        r = ask(self, ASK_MARK_PAGE);
+        r->page = action->page.from;
         break;
     case SYNC_ACT_ASK:
     case SYNC_ACT_ANSWER:
@@ -227,6 +268,8 @@ static void give_joined(host *self, request *r, sync_event *event)
     sync_view view;
     sync_look(self->machine, &view);
     bool other = self->join_epoch != joined->epoch;
+    if (rule_off(RULE_MARK_SET) && machine_marks_id(self->machine) != 0)
+        joined->marks_id = machine_marks_id(self->machine);
     if (rule_off(RULE_NONCE) && joined->cursor_found)
         joined->cursor_nonce = machine_nonce(self->machine);
     if (rule_off(RULE_HEARTBEAT) && view.state == SYNC_UP && joined->epoch == view.epoch &&
@@ -327,6 +370,18 @@ void host_give_reply(host *self)
         event.fetched.id = r->id;
         event.fetched.change = r->has_change ? &r->changes[0] : NULL;
         break;
+    case ASK_MARK:
+        event.kind = SYNC_EV_MARKED;
+        event.marked.outcome = r->outcome;
+        event.marked.set_id = r->set_id;
+        break;
+    case ASK_MARK_PAGE:
+        event.kind = SYNC_EV_MARK_PAGE;
+        event.mark_page.changes = r->changes;
+        event.mark_page.count = rule_off(RULE_MARKS_DOWN) ? 0 : r->count;
+        event.mark_page.last = true;
+        event.mark_page.next = r->next;
+        break;
     case ASK_LOAD:
         break;
     }
@@ -392,6 +447,8 @@ void host_start(host *self)
     TRACE("host %d: larderd starts", self->number);
     self->dies_applying = false;
     self->dies_in = 0;
+    if (rule_off(RULE_MARK_UNSWEPT))
+        memset(self->map.unswept, 0, sizeof self->map.unswept);
     sync_destroy(&self->machine);
     self->machine = sync_create(&self->settings);
     if (self->machine == NULL)

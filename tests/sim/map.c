@@ -42,7 +42,8 @@ static bool expired(const host *self, const replica_record *record)
 bool map_live(const host *self, int key)
 {
     const held_entry *at = &self->map.keys[key];
-    return at->there && at->record.kind == REPLICA_VALUE && !expired(self, &at->record);
+    return at->there && at->record.kind == REPLICA_VALUE && !expired(self, &at->record) &&
+           many_death(self, key, &at->record, false) == 0;
 }
 
 unsigned map_dirty(const host_map *self)
@@ -108,7 +109,7 @@ bool map_ahead(const host_map *self, uint64_t clock)
     return clock > limit(self);
 }
 
-static larder_version next_version(host *self)
+larder_version map_next_version(host *self)
 {
     host_map *map = &self->map;
     uint64_t physical = (uint64_t)(host_wall(self) + map->offset_ms) << 16;
@@ -118,7 +119,7 @@ static larder_version next_version(host *self)
     return (larder_version){.clock = map->clock, .node = map->node};
 }
 
-static void wake(host *self)
+void map_wake(host *self)
 {
     if (!self->armed)
         return;
@@ -133,11 +134,18 @@ static void wake(host *self)
 void map_set(host *self, int key, enum replica_kind kind, int64_t expires_at_ms)
 {
     held_entry *at = &self->map.keys[key];
-    replica_record record = {.version = next_version(self),
+    replica_record record = {.version = map_next_version(self),
                              .kind = kind,
                              .expires_at_ms = kind == REPLICA_DELETED ? INT64_MAX : expires_at_ms};
     if (kind == REPLICA_VALUE)
         record.value_hash = sim_random() | 1;
+    if (kind != REPLICA_DELETED && sim.faults[FAULT_MARKS] && sim_one_in(2)) {
+        record.mark_count = 1;
+        record.marks[0] = (uint8_t)sim_pick(GROUPS);
+    }
+    if (kind != REPLICA_DELETED && many_death(self, key, &record, false) != 0)
+        sim_fail("host %d: what is written is dead at once: %s of %s", self->number,
+                 sim_text(&record), sim.key_names[key]);
     TRACE("host %d: writes %s of %s%s", self->number, sim_text(&record), sim.key_names[key],
           at->there && at->dirty ? " over a dirty one" : "");
     if (at->there && map_ahead(&self->map, at->record.version.clock))
@@ -149,7 +157,7 @@ void map_set(host *self, int key, enum replica_kind kind, int64_t expires_at_ms)
     } else {
         store(self, key, &record, true);
     }
-    wake(self);
+    map_wake(self);
 }
 
 /* entry_drop(): what Redis may not have, or a failover forget, leaves an invalidation. */
@@ -164,7 +172,7 @@ static void drop(host *self, int key)
         check_written(key, &gone);
         if (!rule_off(at->dirty ? RULE_DIRTY_EVICTED : RULE_RECENT_EVICTED)) {
             store(self, key, &gone, true);
-            wake(self);
+            map_wake(self);
             return;
         }
         erase(self, key);
@@ -172,6 +180,15 @@ static void drop(host *self, int key)
     }
     erase(self, key);
     check_lost(key);
+}
+
+void map_bury(host *self, int key, larder_version version)
+{
+    replica_record gone = {.version = version, .kind = REPLICA_DELETED, .expires_at_ms = INT64_MAX};
+    TRACE("host %d: buries %s of %s", self->number, sim_text(&gone), sim.key_names[key]);
+    check_written(key, &gone);
+    store(self, key, &gone, true);
+    map_wake(self);
 }
 
 void map_evict(host *self, int key)
@@ -232,6 +249,7 @@ void map_copy(host *self, const host *from)
     self->map = from->map;
     self->map.identity = identity;
     self->skew = from->skew;
+    many_forgotten();
 }
 
 void map_forget_old(host *self)
@@ -255,7 +273,7 @@ void map_fill_begin(host *self, int key)
         return;
     map->filling = true;
     map->fill_key = key;
-    map->fill_version = next_version(self);
+    map->fill_version = map_next_version(self);
 }
 
 void map_fill_end(host *self)
@@ -269,16 +287,18 @@ void map_fill_end(host *self)
     uint64_t clock = map->fill_version.clock;
     bool newer = !at->there || at->record.version.clock < clock;
     if ((!newer && !rule_off(RULE_FILL_NEWER)) ||
-        (clock <= *floor_of(map, key) && !rule_off(RULE_FILL_FLOOR)))
+        (clock <= *floor_of(map, key) && !rule_off(RULE_FILL_FLOOR)) || clock <= map->fill_floor)
         return;
     replica_record record = {.version = map->fill_version,
                              .kind = REPLICA_VALUE,
                              .value_hash = sim_random() | 1,
                              .expires_at_ms = INT64_MAX};
+    if (many_death(self, key, &record, false) != 0)
+        return;
     TRACE("host %d: fills %s with %s", self->number, sim.key_names[key], sim_text(&record));
     check_written(key, &record);
     store(self, key, &record, true);
-    wake(self);
+    map_wake(self);
 }
 
 /* ---- The port ---------------------------------------------------------------------------------
@@ -317,12 +337,21 @@ int map_outbox(host *self, const sync_action *action)
         out->next_row = at->row + 1;
         if (!at->dirty && !action->read.include_clean)
             continue;
+        bool dead =
+            at->record.kind != REPLICA_DELETED && many_death(self, k, &at->record, false) != 0;
+        if (dead && !at->dirty)
+            continue; /* the janitor makes a deletion of it */
         if (action->read.include_clean &&
             (rule_off(RULE_RESYNC) ||
              (rule_off(RULE_RESYNC_TOMBSTONES) && at->record.kind == REPLICA_DELETED)))
             continue;
         replica_record *record = &self->rows[out->count++];
         *record = at->record;
+        if (dead)
+            *record = (replica_record){
+                .version = at->record.version, .kind = REPLICA_DELETED, .expires_at_ms = INT64_MAX};
+        if (dead)
+            check_written(k, record);
         record->row = at->row;
         sim_name_key(k, record);
         record->value = (const uint8_t *)&record->value_hash;
@@ -374,9 +403,14 @@ static void apply_newer(host *self, int key, replica_event *event)
 static void apply_one(host *self, replica_event *event)
 {
     const replica_record *in = &event->record;
+    if (in->kind == REPLICA_MARK) {
+        many_arrive(self, event);
+        return;
+    }
     int key = sim_key(in->key, in->key_size);
     host_map *map = &self->map;
     held_entry *at = &map->keys[key];
+    uint64_t death;
     if (at->there) {
         int order = sync_order(&at->record, in);
         if (rule_off(RULE_HASH_OF_MISSING) && event->value_missing &&
@@ -405,6 +439,13 @@ static void apply_one(host *self, replica_event *event)
     }
     if (!rule_off(RULE_OBSERVE))
         observe(map, in->version.clock);
+    death = in->kind == REPLICA_DELETED ? 0 : many_death(self, key, in, true);
+    if (death != 0) {
+        event->verdict = at->there ? REPLICA_APPLIED : REPLICA_REFUSED;
+        if (at->there || *floor_of(map, key) < in->version.clock)
+            map_bury(self, key, in->version);
+        return;
+    }
     if (!at->there && in->version.clock <= *floor_of(map, key)) {
         event->verdict = REPLICA_REFUSED;
         return;
@@ -445,7 +486,7 @@ static void stamp_anew(host *self, int key)
         for (unsigned b = 0; b < BUCKETS; b++)
             map->floors[b] = map->floors[b] > most ? most : map->floors[b];
     }
-    at->record.version = next_version(self);
+    at->record.version = map_next_version(self);
     TRACE("host %d: stamps %s of %s anew: %s", self->number, sim_text(&old), sim.key_names[key],
           sim_text(&at->record));
     map->seen_any[key] = false;
@@ -462,6 +503,13 @@ static void acknowledge_one(host *self, const replica_ack *ack, size_t *cleared)
         return;
     bool same = at->record.version.clock == ack->version.clock &&
                 at->record.version.node == ack->version.node && at->record.kind == ack->kind;
+    if (at->dirty && at->record.kind != REPLICA_DELETED && ack->kind == REPLICA_DELETED &&
+        at->record.version.clock == ack->version.clock &&
+        at->record.version.node == ack->version.node && ack->what == REPLICA_STORED &&
+        many_death(self, key, &at->record, false) != 0) {
+        map_bury(self, key, at->record.version); /* it went out as a removal */
+        same = true;
+    }
     if (!same && !rule_off(RULE_ACK_MATCHES)) {
         if (at->dirty && !rule_off(RULE_ACK_REQUEUES))
             requeue(self, key);

@@ -8,7 +8,7 @@ enum rule rule_switched_off, rule_masking;
 
 #define ALONE RULE_NONE
 #define ANY 0
-#define BIT(NAME) (1u << FAULT_##NAME)
+#define BIT(NAME) (UINT64_C(1) << FAULT_##NAME)
 
 const struct rule_row rules[RULE_COUNT] = {
     [RULE_NONE] = {"none", "", ANY, ALONE, 0, ""},
@@ -51,6 +51,33 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_OFFSET] = {"offset", "versions go by Redis's clock", BIT(FAR) | BIT(CLOCK), ALONE, 2000,
                      ""},
 
+    [RULE_MARK_UNTOLD] = {"mark-untold", "an invalidation counts as told only once Redis has it",
+                          BIT(MARKS) | BIT(CUT), ALONE, 2000, ""},
+    [RULE_MARK_NEWEST] = {"mark-newest", "of two invalidations of one name the newest counts",
+                          BIT(MARKS), ALONE, 2000, ""},
+    [RULE_MARK_OBSERVE] = {"mark-observe", "an invalidation that comes in raises the clock",
+                           BIT(MARKS) | BIT(CLOCK), ALONE, 2000, ""},
+    [RULE_MARK_ARRIVAL] = {"mark-arrival",
+                           "what is older than a known prefix may not come in any more", BIT(MARKS),
+                           ALONE, 30000, ""},
+    [RULE_MARK_SWEEP] = {"mark-sweep", "what a prefix meant is removed on the other hosts",
+                         BIT(MARKS), ALONE, 2000, ""},
+    [RULE_MARK_UNSWEPT] = {"mark-unswept", "also when larderd dies before it is done",
+                           BIT(MARKS) | BIT(CRASH), ALONE, 30000, ""},
+    [RULE_MARK_FLOOR] = {"mark-floor", "what a map has no room for is under its floor",
+                         BIT(MARKS) | BIT(CROWD), ALONE, 2000, ""},
+    [RULE_MARK_FLOOR_TOLD] = {"mark-floor-told", "and is told, where Redis had not been",
+                              BIT(MARKS) | BIT(CROWD) | BIT(STALL), ALONE, 30000, ""},
+    [RULE_MARK_BURY] = {"mark-bury", "what is dead becomes a removal, in Redis, too", BIT(MARKS),
+                        ALONE, 2000, ""},
+    [RULE_MARK_MERGE] = {"mark-merge", "in the set, too, the newest counts", BIT(MARKS), ALONE,
+                         30000, ""},
+    [RULE_MARK_EVENT] = {"mark-event", "what is news to the set is told", BIT(MARKS), ALONE, 2000,
+                         ""},
+    [RULE_MARK_SET_FLOOR] = {"mark-set-floor", "what the set has no room for is under its floors",
+                             BIT(MARKS) | BIT(CROWD), ALONE, 30000, ""},
+    [RULE_MARK_COVERED] = {"mark-covered", "and is told all the same, when it is news",
+                           BIT(MARKS) | BIT(CROWD) | BIT(STALL), ALONE, 30000, ""},
     [RULE_COMPARE] = {"compare", "Redis keeps what is newer", ANY, ALONE, 2000, ""},
     [RULE_KIND_ORDER] = {"kind-order", "at equal versions a deletion is above a value", ANY, ALONE,
                          2000, ""},
@@ -113,6 +140,12 @@ const struct rule_row rules[RULE_COUNT] = {
                       BIT(VERIFY) | BIT(REDIS_EVICT), ALONE, 2000, ""},
     [RULE_ABSENT] = {"absent", "after an absence longer than T, what has no record goes",
                      BIT(ABSENCE), ALONE, 2000, ""},
+    [RULE_MARKS_UP] = {"marks-up", "history lost: the whole table goes up", BIT(MARKS) | BIT(FLUSH),
+                       ALONE, 30000, ""},
+    [RULE_MARKS_DOWN] = {"marks-down", "and the set is merged down", BIT(MARKS) | BIT(FLUSH), ALONE,
+                         30000, ""},
+    [RULE_MARK_SET] = {"mark-set", "a set that is not there, or another, is filled again",
+                       BIT(MARKS) | BIT(SET), ALONE, 30000, ""},
 
     [RULE_FORGET_COLLECTED] = {"forget-collected",
                                "what was collected of a history that is lost is forgotten",

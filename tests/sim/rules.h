@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum rule {
     RULE_NONE, /* nothing is switched off */
@@ -29,7 +30,20 @@ enum rule {
     RULE_HASH_OF_MISSING,
     RULE_LOWER,
     RULE_OFFSET,
+    RULE_MARK_UNTOLD,
+    RULE_MARK_NEWEST,
+    RULE_MARK_OBSERVE,
+    RULE_MARK_ARRIVAL,
+    RULE_MARK_SWEEP,
+    RULE_MARK_UNSWEPT,
+    RULE_MARK_FLOOR,
+    RULE_MARK_FLOOR_TOLD,
+    RULE_MARK_BURY,
     /* of Redis and its scripts */
+    RULE_MARK_MERGE,
+    RULE_MARK_EVENT,
+    RULE_MARK_SET_FLOOR,
+    RULE_MARK_COVERED,
     RULE_COMPARE,
     RULE_KIND_ORDER,
     RULE_HASH_ORDER,
@@ -65,6 +79,9 @@ enum rule {
     RULE_VERIFY_MISSING,
     RULE_ROLLING,
     RULE_ABSENT,
+    RULE_MARKS_UP,
+    RULE_MARKS_DOWN,
+    RULE_MARK_SET,
     /* inside it */
     RULE_FORGET_COLLECTED,
     RULE_AGAIN_AFTER_OLD,
@@ -76,7 +93,7 @@ enum rule {
 struct rule_row {
     const char *name;
     const char *what;  /* is no longer done */
-    unsigned needs;    /* mask of faults (sim.h) without which its absence hardly ever shows */
+    uint64_t needs;    /* mask of faults (sim.h) without which its absence hardly ever shows */
     enum rule masking; /* another that hides its absence, and is switched off with it */
     unsigned within;   /* seeds in which it must be caught; 0: it is not, for this reason: */
     const char *why;

@@ -44,7 +44,7 @@ static stored *look(int key)
 /* ---- The stream and the channel ---------------------------------------------------------------
  */
 
-static void publish(const stream_entry *entry, bool numbered)
+void server_publish(const stream_entry *entry, bool numbered)
 {
     for (unsigned h = 0; h < sim.hosts_count; h++) {
         if (!sim.hosts[h].subscribed)
@@ -96,7 +96,11 @@ sync_change server_change(const stream_entry *entry, bool numbered)
                           .numbered = numbered,
                           .begin = entry->begin,
                           .record = entry->record};
-    if (!entry->begin) {
+    if (entry->record.kind == REPLICA_MARK) {
+        sync_change mark = many_change(entry->key, entry->record.version.clock);
+        change.record.key = mark.record.key;
+        change.record.key_size = mark.record.key_size;
+    } else if (!entry->begin) {
         sim_name_key(entry->key, &change.record);
         change.full_size =
             entry->record.kind == REPLICA_VALUE ? sim_size(entry->record.value_hash) : 0;
@@ -145,7 +149,7 @@ static void forget_stream(void)
     data->first = data->count;
 }
 
-static bool emit(const request *r, stream_entry *entry)
+bool server_emit(const request *r, stream_entry *entry)
 {
     const server_data *data = &sim.server.data;
     if ((!data->stream_there && !rule_off(RULE_EPOCH)) || !add(r->epoch, entry))
@@ -211,7 +215,7 @@ static void push(request *r)
             return;
         at->plain = false;
         at->unlinked = true;
-        publish(&entry, false);
+        server_publish(&entry, false);
     } else if (order == 0 && r->quiet) {
         r->outcome = SYNC_SAME;
     } else if (self->no_memory) {
@@ -219,12 +223,12 @@ static void push(request *r)
     } else if (rule_off(RULE_EVENT) || (order == 0 && rule_off(RULE_EVENT_OF_REPLAY))) {
         write_entry(r, at, set);
         r->outcome = SYNC_STORED;
-    } else if (!emit(r, &entry)) {
+    } else if (!server_emit(r, &entry)) {
         r->outcome = SYNC_NO_STREAM;
     } else {
         write_entry(r, at, set);
         r->outcome = SYNC_STORED;
-        publish(&entry, true);
+        server_publish(&entry, true);
     }
 }
 
@@ -266,7 +270,7 @@ static void join(request *r)
         if (data->stream_there && data->last_epoch >= epoch)
             epoch = data->last_epoch + 1 + sim_pick(1000);
         (void)add(epoch, &begin);
-        publish(&begin, true);
+        server_publish(&begin, true);
     }
     const stream_entry *last = &data->stream[data->count - 1];
     const stream_entry *at = find(r->epoch, r->number);
@@ -275,6 +279,7 @@ static void join(request *r)
     r->joined.last_nonce = last->nonce;
     r->joined.cursor_found = at != NULL && r->epoch != 0;
     r->joined.cursor_nonce = at != NULL ? at->nonce : 0;
+    r->joined.marks_id = data->marks_id;
 }
 
 static void range(request *r)
@@ -332,6 +337,12 @@ void server_work(request *r)
     case ASK_FETCH:
         fetch(r);
         break;
+    case ASK_MARK:
+        many_server_take(r);
+        break;
+    case ASK_MARK_PAGE:
+        many_server_page(r);
+        break;
     case ASK_LOAD:
     case ASK_CONNECT:
         self->scripts = true;
@@ -380,6 +391,7 @@ static void forgotten(void)
 {
     for (unsigned k = 0; k < sim.keys_count; k++)
         check_lost((int)k);
+    many_forgotten();
 }
 
 static void another_server(void)
@@ -414,11 +426,19 @@ void server_fail_over(void)
     another_server();
 }
 
+void server_lose_marks(void)
+{
+    server_data *data = &sim.server.data;
+    memset(data->marks, 0, sizeof data->marks);
+    data->marks_id = 0;
+}
+
 static void empty(void)
 {
     server_data *data = &sim.server.data;
     memset(data->keys, 0, sizeof data->keys);
     data->nodes = 0;
+    server_lose_marks();
     forget_stream();
 }
 

@@ -57,7 +57,7 @@ const char *sim_text(const replica_record *record)
 {
     static char texts[4][64];
     static unsigned next;
-    static const char *const kinds[] = {"?", "value", "negative", "deletion"};
+    static const char *const kinds[] = {"mark", "value", "negative", "deletion"};
     char *text = texts[next++ % 4];
     (void)snprintf(text, sizeof texts[0], "%s %" PRIu64 ".%u/%x", kinds[record->kind & 3],
                    record->version.clock >> 16, (unsigned)(record->version.clock & 0xffff),

@@ -35,6 +35,21 @@ enum {
 #define SIM_KEEP_MS INT64_C(86400000) /* T: how long removals are remembered */
 #define SIM_BEGAN_MS INT64_C(1000000000000)
 #define SIM_AHEAD_MS REPLICA_AHEAD_MS
+/* Invalidations of many, by what they name. */
+enum {
+    GROUPS = 3,
+    PREFIXES = 2,                    /* three keys each */
+    MARK_PREFIX = GROUPS,            /* and the next */
+    MARK_BUCKET = GROUPS + PREFIXES, /* and the next */
+    MARK_CLEAR = MARK_BUCKET + BUCKETS,
+    MARK_FLOOR,        /* f */
+    MARK_SET_GROUPS,   /* F */
+    MARK_SET_PREFIXES, /* A; in a map: its own arrivals floor */
+    MARKS,
+    MARKS_AT_ONCE = 3, /* of one request */
+    MARKS_PAGE = 2     /* of one page of the set */
+};
+
 #define SIM_RECENTLY_MS INT64_C(30000) /* WRITER_ACKED_RECENTLY_MS of the map */
 
 /* ---- What one seed switches on ----------------------------------------------------------------
@@ -71,6 +86,9 @@ enum fault {
     FAULT_FAR,         /* clocks that are set by more than may be */
     FAULT_ABSENCE,     /* a host is away longer than removals are remembered */
     FAULT_SWITCH,      /* a map gets a new generation */
+    FAULT_MARKS,       /* groups, prefixes, buckets, all are invalidated */
+    FAULT_CROWD,       /* and there is room for few of them */
+    FAULT_SET,         /* their set in Redis is lost */
     FAULT_COUNT
 };
 
@@ -96,6 +114,8 @@ typedef struct stored { /* a key with its version record */
 
 typedef struct server_data { /* what a failover takes from the replica */
     stored keys[KEYS_MAX];
+    uint64_t marks_id; /* of the mark set; 0: there is none */
+    uint64_t marks[MARKS];
     bool stream_there;
     uint64_t last_epoch, last_number; /* of the stream, even if all is trimmed */
     size_t first, count;              /* entries [first, count) of stream[] */
@@ -104,7 +124,17 @@ typedef struct server_data { /* what a failover takes from the replica */
     stream_entry *stream;
 } server_data;
 
-enum asked { ASK_CONNECT, ASK_JOIN, ASK_PUSH, ASK_RECORD, ASK_RANGE, ASK_FETCH, ASK_LOAD };
+enum asked {
+    ASK_CONNECT,
+    ASK_JOIN,
+    ASK_PUSH,
+    ASK_RECORD,
+    ASK_RANGE,
+    ASK_FETCH,
+    ASK_LOAD,
+    ASK_MARK,
+    ASK_MARK_PAGE
+};
 
 typedef struct request {
     enum asked kind;
@@ -117,12 +147,16 @@ typedef struct request {
     uint32_t node, identity; /* JOIN */
     int64_t redis_ms; /* Redis's time as the sender believes it to be; in the reply, as it is */
     replica_record record;
+    size_t marks_count;
+    replica_mark marks[MARKS_AT_ONCE];
+    uint64_t page;
     /* the reply, once Redis has worked it off */
     enum sync_outcome outcome;
     bool has_change, fails;
     uint64_t plain_hash; /* what the value that comes with changes[0] is */
     enum sync_cause cause;
     sync_joined joined;
+    uint64_t set_id, next;
     size_t count;
     sync_change changes[PAGE_MAX];
 } request;
@@ -150,7 +184,10 @@ typedef struct held_entry { /* an entry of the map; its value is its hash */
 
 typedef struct host_map {
     held_entry keys[KEYS_MAX];
-    uint64_t floors[BUCKETS];
+    uint64_t floors[BUCKETS], fill_floor;
+    uint64_t marks[MARKS], floor_untold;
+    bool untold[MARKS], unswept[PREFIXES];
+    unsigned marks_walk;
     uint64_t next_row, clock, clock_seen;
     int64_t offset_ms, redis_ms; /* Redis's clock minus ours, and minus the monotonic one */
     bool clock_known;
@@ -186,6 +223,7 @@ typedef struct host {
     message heard[HEARD_MAX];
     replica_record rows[SYNC_BATCH_MAX];
     replica_batch rows_out;
+    replica_marks marks_out;
 } host;
 
 /* ---- The world --------------------------------------------------------------------------------
@@ -210,6 +248,7 @@ typedef struct world {
     server server;
     host hosts[HOSTS_MAX];
     truth truth[KEYS_MAX];
+    uint64_t invalidated[MARKS]; /* clocks of those that have returned */
     char key_names[KEYS_MAX][8];
     size_t emitted, stream_max; /* stream_max 0: as long as it likes */
     bool in_machine;
@@ -249,6 +288,9 @@ const char *sim_text(const replica_record *record);
 void server_reset(server *self, stream_entry *stream, stream_entry *replica_stream);
 int64_t server_wall(const server *self);
 sync_change server_change(const stream_entry *entry, bool numbered);
+void server_publish(const stream_entry *entry, bool numbered);
+bool server_emit(const request *r, stream_entry *entry); /* false: no stream of that epoch */
+void server_lose_marks(void);
 void server_work(request *asked);
 void server_orphan(const request *asked);
 void server_work_orphan(void);
@@ -287,6 +329,33 @@ int map_outbox(host *self, const sync_action *action);
 int map_apply(host *self, const sync_action *action);
 int map_acknowledge(host *self, const sync_action *action, size_t *cleared);
 
+/* What is there, or comes in, of this version is dead: a removal of the same version. */
+void map_bury(host *self, int key, larder_version version);
+larder_version map_next_version(host *self);
+void map_wake(host *self);
+
+/* ---- many.c -----------------------------------------------------------------------------------
+ */
+
+const char *many_name(int mark);
+int many_number(const uint8_t *name, size_t size);
+bool many_concern(int mark, int key, const replica_record *record);
+/* The clock of what has killed the record for a reader of this host; arriving: for one that comes
+ * in; 0: it lives. */
+uint64_t many_death(const host *self, int key, const replica_record *record, bool arriving);
+void many_invalidate(host *self, int mark); /* a worker does; or dies over it */
+bool many_sweep(host *self);                /* larderd, one step; false: nothing is left */
+void many_janitor(host *self);
+bool many_untold(const host_map *self);
+void many_arrive(host *self, replica_event *event);
+void many_read_out(host *self, const sync_action *action);
+void many_tell(host *self, const sync_action *action);
+void many_server_take(request *r);
+void many_server_page(request *r);
+sync_change many_change(int mark, uint64_t clock);
+void many_forgotten(void); /* somebody has lost its table: what does nobody know any more? */
+void many_check(void);     /* at rest */
+
 /* ---- host.c -----------------------------------------------------------------------------------
  */
 
@@ -304,7 +373,8 @@ static inline bool host_waits(const host *self) /* anything under way? */
 
 /* ---- wraps.c: looks into the machine, and is in its way when a rule is off */
 
-uint64_t machine_nonce(const struct sync *machine); /* of the entry it has asked about */
+uint64_t machine_nonce(const struct sync *machine);    /* of the entry it has asked about */
+uint64_t machine_marks_id(const struct sync *machine); /* of the set that it knows; 0: none */
 
 /* ---- world.c ----------------------------------------------------------------------------------
  */

@@ -37,6 +37,8 @@ static bool is_event(enum fault fault)
     case FAULT_LARGE:
     case FAULT_VERIFY:
     case FAULT_FAR:
+    case FAULT_MARKS:
+    case FAULT_CROWD:
     case FAULT_COUNT:
         return false;
     default:
@@ -46,13 +48,15 @@ static bool is_event(enum fault fault)
 
 static void choose_faults(void)
 {
-    unsigned needs = rules[rule_switched_off].needs;
+    uint64_t needs = rules[rule_switched_off].needs;
     unsigned share = sim_pick(4); /* none, a quarter, half, three quarters of them */
     for (unsigned f = 0; f < FAULT_COUNT; f++)
         sim.faults[f] = needs >> f & 1 || sim_pick(4) < (needs != 0 && share != 0 ? 1 : share);
     /* It mends what the other rules are for: only some have it. */
     if (rule_switched_off != RULE_NONE && !(needs >> FAULT_VERIFY & 1))
         sim.faults[FAULT_VERIFY] = false;
+    /* An invalidation by a clock that is far ahead rules over all that is written after it. */
+    sim.faults[FAULT_FAR] = sim.faults[FAULT_FAR] && !sim.faults[FAULT_MARKS];
     sim.events_count = 0;
     for (unsigned f = 0; f < FAULT_COUNT; f++)
         if (sim.faults[f] && is_event((enum fault)f))
@@ -86,6 +90,7 @@ void world_begin(uint64_t seed)
     sim.calm = sim.feeding = false;
     sim.waiting_count = 0;
     memset(sim.truth, 0, sizeof sim.truth);
+    memset(sim.invalidated, 0, sizeof sim.invalidated);
     server_reset(&sim.server, sim.server.data.stream, sim.server.replica.stream);
     sim.hosts_count = 2 + sim_pick(HOSTS_MAX - 1);
     sim.keys_count = 1 + sim_pick(KEYS_MAX);
@@ -157,6 +162,9 @@ static void pass_time(void)
     sim.now_ms = next > sim.now_ms ? next : sim.now_ms + 1;
     for (unsigned h = 0; h < sim.hosts_count; h++) {
         map_expire(&sim.hosts[h]);
+        many_janitor(&sim.hosts[h]);
+        while (many_sweep(&sim.hosts[h])) {
+        }
         tick(&sim.hosts[h]);
     }
 }
@@ -193,6 +201,7 @@ static void worker(host *self)
         break;
     case 7:
         map_expire(self);
+        many_janitor(self);
         break;
     case 8:
         if (sim.faults[FAULT_FILL])
@@ -200,6 +209,11 @@ static void worker(host *self)
         break;
     case 9:
         map_fill_end(self);
+        (void)many_sweep(self);
+        break;
+    case 10:
+        if (sim.faults[FAULT_MARKS])
+            many_invalidate(self, (int)sim_pick(MARK_CLEAR + 1));
         break;
     default:
         map_set(self, any_key(), REPLICA_VALUE, choose_expiry(self));
@@ -212,6 +226,7 @@ static void wipe(host *self)
     map_reset(&self->map);
     for (unsigned k = 0; k < sim.keys_count; k++)
         check_lost((int)k);
+    many_forgotten();
     host_start(self);
 }
 
@@ -303,6 +318,11 @@ static void trouble_of_server(enum fault fault)
     case FAULT_FLUSH:
         server_flush(sim_one_in(2));
         crash_some();
+        break;
+    case FAULT_SET:
+        TRACE("redis: the set of marks is gone");
+        server_lose_marks();
+        many_forgotten();
         break;
     case FAULT_REDIS_EVICT:
         server_evict(any_key(), sim.faults[FAULT_VERIFY] && sim_one_in(2));
@@ -565,6 +585,6 @@ void world_run(void)
     sim.server.no_memory = false;
     at_rest();
     check_converged();
-    if (!sim.faults[FAULT_EXPIRY] && sim_one_in(2))
+    if (!sim.faults[FAULT_EXPIRY] && !sim.faults[FAULT_CROWD] && sim_one_in(2))
         move_house();
 }

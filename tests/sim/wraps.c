@@ -22,6 +22,11 @@ uint64_t machine_nonce(const struct sync *machine)
     return machine->asked.nonce;
 }
 
+uint64_t machine_marks_id(const struct sync *machine)
+{
+    return machine->marks.set_id;
+}
+
 void __wrap_inbound_forget(struct sync *self)
 {
     if (!rule_off(RULE_FORGET_COLLECTED))

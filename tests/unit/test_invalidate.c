@@ -340,12 +340,16 @@ START_TEST(a_replicating_map_sends_deletions)
     ck_assert_int_eq(replica_acknowledge(map, fence, &ack, 1, &cleared), LARDER_OK);
     ck_assert_uint_eq(cleared, 1);
     set_marked("dirty", "g", NULL);
+    larder_version dirty = maps_info(map, "dirty").version;
     set_marked("other", "h", NULL);
     ck_assert_int_eq(larder_invalidate_group(map, bytes("g"), NULL), LARDER_OK);
-    uint64_t death = atomic_load(&maps_control(map)->clock);
     ck_assert_int_eq(replica_outbox(map, &batch, 0, 10, 1 << 20, false), LARDER_OK);
-    ck_assert_uint_eq(batch.count, 1);
-    ck_assert_mem_eq(batch.records[0].key, "other", 5);
+    ck_assert_uint_eq(batch.count, 2);
+    /* dead, and not yet known to Redis: it goes out as what it is about to be */
+    ck_assert_mem_eq(batch.records[0].key, "dirty", 5);
+    ck_assert_int_eq(batch.records[0].kind, REPLICA_DELETED);
+    ck_assert_uint_eq(batch.records[0].value_size, 0);
+    ck_assert_mem_eq(batch.records[1].key, "other", 5);
     upkeep_step step = {0};
     ck_assert_int_eq(upkeep_expire(map, &step, 100, 1000000), LARDER_OK);
     ck_assert_int_eq(replica_outbox(map, &batch, 0, 10, 1 << 20, false), LARDER_OK);
@@ -353,12 +357,24 @@ START_TEST(a_replicating_map_sends_deletions)
     size_t deletions = 0;
     for (size_t i = 0; i < batch.count; i++) {
         if (batch.records[i].kind == REPLICA_DELETED) {
-            ck_assert_uint_eq(batch.records[i].version.clock, death);
+            /* of just these versions: what is newer elsewhere stays */
+            bool was_clean = memcmp(batch.records[i].key, "clean", 5) == 0;
+            ck_assert_uint_eq(batch.records[i].version.clock,
+                              was_clean ? clean.clock : dirty.clock);
             ck_assert_uint_eq(batch.records[i].version.node, clean.node);
             deletions++;
         }
     }
     ck_assert_uint_eq(deletions, 2);
+    /* or it becomes that when Redis has it */
+    set_marked("late", "h", NULL);
+    larder_version late = maps_info(map, "late").version;
+    ck_assert_int_eq(larder_invalidate_group(map, bytes("h"), NULL), LARDER_OK);
+    ack = (replica_ack){(const uint8_t *)"late", 4, late, REPLICA_DELETED, REPLICA_STORED};
+    uint64_t tombstones = maps_stats(map).tombstones;
+    ck_assert_int_eq(replica_acknowledge(map, fence, &ack, 1, &cleared), LARDER_OK);
+    ck_assert_uint_eq(cleared, 1);
+    ck_assert_uint_eq(maps_stats(map).tombstones, tombstones + 1);
     replica_batch_free(&batch);
 }
 END_TEST

@@ -165,7 +165,8 @@ END_TEST
 static struct mark colliding(uint64_t number)
 {
     struct mark mark = {{0}};
-    uint64_t halves[2] = {number + 1, UINT64_C(7) << 32 | 5};
+    /* the bits that choose the buckets, and the others */
+    uint64_t halves[2] = {5 | (number & 0x3ffff) << 14 | UINT64_C(7) << 32 | number >> 18 << 46, 0};
     memcpy(mark.bytes, halves, sizeof halves);
     return mark;
 }
