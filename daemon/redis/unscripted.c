@@ -27,6 +27,8 @@ static void forget_attempt(struct call *call)
     unscripted_forget_text(&call->last_event);
     unscripted_forget_text(&call->at);
     unscripted_forget_text(&call->owner);
+    free(call->marks);
+    call->marks = NULL;
     call->has_record = call->has_value = false;
     call->error[0] = 0;
     call->decision = DECISION_OPEN;
@@ -191,9 +193,11 @@ void unscripted_begin_chunk(unscripted *self)
     enum script_id script = self->chunk[0]->script;
     if (script == SCRIPT_JOIN) {
         unscripted_read_stream(self);
+    } else if (script == SCRIPT_MARK) {
+        unscripted_read_marks(self);
     } else if (script != SCRIPT_PUSH && script != SCRIPT_REMOVE) {
         const char *nothing[] = {"UNWATCH"}; /* answered with its reply */
-        unscripted_refuse(self->chunk[0], "NOSCRIPTS this cannot be done without scripts");
+        unscripted_refuse(self->chunk[0], "UNSCRIPTED this cannot be done without scripts");
         unscripted_send_words(self, WHAT_DONE, 0, 1, nothing);
     } else {
         unscripted_read_records(self);
@@ -252,6 +256,12 @@ reply unscripted_string(const char *bytes, size_t size)
     return (reply){.kind = REPLY_STRING, .text = bytes != NULL ? bytes : "", .size = size};
 }
 
+static bool answer_text(unscripted *self, const struct call *call)
+{
+    reply text = unscripted_string(call->error, strlen(call->error));
+    return unscripted_answer(self, &text);
+}
+
 static bool answer_old(unscripted *self, struct call *call)
 {
     reply record = unscripted_string(call->record.bytes, call->record.size);
@@ -283,6 +293,9 @@ void unscripted_answer_chunk(unscripted *self)
             break;
         case DECISION_OLD:
             alive = answer_old(self, call);
+            break;
+        case DECISION_TEXT:
+            alive = answer_text(self, call);
             break;
         case DECISION_OPEN:
         case DECISION_ERROR:
@@ -371,6 +384,12 @@ void unscripted_got(unscripted *self, uint32_t tag, const reply *got)
         break;
     case WHAT_OWNER:
         unscripted_got_owner(self, got);
+        break;
+    case WHAT_FIELDS:
+        unscripted_got_fields(call, got);
+        break;
+    case WHAT_MARK:
+        unscripted_got_mark(self, got);
         break;
     case WHAT_STREAM:
         last = unscripted_last_id(got);

@@ -32,7 +32,9 @@ enum what {
     WHAT_LAST,
     WHAT_CURSOR,
     WHAT_STREAM,
-    WHAT_BEGUN
+    WHAT_BEGUN,
+    WHAT_FIELDS,
+    WHAT_MARK
 };
 #define WHAT_BITS 8
 
@@ -43,12 +45,20 @@ enum decision {
     DECISION_OLD,
     DECISION_WRITE,
     DECISION_NO_STREAM,
-    DECISION_AHEAD /* of the server's clock */
+    DECISION_AHEAD, /* of the server's clock */
+    DECISION_TEXT
 };
 
 struct text { /* a string of a reply, kept */
     char *bytes;
     size_t size;
+};
+
+struct mark { /* of the fleet's set */
+    bool there, told, set;
+    uint64_t clock;
+    const char *text; /* of a floor that is raised */
+    size_t result;    /* where EXEC's results have its event's */
 };
 
 struct call {
@@ -61,12 +71,15 @@ struct call {
     size_t *sizes;
     /* of the attempt that is under way */
     enum decision decision;
-    long long written; /* the answer to one that was written */
-    char error[ERROR_MAX];
+    long long written;     /* the answer to one that was written */
+    char error[ERROR_MAX]; /* or the text that is answered */
     struct text record, value;
     bool has_record, has_value;
     /* of a join */
     struct text last_id, last_event, at, owner;
+    /* of marks: the two floors and the set's id before those that the call names */
+    struct mark *marks;
+    size_t mark_count, marks_read, fields, queued;
     uint64_t seconds, microseconds, epoch; /* the server's clock; also of a chunk's first push */
 };
 
@@ -119,6 +132,13 @@ void unscripted_read_records(unscripted *self);
 void unscripted_got_record(unscripted *self, size_t index, const reply *got);
 void unscripted_got_value(struct call *call, const reply *got);
 void unscripted_got_done(unscripted *self, const reply *got);
+
+/* ---- unscripted_mark.c ----------------------------------------------------------------------- */
+
+void unscripted_read_marks(unscripted *self);
+void unscripted_got_fields(struct call *call, const reply *got);
+void unscripted_got_mark(unscripted *self, const reply *got);
+void unscripted_got_marked(unscripted *self, const reply *got);
 
 /* ---- unscripted_join.c ----------------------------------------------------------------------- */
 

@@ -273,13 +273,18 @@ void unscripted_got_done(unscripted *self, const reply *got)
     size_t writes = 0;
     for (size_t i = 0; i < self->chunk_size; i++)
         writes += self->chunk[i]->decision == DECISION_WRITE;
-    if (self->chunk[0]->script == SCRIPT_REMOVE || (writes == 0 && got->kind == REPLY_STATUS))
+    const struct call *first = self->chunk[0];
+    if (first->script == SCRIPT_REMOVE || (writes == 0 && got->kind == REPLY_STATUS))
         unscripted_answer_chunk(self);
     else if (got->kind == REPLY_NIL)
         unscripted_begin_again(self);
     else if (got->kind == REPLY_ERROR)
         got_refused(self, got);
-    else if (got->kind != REPLY_ARRAY || got->count != writes * WRITES_OF_A_PUSH)
+    else if (first->script == SCRIPT_MARK && got->kind == REPLY_ARRAY &&
+             got->count == first->queued)
+        unscripted_got_marked(self, got);
+    else if (first->script == SCRIPT_MARK || got->kind != REPLY_ARRAY ||
+             got->count != writes * WRITES_OF_A_PUSH)
         self->broken = true; /* out of step */
     else
         got_pushed(self, got);
