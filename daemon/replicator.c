@@ -205,6 +205,9 @@ static void carry_out(replicator *self, const sync_action *action)
     case SYNC_ACT_PUSH:
         sent = link_push(self->link, action);
         break;
+    case SYNC_ACT_EMIT:
+        sent = link_emit(self->link, action);
+        break;
     case SYNC_ACT_LOAD:
         sent = link_load(self->link);
         break;
@@ -386,6 +389,21 @@ static void on_replied(void *context, struct sync_batch *batch, size_t index,
     replicator_feed(self, &event);
 }
 
+static void on_emitted(void *context, struct sync_batch *batch, enum sync_outcome outcome,
+                       const char *trouble)
+{
+    replicator *self = context;
+    sync_event event = {.kind = SYNC_EV_EMITTED};
+    event.emitted.batch = batch;
+    event.emitted.outcome = outcome;
+    if (trouble != NULL && outcome != SYNC_NO_SCRIPT) {
+        char why[256];
+        snprintf(why, sizeof why, "events could not be told: %.200s", trouble);
+        replicator_trouble(self, why);
+    }
+    replicator_feed(self, &event);
+}
+
 static void on_scripts(void *context)
 {
     sync_event event = {.kind = SYNC_EV_SCRIPTS};
@@ -462,9 +480,9 @@ static void on_idle(void *context)
 }
 
 const link_callbacks replicator_link_callbacks = {
-    on_connected, on_disconnected, on_joined,    on_replied, on_scripts,
-    on_streamed,  on_ranged,       on_fetched,   on_asked,   replicator_changed,
-    on_warned,    on_marked,       on_mark_page, on_idle};
+    on_connected,       on_disconnected, on_joined, on_replied,   on_emitted,
+    on_scripts,         on_streamed,     on_ranged, on_fetched,   on_asked,
+    replicator_changed, on_warned,       on_marked, on_mark_page, on_idle};
 
 /* A piece of what prefixes and patterns have invalidated goes; others get their turn in between. */
 static void on_sweep(evutil_socket_t fd, short what, void *context)

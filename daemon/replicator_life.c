@@ -45,30 +45,17 @@ void replicator_settings_init(replicator_settings *settings)
     };
 }
 
-/* Parse, and refuse what this version does not carry out. */
-static int read_url(const char *text, redis_url *url, char *error, size_t error_size)
-{
-    if (url_parse(text, url, error, error_size) != 0)
-        return -1;
-    if (url->kind == URL_CLUSTER) {
-        snprintf(error, error_size,
-                 "redis-cluster:// is known, but this version does not carry it out");
-        return -1;
-    }
-    return 0;
-}
-
 int replicator_url_check(const char *url, char *error, size_t error_size)
 {
     redis_url parsed;
-    return read_url(url, &parsed, error, error_size);
+    return url_parse(url, &parsed, error, error_size);
 }
 
 bool replicator_url_is_tls(const char *url)
 {
     redis_url parsed;
     char error[256];
-    return read_url(url, &parsed, error, sizeof error) == 0 && parsed.tls;
+    return url_parse(url, &parsed, error, sizeof error) == 0 && parsed.tls;
 }
 
 const char *replicator_state_name(enum replicator_state state)
@@ -267,6 +254,7 @@ static bool make_machine(replicator *self, uint64_t seed)
                              .max_value = s->max_value < fits ? s->max_value : fits,
                              .verify_ms = s->verify_ms,
                              .keep_ms = s->tombstone_ms,
+                             .events_apart = self->url.kind == URL_CLUSTER,
                              .random_seed = seed};
     link_settings link = {.base = self->base,
                           .url = self->url,
@@ -356,7 +344,7 @@ replicator *replicator_start(struct event_base *base, larder *handle,
     self->since_ms = replicator_wall_ms();
     replicator_settings *s = &self->settings;
     const char *bad = check_settings(s);
-    if (bad == NULL && read_url(s->url, &self->url, why, sizeof why) != 0)
+    if (bad == NULL && url_parse(s->url, &self->url, why, sizeof why) != 0)
         bad = why;
     if (bad == NULL && self->url.tls && s->tls == NULL)
         bad = "the URL asks for TLS, and its settings are missing";

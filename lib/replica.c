@@ -389,7 +389,10 @@ int replica_store_inbound(struct writer *writer, const struct key *key, const st
                     in->value_size > atomic_load(&writer->transaction.store->life->max_value);
     event->verdict = unusable && !dead ? REPLICA_REFUSED : REPLICA_APPLIED;
     if ((dead || unusable) && old == NULL && in->kind != REPLICA_DELETED) {
-        return LARDER_OK; /* nothing of ours to take away */
+        if (event->unordered) { /* nothing of ours to take away, but nothing older may come now */
+            removal_raise_floor(writer->control, key->hash, in->version.clock - 1);
+        }
+        return LARDER_OK;
     }
     if (in->kind != REPLICA_DELETED && (dead || unusable)) {
         /* Newer, and not to be had: ours goes; Redis holds the newer one, no invalidation needed.
@@ -454,7 +457,8 @@ static int apply_one(struct writer *writer, replica_event *event)
         }
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
-            return dirty ? replica_clean(writer, &key, &old, clock_wall_ms()) : LARDER_OK;
+            return dirty && !event->untold ? replica_clean(writer, &key, &old, clock_wall_ms())
+                                           : LARDER_OK;
         }
         if (order > 0) {
             event->verdict = REPLICA_OLDER;

@@ -161,6 +161,10 @@ typedef struct replica_event {
     replica_record record;
     replica_fill fill;  /* zero: the event of a write */
     bool value_missing; /* the event names a version without its value: drop an older local copy */
+    bool unordered; /* older events of this key may still come after it: what is not stored of it
+                       leaves a floor, which they do not pass */
+    bool untold;    /* Redis holds it, but the others may not have been told: if we have exactly
+                       this, its dirty flag stays */
     enum replica_verdict verdict; /* out */
 } replica_event;
 

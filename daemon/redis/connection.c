@@ -493,19 +493,13 @@ static size_t send_at_once(connection *self, const char *bytes, size_t size)
     return sent > 0 ? (size_t)sent : 0;
 }
 
-bool connection_send(connection *self, const connection_tag *tag, int count,
-                     const char *const *arguments, const size_t *sizes)
+bool connection_send_bytes(connection *self, const connection_tag *tag, const char *command,
+                           size_t size)
 {
     if (self->over || self->socket == NULL || (self->waiting == self->room && !grow(self)))
         return false;
-    char *command;
-    size_t size = codec_command(&command, count, arguments, sizes);
-    if (size == 0)
-        return false;
     size_t sent = send_at_once(self, command, size);
-    int result = sent == size ? 0 : bufferevent_write(self->socket, command + sent, size - sent);
-    codec_free_command(command);
-    if (result != 0)
+    if (sent != size && bufferevent_write(self->socket, command + sent, size - sent) != 0)
         return false;
     self->bytes_out += size;
     struct request *request = &self->requests[(self->first + self->waiting) % self->room];
@@ -515,6 +509,18 @@ bool connection_send(connection *self, const connection_tag *tag, int count,
     if (self->connected && !evtimer_pending(self->timer, NULL))
         set_timer(self, request->sent_us + self->reply_timeout_us);
     return true;
+}
+
+bool connection_send(connection *self, const connection_tag *tag, int count,
+                     const char *const *arguments, const size_t *sizes)
+{
+    char *command;
+    size_t size = codec_command(&command, count, arguments, sizes);
+    if (size == 0)
+        return false;
+    bool sent = connection_send_bytes(self, tag, command, size);
+    codec_free_command(command);
+    return sent;
 }
 
 size_t connection_waiting(const connection *self)

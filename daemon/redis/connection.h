@@ -59,6 +59,10 @@ void connection_close(connection **self);
 bool connection_send(connection *self, const connection_tag *tag, int count,
                      const char *const *arguments, const size_t *sizes);
 
+/* The same with a command that codec_command() made; the caller keeps it. */
+bool connection_send_bytes(connection *self, const connection_tag *tag, const char *command,
+                           size_t size);
+
 size_t connection_waiting(const connection *self); /* requests without a reply */
 uint64_t connection_bytes_in(const connection *self);
 uint64_t connection_bytes_out(const connection *self);

@@ -28,7 +28,8 @@ struct link *link_create(const link_settings *settings, const link_callbacks *ca
     self->ping = event_new(settings->base, -1, EV_PERSIST, on_ping, self);
     self->broken = evtimer_new(settings->base, on_broken, self);
     if (self->ping == NULL || self->broken == NULL || !link_unscripted_create(self) ||
-        (settings->url.kind == URL_SENTINEL && !make_sentinel(self))) {
+        (settings->url.kind == URL_SENTINEL && !make_sentinel(self)) ||
+        (settings->url.kind == URL_CLUSTER && !link_cluster_create(self))) {
         link_destroy(&self);
         return NULL;
     }
@@ -52,6 +53,9 @@ void link_disconnect(struct link *self)
     if (self->unscripted != NULL)
         unscripted_reset(self->unscripted);
     self->begun = self->without_scripts = false;
+    if (self->cluster != NULL)
+        cluster_disconnect(self->cluster);
+    untold_clear(&self->untold);
     if (self->ping != NULL)
         event_del(self->ping);
     if (self->broken != NULL)
@@ -68,6 +72,8 @@ void link_destroy(struct link **self)
     link_disconnect(*self);
     sentinel_destroy(&(*self)->sentinel);
     unscripted_destroy(&(*self)->unscripted);
+    cluster_destroy(&(*self)->cluster);
+    free((*self)->run_ids);
     resolver_close(&(*self)->resolver);
     if ((*self)->ping != NULL)
         event_free((*self)->ping);
@@ -124,17 +130,28 @@ bool link_send(struct link *self, connection *to, enum request_kind kind, uint32
     }
     if (to != NULL && link_call_unscripted(self, &tag, count, arguments, sizes, &sent))
         return sent;
+    if (to == NULL && self->cluster != NULL)
+        return cluster_send(self->cluster, &tag, count, arguments, sizes);
     return to != NULL && connection_send(to, &tag, count, arguments, sizes);
 }
 
 /* ---- Greeting ---------------------------------------------------------------------------------
  */
 
-static bool send_scripts(struct link *self)
+/* Those that the session has use for. */
+static bool is_needed(const struct link *self, enum script_id id)
+{
+    bool of_cluster = id == SCRIPT_STORE || id == SCRIPT_EMIT;
+    return self->cluster != NULL ? id != SCRIPT_PUSH : !of_cluster;
+}
+
+bool link_send_scripts(struct link *self, connection *to)
 {
     for (uint32_t i = 0; i < SCRIPT_COUNT; i++) {
         const char *words[] = {"SCRIPT", "LOAD", script_text((enum script_id)i)};
-        if (!link_send(self, self->commands, REQUEST_SCRIPT, i, 0, NULL, 3, words, NULL))
+        if (!is_needed(self, (enum script_id)i))
+            continue;
+        if (!link_send(self, to, REQUEST_SCRIPT, i, 0, NULL, 3, words, NULL))
             return false;
         self->scripts_loading++;
     }
@@ -144,10 +161,15 @@ static bool send_scripts(struct link *self)
 bool link_load(struct link *self)
 {
     self->load_wanted = true;
-    return send_scripts(self);
+    if (self->cluster == NULL)
+        return link_send_scripts(self, self->commands);
+    for (size_t i = 0; i < cluster_nodes(self->cluster); i++)
+        if (!link_send_scripts(self, cluster_connection(self->cluster, i)))
+            return false;
+    return cluster_nodes(self->cluster) != 0;
 }
 
-static bool greet(struct link *self, connection *to)
+bool link_greet(struct link *self, connection *to)
 {
     char database[16];
     const char *name[] = {"CLIENT", "SETNAME", self->settings.client_name};
@@ -171,10 +193,10 @@ static void on_commands_up(void *context)
 {
     struct link *self = context;
     const char *info[] = {"INFO", "server", "replication"}, *role[] = {"ROLE"};
-    if (!greet(self, self->commands) ||
+    if (!link_greet(self, self->commands) ||
         (self->sentinel != NULL &&
          !link_send(self, self->commands, REQUEST_ROLE, 0, 0, NULL, 1, role, NULL)) ||
-        !send_scripts(self) ||
+        !link_send_scripts(self, self->commands) ||
         !link_send(self, self->commands, REQUEST_SERVER, 0, 0, NULL, 3, info, NULL))
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
 }
@@ -183,7 +205,7 @@ static void on_channel_up(void *context)
 {
     struct link *self = context;
     const char *words[] = {"SUBSCRIBE", self->channel_name};
-    if (!greet(self, self->channel) || !link_foreign_listen(self) ||
+    if (!link_greet(self, self->channel) || !link_foreign_listen(self) ||
         !link_send(self, self->channel, REQUEST_SUBSCRIBE, 0, 0, NULL, 2, words, NULL))
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
 }
@@ -227,7 +249,7 @@ static void name_history(struct link *self, const reply *got)
     snprintf(self->history, sizeof self->history, "%.20s-%.20s", self->run_id, replication_id);
 }
 
-static void got_server(struct link *self, const reply *got)
+static void got_server(struct link *self, uint32_t node, const reply *got)
 {
     self->run_id[0] = self->history[0] = self->redis_version[0] = 0;
     if (got->kind == REPLY_STRING) { /* where INFO is not permitted, the two are unknown */
@@ -243,7 +265,10 @@ static void got_server(struct link *self, const reply *got)
         link_fail(self, SYNC_NO_PERMISSION, why, false, false);
         return;
     }
-    self->commands_ready = true;
+    if (self->cluster != NULL)
+        link_cluster_server(self, node);
+    else
+        self->commands_ready = true;
     tell_connected(self);
 }
 
@@ -282,8 +307,9 @@ static bool greeting_failed(struct link *self, const connection_tag *tag, const 
     if (got->kind != REPLY_ERROR)
         return false;
     bool session = link_session_error(got, &cause);
-    if (!session && (tag->kind == REQUEST_NAME || tag->kind == REQUEST_NOTIFICATIONS ||
-                     tag->kind == REQUEST_SERVER || tag->kind >= REQUEST_JOIN))
+    if (!session &&
+        (tag->kind == REQUEST_NAME || tag->kind == REQUEST_NOTIFICATIONS ||
+         tag->kind == REQUEST_SERVER || tag->kind == REQUEST_STATE || tag->kind >= REQUEST_JOIN))
         return false;
     if (!session && tag->kind == REQUEST_PING)
         cause = SYNC_LOST_CONNECTION;
@@ -313,7 +339,10 @@ void link_commands_answer(void *context, const connection_tag *tag, const reply 
         got_script(self, tag->index, got);
         break;
     case REQUEST_SERVER:
-        got_server(self, got);
+        got_server(self, tag->index, got);
+        break;
+    case REQUEST_STATE:
+        link_cluster_state(self, got);
         break;
     case REQUEST_ROLE:
         got_role(self, got);
@@ -333,11 +362,14 @@ void link_commands_answer(void *context, const connection_tag *tag, const reply 
     case REQUEST_FETCH:
         link_got_fetch(self, tag->id, got);
         break;
+    case REQUEST_EMIT:
+        link_got_emit(self, tag->pointer, got);
+        break;
     case REQUEST_ASK:
         link_got_ask(self, tag, got);
         break;
     case REQUEST_TTL:
-        link_got_ttl(self, got);
+        link_got_ttl(self, tag->id, got);
         break;
     case REQUEST_UNSCRIPTED:
         unscripted_got(self->unscripted, tag->index, got);
@@ -430,11 +462,14 @@ static void on_ping(evutil_socket_t fd, short what, void *context)
     const char *words[] = {"PING"};
     (void)fd;
     (void)what;
-    if (self->channel == NULL || connection_waiting(self->channel) != 0)
-        return; /* the deadline of the one before decides */
-    if (!link_send(self, self->channel, REQUEST_PING, 0, 0, NULL, 1, words, NULL) ||
-        !link_foreign_probe(self))
+    if (self->channel != NULL && connection_waiting(self->channel) == 0 && /* else its deadline */
+        (!link_send(self, self->channel, REQUEST_PING, 0, 0, NULL, 1, words, NULL) ||
+         !link_foreign_probe(self))) {
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for a request", false, false);
+        return;
+    }
+    if (self->cluster != NULL)
+        link_cluster_ping(self);
 }
 
 /* ---- Connecting -------------------------------------------------------------------------------
@@ -444,7 +479,7 @@ static void on_ping(evutil_socket_t fd, short what, void *context)
 static void renew_resolver(struct link *self)
 {
     const redis_url *url = &self->settings.url;
-    bool needed = url->kind == URL_SENTINEL; /* they may name hosts, too */
+    bool needed = url->kind == URL_SENTINEL || url->kind == URL_CLUSTER; /* may name hosts, too */
     resolver_close(&self->resolver);
     for (size_t i = 0; i < url->place_count; i++)
         needed = needed || connection_needs_lookup(&url->places[i]);
@@ -462,23 +497,34 @@ static void on_broken(evutil_socket_t fd, short what, void *context)
                                  false, false);
 }
 
+connection *link_open(struct link *self, const url_place *place,
+                      const connection_callbacks *callbacks, void *context)
+{
+    connection_settings settings = {.base = self->settings.base,
+                                    .resolver = self->resolver,
+                                    .tls = self->settings.tls,
+                                    .place = *place,
+                                    .limits = self->settings.limits,
+                                    .connect_timeout_ms = self->settings.connect_timeout_ms,
+                                    .reply_timeout_ms = self->settings.reply_timeout_ms};
+    return connection_open(&settings, callbacks, context);
+}
+
+bool link_open_channel(struct link *self, const url_place *place)
+{
+    static const connection_callbacks channel = {on_channel_up, on_channel_answer, on_message,
+                                                 on_idle,       on_down,           on_changed};
+    self->server = *place;
+    self->channel = link_open(self, place, &channel, self);
+    return self->channel != NULL;
+}
+
 static void connect_to(struct link *self, const url_place *server)
 {
     static const connection_callbacks commands = {
         on_commands_up, link_commands_answer, on_commands_message, on_idle, on_down, NULL};
-    static const connection_callbacks channel = {on_channel_up, on_channel_answer, on_message,
-                                                 on_idle,       on_down,           on_changed};
-    self->server = *server;
-    connection_settings settings = {.base = self->settings.base,
-                                    .resolver = self->resolver,
-                                    .tls = self->settings.tls,
-                                    .place = *server,
-                                    .limits = self->settings.limits,
-                                    .connect_timeout_ms = self->settings.connect_timeout_ms,
-                                    .reply_timeout_ms = self->settings.reply_timeout_ms};
-    self->commands = connection_open(&settings, &commands, self);
-    self->channel = connection_open(&settings, &channel, self);
-    if (self->commands == NULL || self->channel == NULL) {
+    self->commands = link_open(self, server, &commands, self);
+    if (self->commands == NULL || !link_open_channel(self, server)) {
         struct timeval soon = {0, 10000};
         evtimer_add(self->broken, &soon);
     }
@@ -491,6 +537,8 @@ void link_connect(struct link *self)
     self->begun = true;
     if (self->sentinel != NULL)
         sentinel_find(self->sentinel, self->resolver);
+    else if (self->cluster != NULL)
+        cluster_connect(self->cluster);
     else
         connect_to(self, &self->settings.url.places[0]);
 }
@@ -550,6 +598,12 @@ void link_read_figures(const struct link *self, link_figures *out)
         out->bytes_received += connection_bytes_in(self->channel);
     }
     out->without_scripts = self->without_scripts;
+    if (self->cluster != NULL) {
+        uint64_t sent, received;
+        cluster_bytes(self->cluster, &sent, &received);
+        out->bytes_sent += sent;
+        out->bytes_received += received;
+    }
     out->scripts_loaded = self->scripts_loaded;
     out->round_trip_us = self->round_trip_us;
 }

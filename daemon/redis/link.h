@@ -1,7 +1,7 @@
-/* link.h: a session with Redis in the protocol's own terms: one connection for commands, one for
- * the channel, greeted, authenticated and subscribed. Turns the machine's actions into commands and
- * the replies into what the machine wants to know. The replicator is the only caller. Nothing in
- * here decides anything: that is daemon/sync.
+/* link.h: a session with Redis in the protocol's own terms: one connection for commands (with a
+ * cluster: one to each of its masters), one for the channel, greeted, authenticated and subscribed.
+ * Turns the machine's actions into commands and the replies into what the machine wants to know.
+ * The replicator is the only caller. Nothing in here decides anything: that is daemon/sync.
  */
 #ifndef LARDER_DAEMON_REDIS_LINK_H
 #define LARDER_DAEMON_REDIS_LINK_H
@@ -23,6 +23,9 @@ typedef struct link_callbacks { /* none is called from within a link_ function *
     /* trouble: Redis's words where a push was refused, else NULL */
     void (*replied)(void *context, struct sync_batch *batch, size_t index,
                     enum sync_outcome outcome, const sync_change *winner, int64_t redis_ms,
+                    const char *trouble);
+    /* trouble: as in replied() */
+    void (*emitted)(void *context, struct sync_batch *batch, enum sync_outcome outcome,
                     const char *trouble);
     void (*scripts)(void *context);
     void (*streamed)(void *context, const sync_change *change);
@@ -81,6 +84,7 @@ bool link_join(struct link *self, uint64_t epoch, uint64_t number, uint32_t node
                uint64_t identity);
 bool link_push(struct link *self, const sync_action *push);
 bool link_compare(struct link *self, const sync_action *push);
+bool link_emit(struct link *self, const sync_action *emit);
 bool link_load(struct link *self);
 bool link_range(struct link *self, uint64_t epoch, uint64_t number, uint32_t limit);
 bool link_fetch(struct link *self, uint64_t id, const uint8_t *key, size_t key_size);

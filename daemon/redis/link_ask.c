@@ -22,14 +22,24 @@ int link_ask(struct link *self, uint64_t id, const uint8_t *key, size_t key_size
                                                                                              : -1;
 }
 
-void link_got_ttl(struct link *self, const reply *got)
+void link_got_ttl(struct link *self, uint64_t id, const reply *got)
 {
-    self->ttl_ms = got->kind == REPLY_INTEGER ? got->integer : 0;
+    self->ends[id % LINK_ENDS].id = id;
+    self->ends[id % LINK_ENDS].left_ms = got->kind == REPLY_INTEGER ? got->integer : 0;
+}
+
+/* How long a value still lives, as far as is known: one that is not known has ended. */
+static int64_t value_left_ms(const struct link *self, uint64_t id)
+{
+    if (self->ends[id % LINK_ENDS].id != id)
+        return 0;
+    int64_t left_ms = self->ends[id % LINK_ENDS].left_ms;
+    return left_ms == -1 ? INT64_MAX : left_ms < 0 ? 0 : left_ms;
 }
 
 /* A value without a version of its own. clock: of the record under which it stands. */
-static void make_foreign(const struct link *self, const reply *value, uint64_t clock, bool with_end,
-                         sync_change *out)
+static void make_foreign(const struct link *self, uint64_t id, const reply *value, uint64_t clock,
+                         bool with_end, sync_change *out)
 {
     memset(out, 0, sizeof *out);
     out->foreign = true;
@@ -41,15 +51,12 @@ static void make_foreign(const struct link *self, const reply *value, uint64_t c
     out->record.value_size = value->size;
     out->record.value_hash = replica_value_hash(value->text, value->size);
     out->record.expires_at_ms = INT64_MAX;
-    if (with_end && self->ttl_ms != -1)
-        out->left_ms = self->ttl_ms < 0 ? 0 : self->ttl_ms;
-    else
-        out->left_ms = INT64_MAX;
+    out->left_ms = with_end ? value_left_ms(self, id) : INT64_MAX;
 }
 
 /* What the two replies are. false: Redis has nothing that could be served. */
-static bool read_found(const struct link *self, const reply *record, const reply *value,
-                       bool with_end, sync_change *out)
+static bool read_found(const struct link *self, uint64_t id, const reply *record,
+                       const reply *value, bool with_end, sync_change *out)
 {
     bool there = value->kind == REPLY_STRING;
     uint64_t clock = 0;
@@ -63,7 +70,7 @@ static bool read_found(const struct link *self, const reply *record, const reply
         clock = out->record.version.clock;
     }
     if (there)
-        make_foreign(self, value, clock, with_end, out);
+        make_foreign(self, id, value, clock, with_end, out);
     return there;
 }
 
@@ -78,6 +85,7 @@ void link_got_ask(struct link *self, const connection_tag *tag, const reply *got
         link_fail(self, SYNC_LOST_CONNECTION, "MGET was answered with something else", false, true);
         return;
     }
-    bool any = read_found(self, got->elements[0], got->elements[1], tag->index != 0, &found);
+    bool any =
+        read_found(self, tag->id, got->elements[0], got->elements[1], tag->index != 0, &found);
     self->callbacks.asked(self->context, tag->id, any ? &found : NULL, false);
 }

@@ -2,12 +2,14 @@
 #ifndef LARDER_DAEMON_REDIS_LINK_INTERNAL_H
 #define LARDER_DAEMON_REDIS_LINK_INTERNAL_H
 
+#include "daemon/redis/cluster.h"
 #include "daemon/redis/connection.h"
 #include "daemon/redis/link.h"
 #include "daemon/redis/names.h"
 #include "daemon/redis/script.h"
 #include "daemon/redis/sentinel.h"
 #include "daemon/redis/unscripted.h"
+#include "daemon/redis/untold.h"
 
 enum request_kind {
     REQUEST_AUTH = 1,
@@ -15,6 +17,7 @@ enum request_kind {
     REQUEST_NAME,
     REQUEST_SCRIPT, /* index: enum script_id */
     REQUEST_SERVER, /* INFO server */
+    REQUEST_STATE,  /* CLUSTER INFO */
     REQUEST_ROLE,   /* where Sentinels named the server */
     REQUEST_WATCH,  /* where scripts are refused: whether there is another way */
     REQUEST_SUBSCRIBE,
@@ -34,18 +37,26 @@ enum request_kind {
     REQUEST_UNSCRIPTED, /* index: unscripted.c's */
     REQUEST_MARK,       /* invalidations of many */
     REQUEST_MARK_PAGE,
-    REQUEST_MARK_SET /* which set it is */
+    REQUEST_MARK_SET, /* which set it is */
+    REQUEST_EMIT      /* pointer: batch */
 };
+
+#define LINK_ENDS 64u /* of a cluster's nodes, each answers when it does */
 
 struct link {
     link_settings settings;
     link_callbacks callbacks;
     void *context;
     resolver *resolver;
-    sentinel *sentinel; /* NULL: the URL names the server itself */
-    url_place server;   /* of this session */
-    bool begun;         /* link_connect() was called, and it is not over */
-    connection *commands, *channel;
+    sentinel *sentinel;             /* NULL: the URL names the server itself */
+    url_place server;               /* of this session */
+    bool begun;                     /* link_connect() was called, and it is not over */
+    connection *commands, *channel; /* with a cluster, commands is NULL */
+    cluster *cluster;               /* NULL: no cluster */
+    untold *untold;                 /* events of a cluster that have yet to be told */
+    char (*run_ids)[48];            /* of the cluster's nodes; "": not known */
+    size_t run_ids_known;
+    bool foreign_unwatched; /* with a cluster, though the settings ask for it */
     struct event *ping, *broken;
     bool commands_ready, channel_ready, told_connected;
     unscripted *unscripted;
@@ -69,7 +80,10 @@ struct link {
     int64_t round_trip_us;
     int64_t channel_id; /* of its connection, as Redis counts them */
     bool warned;
-    int64_t ttl_ms; /* PTTL's last answer: < 0: none */
+    struct {
+        uint64_t id;
+        int64_t left_ms; /* < 0: none */
+    } ends[LINK_ENDS];   /* PTTL's last answers, until those of the ASKs behind them come */
     sync_change changes[SYNC_PAGE_MAX];
 };
 
@@ -95,6 +109,19 @@ bool link_call_unscripted(struct link *self, const connection_tag *tag, int coun
 uint64_t link_stream_length(const struct link *self);
 void link_out_of_step(struct link *self, const char *what);
 
+/* With a cluster. */
+bool link_cluster_create(struct link *self);
+void link_cluster_server(struct link *self, size_t node); /* a node's run_id has been read */
+void link_cluster_state(struct link *self, const reply *got);
+void link_cluster_ping(struct link *self);
+/* connection_open() with the settings of this link. */
+connection *link_open(struct link *self, const url_place *place,
+                      const connection_callbacks *callbacks, void *context);
+bool link_open_channel(struct link *self, const url_place *place);
+bool link_greet(struct link *self, connection *to);
+bool link_send_scripts(struct link *self, connection *to);
+
+void link_got_emit(struct link *self, struct sync_batch *batch, const reply *got);
 void link_got_join(struct link *self, const reply *got);
 void link_got_push(struct link *self, const connection_tag *tag, const reply *got);
 void link_got_record(struct link *self, const connection_tag *tag, const reply *got);
@@ -107,7 +134,7 @@ bool link_foreign_probe(struct link *self);  /* now and then: is it still told? 
 void link_foreign_answer(struct link *self, const connection_tag *tag, const reply *got);
 void link_foreign_message(struct link *self, const reply *message);
 void link_got_ask(struct link *self, const connection_tag *tag, const reply *got);
-void link_got_ttl(struct link *self, const reply *got);
+void link_got_ttl(struct link *self, uint64_t id, const reply *got);
 /* The record and value of a key, as MGET gives them. false: there is no record to be read. */
 bool link_read_winner(const reply *record, const reply *value, sync_change *out);
 bool link_mark_set(struct link *self); /* asks which set there is, ahead of a join */

@@ -90,7 +90,8 @@ void link_got_join(struct link *self, const reply *got)
                                              self->join_node, self->join_identity))
                 return;
         }
-        bool wait = reply_error_is(got, "OOM") || reply_error_is(got, "NOSCRIPT");
+        bool wait = reply_error_is(got, "OOM") || reply_error_is(got, "NOSCRIPT") ||
+                    reply_error_is(got, CLUSTER_LATER);
         link_fail(self, wait ? SYNC_NOT_READY : SYNC_NO_PERMISSION, got->text, false, false);
         return;
     }
@@ -242,6 +243,34 @@ static bool send_push(struct link *self, const sync_action *push, uint32_t index
                      words, sizes);
 }
 
+static bool send_store(struct link *self, const sync_action *push, uint32_t index,
+                       const replica_record *record, const struct push_text *text)
+{
+    char limit[16], ahead[16];
+    snprintf(limit, sizeof limit, "%u", self->settings.inline_value);
+    snprintf(ahead, sizeof ahead, "%d", REPLICA_AHEAD_MS);
+    const char *words[5 + STORE_ARGUMENTS] = {"EVALSHA", self->sha[SCRIPT_STORE], "2",
+                                              (const char *)self->names.key,
+                                              (const char *)self->names.record};
+    const char **argv = words + 4; /* argv[STORE_...] counts from 1, as in Lua */
+    size_t sizes[5 + STORE_ARGUMENTS];
+    argv[STORE_RECORD] = text->record;
+    argv[STORE_OPERATION] = text->set ? "s" : "u";
+    argv[STORE_EXPIRY] = text->expiry;
+    argv[STORE_RECORD_EXPIRY] = text->record_expiry;
+    argv[STORE_QUIET] = push->push.quiet ? "q" : "";
+    argv[STORE_INLINE] = limit;
+    argv[STORE_AHEAD] = ahead;
+    argv[STORE_VALUE] = text->set && !push->push.quiet ? (const char *)record->value : "";
+    for (size_t i = 0; i < 5 + STORE_ARGUMENTS; i++)
+        sizes[i] = i == 3 || i == 4 || i == 4 + STORE_VALUE ? 0 : strlen(words[i]);
+    sizes[3] = self->names.key_size;
+    sizes[4] = self->names.record_size;
+    sizes[4 + STORE_VALUE] = text->set && !push->push.quiet ? record->value_size : 0;
+    return link_send(self, self->commands, REQUEST_PUSH, index, 0, push->push.batch,
+                     5 + STORE_ARGUMENTS, words, sizes);
+}
+
 /* A name that cannot be used in Redis: a request whose answer says so keeps the order of replies.
  */
 static bool send_unnamed(struct link *self, struct sync_batch *batch, uint32_t index)
@@ -253,9 +282,25 @@ static bool send_unnamed(struct link *self, struct sync_batch *batch, uint32_t i
     return link_send(self, self->commands, REQUEST_PUSH, index, 0, batch, 3, words, NULL);
 }
 
+static bool send_one(struct link *self, const sync_action *push, uint32_t index,
+                     const replica_record *record, const struct push_text *text)
+{
+    if (push->push.remove)
+        return send_remove(self, push->push.batch, index, record, text);
+    if (self->cluster != NULL)
+        return send_store(self, push, index, record, text);
+    return send_push(self, push, index, record, text);
+}
+
 bool link_push(struct link *self, const sync_action *push)
 {
     uint64_t nonces = push->push.nonce_seed;
+    untold *kept = NULL;
+    if (self->cluster != NULL) {
+        kept = untold_begin(&self->untold, push->push.batch, push->push.count);
+        if (kept == NULL)
+            return false;
+    }
     for (size_t i = 0; i < push->push.count; i++) {
         const replica_record *record = push->push.records[i];
         struct push_text text = {.set = record->kind == REPLICA_VALUE &&
@@ -274,10 +319,10 @@ bool link_push(struct link *self, const sync_action *push)
         record_expiry(self, record, push->push.redis_ms, text.record_expiry,
                       sizeof text.record_expiry);
         snprintf(text.length, sizeof text.length, "%" PRIu64, link_stream_length(self));
-        bool sent = push->push.remove
-                        ? send_remove(self, push->push.batch, (uint32_t)i, record, &text)
-                        : send_push(self, push, (uint32_t)i, record, &text);
-        if (!sent)
+        if (kept != NULL && !push->push.quiet && /* quiet: nothing is stored */
+            !untold_keep(kept, i, self->event, text.event_size))
+            return false;
+        if (!send_one(self, push, (uint32_t)i, record, &text))
             return false;
     }
     return true;
@@ -346,6 +391,20 @@ void link_got_record(struct link *self, const connection_tag *tag, const reply *
                             readable ? &record : NULL, 0, NULL);
 }
 
+/* What an error reply says of what was to be stored or told. */
+static enum sync_outcome refusal(const reply *error, const char **trouble)
+{
+    *trouble = error->text;
+    if (reply_error_is(error, "OOM"))
+        return SYNC_NO_MEMORY;
+    if (reply_error_is(error, "NOSCRIPT"))
+        return SYNC_NO_SCRIPT;
+    if (!reply_error_is(error, CLUSTER_LATER))
+        return SYNC_REFUSED_KEY;
+    *trouble = NULL; /* slots move now and then */
+    return SYNC_LATER;
+}
+
 void link_got_push(struct link *self, const connection_tag *tag, const reply *got)
 {
     struct sync_batch *batch = tag->pointer;
@@ -358,9 +417,9 @@ void link_got_push(struct link *self, const connection_tag *tag, const reply *go
         outcome = SYNC_AHEAD;
         redis_ms = -got->integer;
     } else if (got->kind == REPLY_INTEGER && got->integer >= PUSH_REPLY_STORED &&
-               got->integer <= PUSH_REPLY_NO_STREAM) {
+               got->integer <= PUSH_REPLY_LACKING) {
         static const enum sync_outcome outcomes[] = {SYNC_STORED, SYNC_SAME, SYNC_REMOVED,
-                                                     SYNC_NO_STREAM};
+                                                     SYNC_NO_STREAM, SYNC_LACKING};
         outcome = outcomes[got->integer - PUSH_REPLY_STORED];
     } else if (got->kind == REPLY_ARRAY && (got->count == 1 || got->count == 2)) {
         const reply *value = got->count == 2 ? got->elements[1] : NULL;
@@ -372,16 +431,64 @@ void link_got_push(struct link *self, const connection_tag *tag, const reply *go
         else
             trouble = "its record in Redis cannot be read";
     } else if (got->kind == REPLY_ERROR) {
-        trouble = got->text;
-        if (reply_error_is(got, "OOM"))
-            outcome = SYNC_NO_MEMORY;
-        else if (reply_error_is(got, "NOSCRIPT"))
-            outcome = SYNC_NO_SCRIPT;
+        outcome = refusal(got, &trouble);
     } else {
         link_out_of_step(self, "a push");
         return;
     }
+    untold_answered(&self->untold, batch, tag->index, outcome == SYNC_STORED);
     self->callbacks.replied(self->context, batch, tag->index, outcome, found, redis_ms, trouble);
+}
+
+/* ---- Emit -------------------------------------------------------------------------------------
+ */
+
+bool link_emit(struct link *self, const sync_action *emit)
+{
+    char epoch[32], length[24];
+    untold *kept = untold_find(&self->untold, emit->emit.batch);
+    if (kept == NULL)
+        return false;
+    size_t count = 4 + 3 + kept->stored, at = 0;
+    const char **words = calloc(count, sizeof *words);
+    size_t *sizes = calloc(count, sizeof *sizes);
+    snprintf(epoch, sizeof epoch, "%" PRIu64 "-*", emit->emit.epoch);
+    snprintf(length, sizeof length, "%" PRIu64, link_stream_length(self));
+    const char *first[] = {"EVALSHA", self->sha[SCRIPT_EMIT], "1", self->stream, epoch,
+                           length,    self->channel_name};
+    for (; words != NULL && sizes != NULL && at < sizeof first / sizeof *first; at++) {
+        words[at] = first[at];
+        sizes[at] = strlen(first[at]);
+    }
+    for (size_t i = 0; at != 0 && i < kept->count; i++) {
+        if (!kept->events[i].stored)
+            continue;
+        words[at] = (const char *)kept->bytes + kept->events[i].at;
+        sizes[at++] = kept->events[i].size;
+    }
+    bool sent = at != 0 && link_send(self, self->commands, REQUEST_EMIT, 0, 0, emit->emit.batch,
+                                     (int)at, words, sizes);
+    untold_forget(&self->untold, emit->emit.batch);
+    free(words);
+    free(sizes);
+    return sent;
+}
+
+void link_got_emit(struct link *self, struct sync_batch *batch, const reply *got)
+{
+    enum sync_outcome outcome;
+    const char *trouble = NULL;
+    if (got->kind == REPLY_ERROR) {
+        outcome = refusal(got, &trouble);
+    } else if (got->kind == REPLY_INTEGER && got->integer == PUSH_REPLY_STORED) {
+        outcome = SYNC_STORED;
+    } else if (got->kind == REPLY_INTEGER && got->integer == PUSH_REPLY_NO_STREAM) {
+        outcome = SYNC_NO_STREAM;
+    } else {
+        link_out_of_step(self, "the emit script");
+        return;
+    }
+    self->callbacks.emitted(self->context, batch, outcome, trouble);
 }
 
 /* ---- Stream and channel -----------------------------------------------------------------------

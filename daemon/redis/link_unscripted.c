@@ -55,13 +55,15 @@ static bool change_over(struct link *self, const reply *got)
 bool link_refused_script(struct link *self, const connection_tag *tag, const reply *got)
 {
     bool sent;
+    if (self->cluster != NULL)
+        return false; /* no other way there: transactions over its nodes are not to be had */
     if (tag->kind == REQUEST_SCRIPT && is_refusal(got, "'script")) {
         self->scripts_loading--;
         sent = change_over(self, got);
     } else if (tag->kind == REQUEST_JOIN && !self->without_scripts &&
                is_refusal(got, "'evalsha'")) {
         sent = change_over(self, got) && link_join(self, self->join_epoch, self->join_number,
-                                                    self->join_node, self->join_identity);
+                                                   self->join_node, self->join_identity);
     } else {
         return false;
     }

@@ -8,6 +8,9 @@
  * that knew the same last one must not begin the same next one: hence the microseconds.) Where one
  * does so all the same (a push that gets number 0, the place of an epoch's first entry), the stream
  * is given up for a newer one.
+ *
+ * In a cluster the key and the stream stand on different nodes: store writes, emit tells, and the
+ * machine repeats both where either may have failed.
  */
 #include "daemon/redis/script.h"
 
@@ -66,6 +69,34 @@ static const char push[] =
                     "else call('SET', KEYS[2], head, 'PXAT', ARGV[6]) end\n"
                     "call('PUBLISH', ARGV[9], id .. ' ' .. ARGV[2])\n"
                     "return 1\n";
+
+static const char store[] =
+    "local call, head = redis.call, ARGV[1]\n" NOT_AHEAD("ARGV[8]") "if r then\n" COMPARE(
+        "ARGV[6]") "  if d == 0 and ARGV[5] == 'q' then return 2 end\n"
+                   "end\n"
+                   "if ARGV[5] == 'q' then return 5 end\n"
+                   "if ARGV[2] == 's' then\n"
+                   "  if ARGV[3] == '' then call('SET', KEYS[1], ARGV[7])\n"
+                   "  else call('SET', KEYS[1], ARGV[7], 'PXAT', ARGV[3]) end\n"
+                   "else call('UNLINK', KEYS[1]) end\n"
+                   "if ARGV[4] == '' then call('SET', KEYS[2], head)\n"
+                   "else call('SET', KEYS[2], head, 'PXAT', ARGV[4]) end\n"
+                   "return 1\n";
+
+static const char emit[] =
+    "local call, pcall = redis.call, redis.pcall\n"
+    "for i = 4, #ARGV do\n"
+    "  local id = pcall('XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[2], ARGV[1],"
+    " 'e', ARGV[i])\n"
+    "  if not id then return 4 end\n"
+    "  if type(id) == 'table' then\n"
+    "    if id.err and string.find(id.err, 'equal or smaller', 1, true) then return 4 end\n"
+    "    return id\n"
+    "  end\n"
+    "  if string.sub(id, -2) == '-0' then call('UNLINK', KEYS[1]) return 4 end\n"
+    "  call('PUBLISH', ARGV[3], id .. ' ' .. ARGV[i])\n"
+    "end\n"
+    "return 1\n";
 
 static const char remove_[] =
     "#!lua flags=allow-oom\n"
@@ -171,6 +202,6 @@ static const char mark[] =
 
 const char *script_text(enum script_id id)
 {
-    static const char *const texts[SCRIPT_COUNT] = {push, remove_, join, mark};
+    static const char *const texts[SCRIPT_COUNT] = {push, remove_, join, mark, store, emit};
     return texts[id];
 }

@@ -11,7 +11,9 @@ enum script_id {
     SCRIPT_REMOVE = 1, /* under OOM: drop the value of a deleted entry, tell the others */
     SCRIPT_JOIN = 2,   /* look at the stream, or begin a new epoch */
     SCRIPT_MARK = 3, /* merge invalidations of many into the fleet's set, emit those that are new */
-    SCRIPT_COUNT = 4
+    SCRIPT_STORE = 4, /* Cluster: compare and set one entry, and tell nobody */
+    SCRIPT_EMIT = 5,  /* Cluster: tell what a batch has stored */
+    SCRIPT_COUNT = 6
 };
 
 /* SCRIPT_PUSH: KEYS value, record, stream. ARGV below. Integer replies below; an older entry is
@@ -37,8 +39,25 @@ enum {
     PUSH_REPLY_STORED = 1,
     PUSH_REPLY_SAME = 2,
     PUSH_REPLY_REMOVED = 3,
-    PUSH_REPLY_NO_STREAM = 4
+    PUSH_REPLY_NO_STREAM = 4,
+    PUSH_REPLY_LACKING = 5 /* of STORE, quiet */
 };
+
+/* SCRIPT_STORE: KEYS value, record. ARGV below. Replies as those of SCRIPT_PUSH. */
+enum {
+    STORE_RECORD = 1,
+    STORE_OPERATION = 2,
+    STORE_EXPIRY = 3,
+    STORE_RECORD_EXPIRY = 4,
+    STORE_QUIET = 5, /* "q": nothing is written, whatever stands there */
+    STORE_INLINE = 6,
+    STORE_VALUE = 7,
+    STORE_AHEAD = 8, /* as PUSH_AHEAD */
+    STORE_ARGUMENTS = 8
+};
+
+/* SCRIPT_EMIT: KEYS stream. ARGV "<epoch>-*", length, channel, then any number of events. Replies:
+ * PUSH_REPLY_STORED, PUSH_REPLY_NO_STREAM. */
 
 /* SCRIPT_REMOVE: KEYS value, record. ARGV record, event, channel, inline limit, how far ahead. */
 /* SCRIPT_JOIN: KEYS stream, node. ARGV id of the cursor ("": none), begin event, channel, whose the

@@ -103,6 +103,8 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
     event->record.value = memory + record->key_size;
     event->record.value_size = value_size;
     event->value_missing = change->value_missing;
+    event->unordered = self->settings.events_apart;
+    event->untold = self->settings.events_apart && !from_stream;
     set->full_size[set->count] = change->full_size;
     set->from_stream[set->count] = from_stream;
     set->count++;
@@ -125,6 +127,20 @@ bool inbound_take_fill(struct sync *self, const sync_change *change, const repli
     return true;
 }
 
+/* Redis has an older version than the map's clean entry, or none. In events_apart what is stored
+ * there and what is told are two steps, between which larderd may die: so the entry becomes dirty
+ * first, which outlives that. The map does so for whatever an older event meets: here is one that
+ * is older than all. (Where nothing is held any more, it changes nothing.) */
+bool inbound_mark_dirty(struct sync *self, const sync_item *item)
+{
+    sync_change oldest = {.value_missing = true,
+                          .record = {.version = {.clock = 1},
+                                     .kind = REPLICA_VALUE,
+                                     .key = item->key,
+                                     .key_size = item->key_size}};
+    return inbound_take(self, &oldest, false);
+}
+
 /* ---- The channel and the stream ---------------------------------------------------------------
  */
 
@@ -139,9 +155,12 @@ static void begin_catching_up(struct sync *self)
 static bool accept(struct sync *self, const sync_change *change)
 {
     bool own = change->emitter == self->emitter;
+    /* In a cluster a newer event may have come before ours, and somebody who joined in between
+     * knows ours alone: where the map holds the newer one, that is told again. */
+    bool known = own && !self->settings.events_apart;
     if (!change->begin && !change->malformed)
         asks_expect(self, change->record.key, change->record.key_size);
-    if (!change->begin && !change->malformed && !own && !inbound_take(self, change, true)) {
+    if (!change->begin && !change->malformed && !known && !inbound_take(self, change, true)) {
         self->counters.overflows++;
         return false;
     }

@@ -44,6 +44,7 @@ enum log_scan {
 
 enum resync_phase {
     RESYNC_NONE,
+    RESYNC_WAITING,    /* until the stream has been read */
     RESYNC_TOMBSTONES, /* pushed */
     RESYNC_ENTRIES,    /* compared with their records, and what Redis lacks pushed */
     RESYNC_DRAINING
@@ -59,11 +60,13 @@ struct sync_batch {
     bool clean;    /* clean entries may be in it */
     bool compares; /* asks for records: nothing is pushed */
     bool remove;
-    bool acking; /* ACKNOWLEDGE is out */
-    bool answered_all;
-    int64_t sent_ms;   /* when, monotonic */
-    int64_t ack_at;    /* not before */
-    uint16_t attempts; /* of the retried row */
+    bool emit_wanted, emit_out; /* some of it is stored, and has yet to be told */
+    uint64_t epoch;             /* in which it is pushed */
+    bool acking;                /* ACKNOWLEDGE is out */
+    bool answered_all;          /* and told */
+    int64_t sent_ms;            /* when, monotonic */
+    int64_t ack_at;             /* not before */
+    uint16_t attempts;          /* of the retried row */
     size_t count, answered, ack_count, bytes;
     sync_item *items;
     replica_ack *acks;
@@ -251,9 +254,11 @@ void sync_end_session(struct sync *self, enum sync_cause cause);
 bool outbound_create(struct sync *self);
 void outbound_destroy(struct sync *self);
 void outbound_disconnected(struct sync *self);
-void outbound_resync(struct sync *self);
+/* reads_on: the stream is read on from the cursor. */
+void outbound_resync(struct sync *self, bool reads_on);
 void outbound_rows(struct sync *self, const sync_event *event);
 void outbound_reply(struct sync *self, const sync_event *event);
+void outbound_emitted(struct sync *self, const sync_event *event);
 void outbound_acknowledged(struct sync *self, const sync_event *event);
 void outbound_wake(struct sync *self);
 void outbound_recheck(struct sync *self);
@@ -325,6 +330,8 @@ void inbound_stream(struct sync *self, const sync_change *change);
 void inbound_range(struct sync *self, const sync_change *changes, size_t count);
 void inbound_fetched(struct sync *self, uint64_t id, const sync_change *change);
 void inbound_applied(struct sync *self, int status);
+/* Let the map mark what it holds of this item's key dirty; false: no room. */
+bool inbound_mark_dirty(struct sync *self, const sync_item *item);
 /* Take a winner or a fetched value; false: no room. */
 bool inbound_take(struct sync *self, const sync_change *change, bool from_stream);
 /* The same of what answers a miss. */

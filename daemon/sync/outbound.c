@@ -59,6 +59,20 @@ static void unlink_batch(struct outbound *out, struct sync_batch *batch)
 
 static void finish_batch(struct sync *self, struct sync_batch *batch);
 
+/* Stored by a script that tells nobody; once its batch has been told, this is not asked any more.
+ */
+static bool untold(const struct sync *self, const sync_item *item)
+{
+    return self->settings.events_apart && item->outcome == SYNC_STORED;
+}
+
+/* A quiet push found it there: all is well with a clean entry. But a dirty one has perhaps been
+ * stored and not told: it waits for its own push, which tells it again. */
+static bool untold_if_dirty(const struct sync *self)
+{
+    return self->settings.events_apart;
+}
+
 void outbound_disconnected(struct sync *self)
 {
     struct outbound *out = &self->out;
@@ -67,9 +81,12 @@ void outbound_disconnected(struct sync *self)
         next = batch->next;
         if (batch->answered_all)
             continue; /* only the map's answer is outstanding */
-        for (size_t i = batch->answered; i < batch->count; i++) {
-            batch->items[i].outcome = SYNC_NO_SCRIPT; /* as if it had not been sent */
-            pending_put_back(self, batch, &batch->items[i]);
+        for (size_t i = 0; i < batch->count; i++) {
+            sync_item *item = &batch->items[i];
+            if (item->answered && !untold(self, item))
+                continue;
+            item->outcome = SYNC_NO_SCRIPT; /* as if it had not been sent */
+            pending_put_back(self, batch, item);
         }
         batch->answered = batch->count;
         finish_batch(self, batch);
@@ -89,11 +106,31 @@ void outbound_disconnected(struct sync *self)
     verify_disconnected(self);
 }
 
-void outbound_resync(struct sync *self)
+/* What was stored and told before history was lost may be lost, too; acknowledged late, because the
+ * map was busy, it would pass for clean. (Where a quiet push stores what is lacking, it need not.)
+ */
+static void forget_acknowledgements(struct sync *self)
+{
+    struct sync_batch *next;
+    for (struct sync_batch *batch = self->out.first; batch != NULL; batch = next) {
+        next = batch->next;
+        if (!batch->answered_all || batch->acking)
+            continue;
+        for (size_t i = 0; i < batch->count; i++)
+            pending_again(self, batch->items[i].row);
+        unlink_batch(&self->out, batch);
+    }
+}
+
+void outbound_resync(struct sync *self, bool reads_on)
 {
     struct outbound *out = &self->out;
     self->counters.resyncs++;
-    out->resync = RESYNC_TOMBSTONES;
+    if (self->settings.events_apart)
+        forget_acknowledgements(self);
+    /* A cluster's keys may have outlived the last events of its stream: what is read on there can
+     * be older than what nobody tells any more, and must be compared, too. */
+    out->resync = reads_on && self->settings.events_apart ? RESYNC_WAITING : RESYNC_TOMBSTONES;
     out->resync_generation++;
     out->resync_row = 0;
     size_t kept = 0;
@@ -337,7 +374,7 @@ static bool push(struct sync *self, size_t count, const struct retry *retry)
     action->push.batch = batch;
     action->push.records = out->selected;
     action->push.count = count;
-    action->push.epoch = self->cursor.epoch;
+    action->push.epoch = batch->epoch = self->cursor.epoch;
     action->push.emitter = self->emitter;
     action->push.nonce_seed = sync_random(&self->random);
     action->push.quiet = batch->clean;
@@ -488,13 +525,15 @@ static void acknowledge(struct sync *self, struct sync_batch *batch)
     batch->acking = true;
 }
 
-/* All is answered: what was stored is acknowledged to the map. */
+/* All is answered, and told: what was stored is acknowledged to the map. */
 static void finish_batch(struct sync *self, struct sync_batch *batch)
 {
     for (size_t i = 0; i < batch->count; i++) {
         const sync_item *item = &batch->items[i];
-        if (item->outcome != SYNC_STORED && item->outcome != SYNC_SAME &&
-            item->outcome != SYNC_AHEAD)
+        bool done = item->outcome == SYNC_STORED || item->outcome == SYNC_AHEAD ||
+                    (item->outcome == SYNC_SAME &&
+                     (item->what == REPLICA_FORGET || !untold_if_dirty(self)));
+        if (!done)
             continue;
         replica_ack *ack = &batch->acks[batch->ack_count++];
         ack->key = item->key;
@@ -526,8 +565,23 @@ static void answered(struct sync *self, struct sync_batch *batch, sync_item *ite
 {
     switch ((enum sync_outcome)item->outcome) {
     case SYNC_STORED:
+        if (self->settings.events_apart) {
+            batch->emit_wanted = true;
+            return; /* what it means is known once it was told, or could not be */
+        }
+        settled(self, batch, item);
+        break;
     case SYNC_SAME:
         settled(self, batch, item);
+        if (untold_if_dirty(self) && batch->source == FROM_RETRY)
+            pending_again(self, item->row); /* only the retry set knew of it */
+        break;
+    case SYNC_LACKING:
+        settled(self, batch, item);
+        if (!inbound_mark_dirty(self, item))
+            pending_put_back(self, batch, item);
+        if (batch->source == FROM_RETRY)
+            pending_again(self, item->row); /* it gets no new row where it was dirty before */
         break;
     case SYNC_OLD:
         self->counters.old++;
@@ -565,6 +619,7 @@ static void answered(struct sync *self, struct sync_batch *batch, sync_item *ite
     case SYNC_NO_MEMORY:
     case SYNC_REFUSED_KEY:
     case SYNC_REMOVED:
+    case SYNC_LATER:
         if (batch->compares)
             break; /* a record that may not be read: there is no more to find out */
         pending_refuse(self, batch, item, (enum sync_outcome)item->outcome);
@@ -582,18 +637,61 @@ void outbound_reply(struct sync *self, const sync_event *event)
 {
     struct outbound *out = &self->out;
     struct sync_batch *batch = event->reply.batch;
-    if (event->reply.index != batch->answered || batch->answered == batch->count) {
+    sync_item *item = event->reply.index < batch->count ? &batch->items[event->reply.index] : NULL;
+    if (item == NULL || item->answered) {
         sync_end_session(self, SYNC_LOST_CONNECTION); /* out of step */
         return;
     }
-    sync_item *item = &batch->items[batch->answered++];
     item->outcome = (uint8_t)event->reply.outcome;
+    item->answered = true;
+    batch->answered++;
     out->in_flight_items--;
     if (item->outcome == SYNC_AHEAD)
         sync_hear_time(self, event->reply.redis_ms, batch->sent_ms);
     answered(self, batch, item, event->reply.winner);
-    if (batch->answered == batch->count)
+    if (batch->answered == batch->count && !batch->emit_wanted)
         finish_batch(self, batch);
+}
+
+/* ---- Telling, where it is a step of its own ---------------------------------------------------
+ */
+
+static bool emit_due(const struct sync *self, const struct sync_batch *batch)
+{
+    return batch->emit_wanted && !batch->emit_out && batch->answered == batch->count &&
+           !self->rejoin && !self->out.need_scripts;
+}
+
+static void emit(struct sync *self, struct sync_batch *batch)
+{
+    sync_action *action = sync_act(self, SYNC_ACT_EMIT);
+    if (action == NULL)
+        return;
+    action->emit.batch = batch;
+    /* Where another epoch has begun, what was stored before may be lost: it must be pushed again.
+     */
+    action->emit.epoch = batch->epoch;
+    batch->emit_out = true;
+}
+
+/* Told: the rows are done with. Not told: as if each of them had been refused for this reason; it
+ * is pushed again, found to be equal, and told then. */
+void outbound_emitted(struct sync *self, const sync_event *event)
+{
+    struct sync_batch *batch = event->emitted.batch;
+    bool told = event->emitted.outcome == SYNC_STORED;
+    batch->emit_wanted = batch->emit_out = false;
+    for (size_t i = 0; i < batch->count; i++) {
+        sync_item *item = &batch->items[i];
+        if (item->outcome != SYNC_STORED)
+            continue;
+        item->outcome = (uint8_t)event->emitted.outcome;
+        if (told)
+            settled(self, batch, item);
+        else
+            answered(self, batch, item, NULL);
+    }
+    finish_batch(self, batch);
 }
 
 void outbound_acknowledged(struct sync *self, const sync_event *event)
@@ -631,8 +729,13 @@ void outbound_advance(struct sync *self)
             acknowledge(self, batch);
     if (!self->joined)
         return;
+    for (struct sync_batch *batch = out->first; batch != NULL; batch = batch->next)
+        if (emit_due(self, batch))
+            emit(self, batch);
     if (out->need_scripts && !out->loading && sync_act(self, SYNC_ACT_LOAD) != NULL)
         out->loading = true;
+    if (out->resync == RESYNC_WAITING && !self->in.catching_up && inbound_empty(self))
+        out->resync = RESYNC_TOMBSTONES;
     if (out->resync == RESYNC_DRAINING && !resync_in_flight(self) && !resync_refused(out))
         out->resync = RESYNC_NONE; /* the place in the stream may be stored again */
     read_more(self);
@@ -642,9 +745,12 @@ int64_t outbound_deadline(const struct sync *self)
 {
     const struct outbound *out = &self->out;
     int64_t due = SYNC_NEVER;
-    for (const struct sync_batch *batch = out->first; batch != NULL; batch = batch->next)
+    for (const struct sync_batch *batch = out->first; batch != NULL; batch = batch->next) {
         if (batch->answered_all && !batch->acking && batch->ack_at < due)
             due = batch->ack_at;
+        if (self->joined && emit_due(self, batch))
+            due = self->now_ms;
+    }
     if (!self->joined || out->reading || out->need_scripts || self->rejoin ||
         sync_marks_hold(self) || out->batches >= self->settings.batches_in_flight)
         return due;

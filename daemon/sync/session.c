@@ -209,7 +209,8 @@ static void joined(struct sync *self, const sync_joined *joined)
     /* What was deleted so long ago may be known from no record, but from the stream, still: it must
      * not be read behind what we would push meanwhile. */
     bool away = first && self->stored.epoch != 0 && verify_absent(self);
-    bool lost = self->lost || unfinished || away || !history_holds(self, joined);
+    bool holds = history_holds(self, joined);
+    bool lost = self->lost || away || !holds || (unfinished && !self->settings.events_apart);
     bool other_server =
         first && self->run_id[0] != 0 && strcmp(self->run_id, self->stored.run_id) != 0;
     self->join_out = self->rejoin = self->lost = false;
@@ -227,8 +228,8 @@ static void joined(struct sync *self, const sync_joined *joined)
     }
     if (self->run_id[0] != 0)
         memcpy(self->cursor.run_id, self->run_id, sizeof self->cursor.run_id);
-    if (lost || other_server)
-        outbound_resync(self);
+    if (lost || unfinished || other_server)
+        outbound_resync(self, !lost);
     self->heard_number = joined->last_number;
     self->heard_ms = sync_redis_now(self);
     verify_joined(self);
@@ -289,6 +290,9 @@ static void take(struct sync *self, const sync_event *event)
         break;
     case SYNC_EV_REPLY:
         outbound_reply(self, event);
+        break;
+    case SYNC_EV_EMITTED:
+        outbound_emitted(self, event);
         break;
     case SYNC_EV_SCRIPTS:
         self->out.loading = self->out.need_scripts = false;

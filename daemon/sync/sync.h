@@ -36,6 +36,7 @@ typedef struct sync_settings {
     uint64_t max_value; /* larger values are never fetched */
     int64_t verify_ms;  /* each entry is compared with its record once in so long; 0: never */
     int64_t keep_ms;    /* T: how long removals are remembered */
+    bool events_apart;  /* Cluster: what is stored is told by SYNC_ACT_EMIT, batch by batch */
     uint64_t random_seed;
 } sync_settings;
 
@@ -76,7 +77,7 @@ enum sync_cause {
 };
 
 enum sync_outcome {
-    SYNC_STORED,      /* newer or equal: written and emitted */
+    SYNC_STORED,      /* newer or equal: written and emitted (events_apart: only written) */
     SYNC_SAME,        /* equal to what is there; nothing was written or emitted */
     SYNC_OLD,         /* a newer one is there: winner */
     SYNC_NO_STREAM,   /* nothing written: the stream is gone or began a new epoch */
@@ -86,7 +87,9 @@ enum sync_outcome {
     SYNC_REMOVED,     /* under OOM: the value is gone and others were told; no record stored */
     SYNC_AHEAD,       /* nothing written: the version is too far ahead of Redis's clock: redis_ms */
     SYNC_FOUND,       /* to a question: this is the record: winner */
-    SYNC_NOT_FOUND    /* to a question: there is none */
+    SYNC_NOT_FOUND,   /* to a question: there is none */
+    SYNC_LACKING,     /* quiet, events_apart: Redis has it not, or older; nothing was written */
+    SYNC_LATER        /* its slot is on its way to another node; nothing was written */
 };
 
 /* One event of the stream, from the channel, from a range or made of a push's winner. */
@@ -120,6 +123,7 @@ enum sync_event_kind {
     SYNC_EV_JOINED,       /* joined */
     SYNC_EV_ROWS,         /* rows: what SYNC_ACT_READ asked for; status < 0: busy, try later */
     SYNC_EV_REPLY,        /* batch, index, outcome, winner */
+    SYNC_EV_EMITTED,      /* batch, outcome: all or none of it was told */
     SYNC_EV_SCRIPTS,      /* the scripts are loaded again */
     SYNC_EV_STREAM,       /* change, from the channel */
     SYNC_EV_RANGE,        /* changes, count: the page asked for */
@@ -161,6 +165,11 @@ typedef struct sync_event {
             int64_t redis_ms;          /* SYNC_AHEAD */
         } reply;
         uint64_t entries;
+        struct {
+            struct sync_batch *batch;
+            enum sync_outcome
+                outcome; /* STORED, NO_STREAM, NO_SCRIPT, NO_MEMORY, LATER, REFUSED_KEY */
+        } emitted;
         const sync_change *change;
         struct {
             const sync_change *changes;
@@ -209,20 +218,21 @@ enum sync_answer {
 };
 
 enum sync_action_kind {
-    SYNC_ACT_CONNECT,     /* begin a session; answer CONNECTED or DISCONNECTED */
-    SYNC_ACT_DISCONNECT,  /* end it at once; no answer (the machine is disconnected already) */
-    SYNC_ACT_JOIN,        /* run the join script for cursor; answer JOINED */
-    SYNC_ACT_READ,        /* read; answer ROWS at once, whose records must live until the actions
-                             of that step are done */
-    SYNC_ACT_PUSH,        /* push: send each item; answer REPLY for each, in order */
-    SYNC_ACT_COMPARE,     /* push: ask for the record of each; answer REPLY for each, in order */
-    SYNC_ACT_DRAW_NODE,   /* the map needs another node id; no answer */
-    SYNC_ACT_LOAD,        /* load the scripts; answer SCRIPTS */
-    SYNC_ACT_RANGE,       /* cursor.count entries after cursor; answer RANGE */
-    SYNC_ACT_FETCH,       /* fetch: value and record of a key; answer FETCHED */
-    SYNC_ACT_ASK,         /* the same for a worker that waits; answer ASKED */
-    SYNC_ACT_ANSWER,      /* answer: tell those who wait in these slots */
-    SYNC_ACT_APPLY,       /* apply; answer APPLIED */
+    SYNC_ACT_CONNECT,    /* begin a session; answer CONNECTED or DISCONNECTED */
+    SYNC_ACT_DISCONNECT, /* end it at once; no answer (the machine is disconnected already) */
+    SYNC_ACT_JOIN,       /* run the join script for cursor; answer JOINED */
+    SYNC_ACT_READ,       /* read; answer ROWS at once, whose records must live until the actions
+                            of that step are done */
+    SYNC_ACT_PUSH,       /* push: send each item; answer REPLY for each, in any order */
+    SYNC_ACT_COMPARE,    /* push: ask for the record of each; answer REPLY for each, in any order */
+    SYNC_ACT_DRAW_NODE,  /* the map needs another node id; no answer */
+    SYNC_ACT_EMIT,       /* emit: tell the others what was stored of a batch; answer EMITTED */
+    SYNC_ACT_LOAD,       /* load the scripts; answer SCRIPTS */
+    SYNC_ACT_RANGE,      /* cursor.count entries after cursor; answer RANGE */
+    SYNC_ACT_FETCH,      /* fetch: value and record of a key; answer FETCHED */
+    SYNC_ACT_ASK,        /* the same for a worker that waits; answer ASKED */
+    SYNC_ACT_ANSWER,     /* answer: tell those who wait in these slots */
+    SYNC_ACT_APPLY,      /* apply; answer APPLIED */
     SYNC_ACT_ACKNOWLEDGE, /* acknowledge; answer ACKNOWLEDGED */
     SYNC_ACT_MARKS,       /* marks: read invalidations of many from the map; answer MARKS at once */
     SYNC_ACT_MARK,        /* mark: merge them into the fleet's set; answer MARKED */
@@ -240,6 +250,7 @@ typedef struct sync_item { /* an entry on its way to Redis; key lives in the bat
     uint8_t kind;
     uint8_t outcome; /* enum sync_outcome, once answered */
     uint8_t what;    /* enum replica_ack_kind, for the map */
+    bool answered;
 } sync_item;
 
 typedef struct sync_action {
@@ -259,10 +270,16 @@ typedef struct sync_action {
             const replica_record **records; /* valid until the step's actions are done */
             size_t count;
             uint64_t epoch, emitter, nonce_seed;
-            bool quiet;  /* equal entries are neither written nor emitted again */
+            bool quiet;  /* equal entries are neither written nor emitted again; events_apart: none
+                            is written, see SYNC_LACKING */
             bool remove; /* SYNC_NO_MEMORY came for these deletions: unlink and tell */
             int64_t redis_ms;
         } push;
+        struct {
+            struct sync_batch
+                *batch; /* its items with outcome SYNC_STORED, none of them told yet */
+            uint64_t epoch;
+        } emit;
         struct {
             uint64_t id;
             const uint8_t *key;

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define LOG_TOLD 4000 /* bytes of a log's end; check's messages have a limit */
+
 static const char *configuration(void)
 {
     static char path[160];
@@ -107,7 +109,9 @@ struct wanted {
 static void give_up(host *self, const char *what)
 {
     char *log = harness_log(&self->larderd.process);
-    ck_abort_msg("%s: %s; the log of its larderd:\n%s", self->name, what, log);
+    size_t size = strlen(log);
+    ck_abort_msg("%s: %s; the log of its larderd:\n%s", self->name, what,
+                 log + (size > LOG_TOLD ? size - LOG_TOLD : 0));
 }
 
 static bool has(void *context)

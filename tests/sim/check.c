@@ -20,7 +20,7 @@ void check_written(int key, const replica_record *record)
     if (at->any && sync_order(&at->newest, record) >= 0)
         return;
     at->any = true;
-    at->lost = at->buried = false;
+    at->lost = at->buried = at->silent = false;
     at->newest = *record;
     at->since_ms = sim.now_ms;
 }
@@ -83,6 +83,21 @@ void check_buried(int key)
     }
     at->buried = at->any && at->lost && !at->forgotten && at->newest.kind == REPLICA_DELETED &&
                  (int64_t)(at->newest.version.clock >> 16) < server_wall(&sim.server) - SIM_KEEP_MS;
+}
+
+/* Who stored something in a cluster and lost its map before it could tell of it: only comparing
+ * versions now and then would. */
+void check_untold(int key)
+{
+    const stored *there = &sim.server.data.keys[key];
+    if (!there->there || !there->untold)
+        return;
+    for (unsigned h = 0; h < sim.hosts_count; h++) {
+        const held_entry *ours = &sim.hosts[h].map.keys[key];
+        if (ours->there && ours->dirty && sync_order(&ours->record, &there->record) >= 0)
+            return;
+    }
+    sim.truth[key].silent = true;
 }
 
 /* A key that Redis had, lost and now refuses holds up no resync, and who dies then has forgotten
@@ -242,14 +257,15 @@ static void check_key(int key)
         if (ours->record.kind == REPLICA_DELETED && (int64_t)(ours->record.version.clock >> 16) <
                                                         server_wall(&sim.server) - SIM_KEEP_MS / 2)
             continue; /* about to be forgotten: a miss, whatever others have */
-        if (at->lost && is_hint(&ours->record))
-            continue; /* what it told of went down with its host */
+        if (is_hint(&ours->record) &&
+            (at->lost || (wanted != NULL && sync_order(&ours->record, wanted) < 0)))
+            continue; /* what it told of went down with its host; or it came late, for a miss */
         if (at->buried && ours->record.kind != REPLICA_DELETED)
             sim_fail("%s was deleted long ago, and host %u still has %s", sim.key_names[key], h,
                      sim_text(&ours->record));
         if (wanted == NULL)
             wanted = &ours->record; /* Redis was never asked for it since it forgot it */
-        if (at->lost && at->forgotten && !sim.faults[FAULT_VERIFY])
+        if (((at->lost && at->forgotten) || at->silent) && !sim.faults[FAULT_VERIFY])
             continue; /* only comparing versions now and then would tell */
         if (!same_for_readers(&ours->record, wanted))
             sim_fail("host %u keeps %s of %s, the newest is %s%s", h, sim_text(&ours->record),

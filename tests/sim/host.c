@@ -14,16 +14,22 @@
 /* The connection is gone. What Redis had received already it may still carry out. */
 static void cut(host *self)
 {
-    uint64_t received = self->worked;
-    if (sim.faults[FAULT_ORPHANS] && !sim.calm && self->tail > self->worked)
-        received += sim_pick((unsigned)(self->tail - self->worked) + 1);
-    for (uint64_t i = self->worked; i < received; i++)
-        if (self->asked[i % ASKED_MAX].kind == ASK_PUSH ||
-            self->asked[i % ASKED_MAX].kind == ASK_MARK)
-            server_orphan(&self->asked[i % ASKED_MAX]);
+    bool orphans = sim.faults[FAULT_ORPHANS] && !sim.calm;
+    for (unsigned n = 0; orphans && n < sim.server.nodes; n++) {
+        uint64_t received = self->worked;
+        if (self->tail > self->worked)
+            received += sim_pick((unsigned)(self->tail - self->worked) + 1);
+        for (uint64_t i = self->worked; i < received; i++) {
+            const request *r = &self->asked[i % ASKED_MAX];
+            if (r->server == n &&
+                (r->kind == ASK_PUSH || r->kind == ASK_EMIT || r->kind == ASK_MARK))
+                server_orphan(r);
+        }
+    }
     self->head = self->worked = self->tail;
     self->heard_head = self->heard_tail;
     self->subscribed = false;
+    memset(self->kept, 0, sizeof self->kept);
 }
 
 static request *ask(host *self, enum asked kind)
@@ -32,7 +38,54 @@ static request *ask(host *self, enum asked kind)
         sim_fail("host %d asks Redis without end", self->number);
     request *r = &self->asked[self->tail++ % ASKED_MAX];
     r->kind = kind;
+    r->server = 0;
     return r;
+}
+
+/* ---- Several nodes: each has a connection of its own, and answers when it does ----------------
+ */
+
+/* Bring the one at index to the front of [first, index]. */
+static void bring_forward(host *self, uint64_t first, uint64_t index)
+{
+    static request moved;
+    if (index == first)
+        return;
+    moved = self->asked[index % ASKED_MAX];
+    for (uint64_t i = index; i > first; i--)
+        self->asked[i % ASKED_MAX] = self->asked[(i - 1) % ASKED_MAX];
+    self->asked[first % ASKED_MAX] = moved;
+}
+
+/* Of [first, end), choose a node's oldest. */
+static void choose_node(host *self, uint64_t first, uint64_t end)
+{
+    if (!server_is_cluster() || end - first < 2)
+        return;
+    uint64_t chosen = first + sim_pick((unsigned)(end - first));
+    unsigned node = self->asked[chosen % ASKED_MAX].server;
+    for (uint64_t i = first; i < chosen; i++) {
+        if (self->asked[i % ASKED_MAX].server == node) {
+            chosen = i;
+            break;
+        }
+    }
+    bring_forward(self, first, chosen);
+}
+
+void host_work_one(host *self)
+{
+    if (self->worked == self->tail)
+        return;
+    choose_node(self, self->worked, self->tail);
+    request *r = &self->asked[self->worked % ASKED_MAX];
+    bool of_key = r->kind == ASK_PUSH || r->kind == ASK_FETCH || r->kind == ASK_RECORD;
+    if (server_is_cluster() && of_key && r->server != sim.server.node_of[r->key])
+        r->server = sim.server.node_of[r->key]; /* MOVED: sent again, in its turn there */
+    else {
+        self->worked++;
+        server_work(r);
+    }
 }
 
 bool host_stalled(const host *self)
@@ -73,7 +126,47 @@ static void do_push(host *self, const sync_action *action)
         r->quiet = action->push.quiet && !rule_off(RULE_QUIET);
         r->remove = action->push.remove;
         r->redis_ms = action->push.redis_ms;
+        r->server = sim.server.node_of[r->key];
     }
+}
+
+/* What has been stored of a batch and is not told yet: the link keeps its events. */
+static void keep_event(host *self, const request *r)
+{
+    struct kept *kept = NULL;
+    for (unsigned i = 0; i < KEPT_MAX; i++)
+        if (self->kept[i].batch == r->batch)
+            kept = &self->kept[i];
+    for (unsigned i = 0; i < KEPT_MAX && kept == NULL; i++)
+        if (self->kept[i].batch == NULL)
+            kept = &self->kept[i];
+    if (kept == NULL || (kept->batch != NULL && kept->count == BATCH_MAX))
+        sim_fail("host %d: more is stored and not told than there may be", self->number);
+    if (kept->batch == NULL)
+        kept->count = 0;
+    kept->batch = r->batch;
+    stream_entry *event = &kept->events[kept->count++];
+    *event = server_event(r);
+    event->skipped = r->outcome != SYNC_STORED || (r->replayed && rule_off(RULE_EMIT_OF_REPLAY));
+}
+
+static void do_emit(host *self, const sync_action *action)
+{
+    struct kept *kept = self->kept;
+    sync_event told = {.kind = SYNC_EV_EMITTED, .emitted = {.batch = action->emit.batch}};
+    while (kept->batch != action->emit.batch)
+        if (++kept == self->kept + KEPT_MAX)
+            sim_fail("host %d: tells of a batch that stored nothing", self->number);
+    kept->batch = NULL;
+    if (!rule_off(RULE_EMIT)) {
+        request *r = ask(self, ASK_EMIT);
+        r->batch = action->emit.batch;
+        r->epoch = action->emit.epoch;
+        r->limit = kept->count;
+        memcpy(r->events, kept->events, sizeof r->events);
+    }
+    if (rule_off(RULE_EMIT) || rule_off(RULE_EMIT_ANSWERED))
+        feed(self, &told);
 }
 
 static void do_map(host *self, const sync_action *action)
@@ -155,6 +248,9 @@ static void carry_out(host *self, const sync_action *action)
     case SYNC_ACT_PUSH:
     case SYNC_ACT_COMPARE:
         do_push(self, action);
+        break;
+    case SYNC_ACT_EMIT:
+        do_emit(self, action);
         break;
     case SYNC_ACT_LOAD:
         (void)ask(self, ASK_LOAD);
@@ -294,7 +390,7 @@ static void give_joined(host *self, request *r, sync_event *event)
     event->joined = *joined;
 }
 
-static void give_replied(const request *r, sync_event *event)
+static void give_replied(host *self, const request *r, sync_event *event)
 {
     event->kind = SYNC_EV_REPLY;
     event->reply.batch = r->batch;
@@ -315,6 +411,8 @@ static void give_replied(const request *r, sync_event *event)
         event->reply.outcome = SYNC_STORED;
     if (r->outcome == SYNC_OLD && rule_off(RULE_WINNER))
         event->reply.outcome = SYNC_SAME;
+    if (event->reply.outcome == SYNC_STORED && server_is_cluster())
+        keep_event(self, r);
 }
 
 static void give_range(host *self, request *r, sync_event *event)
@@ -322,9 +420,11 @@ static void give_range(host *self, request *r, sync_event *event)
     for (size_t i = 0; i < r->count; i++) {
         sync_change *change = &r->changes[i];
         point_at_value(change, &change->record.value_hash);
-        if (!change->begin && (rule_off(RULE_RANGE) ||
-                               (rule_off(RULE_BEGINNING) && change->epoch == self->join_epoch &&
-                                change->number <= self->adopted_until)))
+        if (!change->begin &&
+            (rule_off(RULE_RANGE) ||
+             (rule_off(RULE_ECHO) && machine_emits(self->machine, change->emitter)) ||
+             (rule_off(RULE_BEGINNING) && change->epoch == self->join_epoch &&
+              change->number <= self->adopted_until)))
             spoil(change);
     }
     if (r->count != 0)
@@ -339,6 +439,7 @@ static void give_range(host *self, request *r, sync_event *event)
 void host_give_reply(host *self)
 {
     sync_event event = {.kind = SYNC_EV_SCRIPTS};
+    choose_node(self, self->head, self->worked);
     request *r = &self->asked[self->head % ASKED_MAX];
     if (r->fails) {
         host_disconnect(self, r->cause);
@@ -360,7 +461,14 @@ void host_give_reply(host *self)
         break;
     case ASK_PUSH:
     case ASK_RECORD:
-        give_replied(r, &event);
+        give_replied(self, r, &event);
+        break;
+    case ASK_EMIT:
+        if (rule_off(RULE_EMIT_ANSWERED))
+            return;
+        event.kind = SYNC_EV_EMITTED;
+        event.emitted.batch = r->batch;
+        event.emitted.outcome = r->outcome;
         break;
     case ASK_RANGE:
         give_range(self, r, &event);
@@ -411,6 +519,8 @@ void host_give_message(host *self)
     sync_change change = server_change(entry, got.numbered);
     sync_event event = {.kind = SYNC_EV_STREAM, .change = &change};
     point_at_value(&change, &entry->record.value_hash);
+    if (rule_off(RULE_ECHO) && machine_emits(self->machine, change.emitter))
+        spoil(&change);
     if (got.numbered) {
         TRACE("host %d: hears %" PRIu64 "-%" PRIu64, self->number, entry->epoch, entry->number);
         if (rule_off(RULE_GAP))
@@ -443,6 +553,7 @@ void host_start(host *self)
                         .max_value = LARGE_SIZE,
                         .verify_ms = sim.faults[FAULT_VERIFY] && !rule_off(RULE_ROLLING) ? 500 : 0,
                         .keep_ms = rule_off(RULE_ABSENT) ? 0 : SIM_KEEP_MS,
+                        .events_apart = server_is_cluster(),
                         .random_seed = sim_random()};
     TRACE("host %d: larderd starts", self->number);
     self->dies_applying = false;

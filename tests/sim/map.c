@@ -394,6 +394,8 @@ static void apply_newer(host *self, int key, replica_event *event)
     if ((dead || unusable) && !deleted) {
         if (at->there)
             drop_for_missing(self, key, in);
+        else if (event->unordered && !rule_off(RULE_UNORDERED))
+            raise_floor(&self->map, key, in->version.clock - 1);
         return;
     }
     check_value(event);
@@ -424,7 +426,8 @@ static void apply_one(host *self, replica_event *event)
         }
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
-            if (at->dirty && !rule_off(RULE_EQUAL_CLEANS)) {
+            bool told = !event->untold || rule_off(RULE_UNTOLD);
+            if (at->dirty && told && !rule_off(RULE_EQUAL_CLEANS)) {
                 at->dirty = false;
                 at->acked_ms = host_wall(self);
             }

@@ -8,12 +8,25 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A cluster's is made of those of its nodes. */
+static void name_run(server *self)
+{
+    (void)snprintf(self->run_id, sizeof self->run_id, "run%u.%u.%u.%u", self->lives[0],
+                   self->lives[1], self->lives[2], self->lives[3]);
+}
+
 void server_reset(server *self, stream_entry *stream, stream_entry *replica_stream)
 {
     memset(self, 0, sizeof *self);
     self->data.stream = stream;
     self->replica.stream = replica_stream;
-    (void)snprintf(self->run_id, sizeof self->run_id, "run0");
+    self->nodes = 1;
+    name_run(self);
+}
+
+bool server_is_cluster(void)
+{
+    return sim.server.nodes > 1;
 }
 
 int64_t server_wall(const server *self)
@@ -174,6 +187,7 @@ static void write_entry(const request *r, stored *at, bool set)
     if (r->record.kind != REPLICA_DELETED && r->record.expires_at_ms > until)
         until = r->record.expires_at_ms;
     at->there = true;
+    at->untold = server_is_cluster();
     at->record = r->record;
     at->until = until >= INT64_MAX - SIM_KEEP_MS ? INT64_MAX : until + SIM_KEEP_MS;
     at->plain = set;
@@ -181,29 +195,44 @@ static void write_entry(const request *r, stored *at, bool set)
     at->plain_until = r->record.expires_at_ms;
     at->unlinked = !set;
     at->evicted = at->foreign = false;
+    if (server_is_cluster())
+        check_untold(r->key);
+}
+
+static bool sets_value(const request *r)
+{
+    return r->record.kind == REPLICA_VALUE && r->record.expires_at_ms > r->redis_ms;
+}
+
+stream_entry server_event(const request *r)
+{
+    return (stream_entry){.nonce = r->nonce,
+                          .emitter = r->emitter,
+                          .with_value = sets_value(r) && !sim_large(r->record.value_hash),
+                          .key = r->key,
+                          .record = r->record};
 }
 
 static void push(request *r)
 {
     server *self = &sim.server;
     stored *at = look(r->key);
-    bool set = r->record.kind == REPLICA_VALUE && r->record.expires_at_ms > r->redis_ms;
-    stream_entry entry = {.nonce = r->nonce,
-                          .emitter = r->emitter,
-                          .with_value = set && !sim_large(r->record.value_hash),
-                          .key = r->key,
-                          .record = r->record};
+    bool set = sets_value(r);
+    stream_entry entry = server_event(r);
     int order = at->there ? compare(&at->record, &r->record) : -1;
     if (at->there && ahead(at->record.version.clock)) {
         if (order > 0)
             check_gave_way(r->key);
         order = -1;
     }
+    r->replayed = order == 0;
     if (!self->scripts) {
         r->outcome = SYNC_NO_SCRIPT;
     } else if (ahead(r->record.version.clock)) {
         r->outcome = SYNC_AHEAD;
         r->redis_ms = server_wall(self);
+    } else if (self->moving >> r->key & 1) {
+        r->outcome = SYNC_LATER; /* TRYAGAIN: of its two keys one is here and one is there */
     } else if (self->refused >> r->key & 1) {
         r->outcome = SYNC_REFUSED_KEY;
         check_refused(r->key, r->quiet);
@@ -218,9 +247,12 @@ static void push(request *r)
         server_publish(&entry, false);
     } else if (order == 0 && r->quiet) {
         r->outcome = SYNC_SAME;
+    } else if (r->quiet && server_is_cluster() && !rule_off(RULE_LACKING)) {
+        r->outcome = SYNC_LACKING;
     } else if (self->no_memory) {
         r->outcome = SYNC_NO_MEMORY;
-    } else if (rule_off(RULE_EVENT) || (order == 0 && rule_off(RULE_EVENT_OF_REPLAY))) {
+    } else if (server_is_cluster() || rule_off(RULE_EVENT) ||
+               (order == 0 && rule_off(RULE_EVENT_OF_REPLAY))) {
         write_entry(r, at, set);
         r->outcome = SYNC_STORED;
     } else if (!server_emit(r, &entry)) {
@@ -253,6 +285,29 @@ static void ask(request *r)
     r->has_change = at->there;
     if (at->there)
         r->changes[0] = server_change(&found, false);
+}
+
+/* The emit script of a cluster: what a batch has stored is told. */
+static void tell(request *r)
+{
+    server *self = &sim.server;
+    r->outcome = self->scripts ? SYNC_STORED : SYNC_NO_SCRIPT;
+    if (self->scripts && self->no_memory)
+        r->outcome = SYNC_NO_MEMORY;
+    for (uint32_t i = 0; i < r->limit && r->outcome == SYNC_STORED; i++) {
+        stream_entry *event = &r->events[i];
+        stored *at = &self->data.keys[event->key];
+        if (event->skipped)
+            continue;
+        if (!server_emit(r, event)) {
+            r->outcome = SYNC_NO_STREAM;
+            break;
+        }
+        server_publish(event, true);
+        if (sync_order(&event->record, &at->record) == 0)
+            at->untold = false;
+    }
+    TRACE("redis: tells what was stored: %d", (int)r->outcome);
 }
 
 static void join(request *r)
@@ -296,7 +351,7 @@ static void fetch(request *r)
 {
     const stored *at = look(r->key);
     bool fits = at->plain && (at->plain_hash == at->record.value_hash || rule_off(RULE_HASH));
-    if (!at->there || at->record.kind != REPLICA_VALUE || !fits)
+    if (!at->there || at->record.kind != REPLICA_VALUE || !fits || sim.server.moving >> r->key & 1)
         return;
     stream_entry found = {.key = r->key, .record = at->record, .with_value = true};
     r->changes[0] = server_change(&found, false);
@@ -327,6 +382,9 @@ void server_work(request *r)
         ask(r);
         TRACE("redis: asked for %s: %s", sim.key_names[r->key],
               r->has_change ? sim_text(&r->changes[0].record) : "none");
+        break;
+    case ASK_EMIT:
+        tell(r);
         break;
     case ASK_JOIN:
         join(r);
@@ -373,18 +431,21 @@ void server_work_orphan(void)
 /* ---- Forgetting -------------------------------------------------------------------------------
  */
 
-static void copy_data(server_data *to, const server_data *from)
+static void copy_stream(server_data *to, const server_data *from)
 {
-    stream_entry *stream = to->stream;
-    *to = *from;
-    to->stream = stream;
-    memcpy(stream + from->first, from->stream + from->first,
-           (from->count - from->first) * sizeof *stream);
+    to->stream_there = from->stream_there;
+    to->last_epoch = from->last_epoch;
+    to->last_number = from->last_number;
+    to->first = from->first;
+    to->count = from->count;
+    memcpy(to->stream + from->first, from->stream + from->first,
+           (from->count - from->first) * sizeof *to->stream);
 }
 
 void server_replicate(void)
 {
-    copy_data(&sim.server.replica, &sim.server.data);
+    memcpy(sim.server.replica.keys, sim.server.data.keys, sizeof sim.server.data.keys);
+    copy_stream(&sim.server.replica, &sim.server.data);
 }
 
 static void forgotten(void)
@@ -394,10 +455,12 @@ static void forgotten(void)
     many_forgotten();
 }
 
-static void another_server(void)
+static void another_server(unsigned node)
 {
     server *self = &sim.server;
-    (void)snprintf(self->run_id, sizeof self->run_id, "run%u", ++self->life);
+    for (unsigned n = 0; n < self->nodes; n++)
+        self->lives[n] += node == ALL_NODES || node == n;
+    name_run(self);
     self->scripts = false;
     self->orphan_count = 0;
     for (unsigned h = 0; h < sim.hosts_count; h++)
@@ -417,13 +480,27 @@ void server_set_clock(int64_t by)
     sim.server.skew = sim.server.skew < -most ? -most : sim.server.skew;
 }
 
-void server_fail_over(void)
+static bool concerns(unsigned node, unsigned one)
 {
-    TRACE("redis: failover");
-    copy_data(&sim.server.data, &sim.server.replica);
+    return node == ALL_NODES || node == one;
+}
+
+void server_fail_over(unsigned node)
+{
+    server *self = &sim.server;
+    server_data *to = &self->data;
+    const server_data *from = &self->replica;
+    TRACE("redis: failover of %s", node == ALL_NODES ? "all"
+                                   : node == 0       ? "the stream's node"
+                                                     : "a node of keys");
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        if (concerns(node, self->node_of[k]))
+            to->keys[k] = from->keys[k];
+    if (concerns(node, 0))
+        copy_stream(to, from);
     if (!sim.calm && sim_one_in(2))
         server_set_clock((int64_t)sim_pick(4000) - 2000);
-    another_server();
+    another_server(node);
 }
 
 void server_lose_marks(void)
@@ -433,27 +510,44 @@ void server_lose_marks(void)
     data->marks_id = 0;
 }
 
-static void empty(void)
+static void empty(unsigned node)
 {
-    server_data *data = &sim.server.data;
-    memset(data->keys, 0, sizeof data->keys);
-    data->nodes = 0;
-    server_lose_marks();
-    forget_stream();
+    server *self = &sim.server;
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        if (concerns(node, self->node_of[k]))
+            memset(&self->data.keys[k], 0, sizeof self->data.keys[k]);
+    if (concerns(node, 0)) {
+        self->data.nodes = 0;
+        server_lose_marks();
+        forget_stream();
+    }
 }
 
-void server_restart_empty(void)
+void server_restart_empty(unsigned node)
 {
-    TRACE("redis: restart, empty");
-    empty();
-    another_server();
+    TRACE("redis: restart of %s, empty", node == ALL_NODES ? "all"
+                                         : node == 0       ? "the stream's node"
+                                                           : "a node of keys");
+    empty(node);
+    another_server(node);
+}
+
+/* A slot begins to move, or has moved, with all that stands there. */
+void server_migrate(int key)
+{
+    server *self = &sim.server;
+    self->moving ^= 1u << key;
+    if (self->moving >> key & 1)
+        return;
+    self->node_of[key] = sim_pick(self->nodes);
+    TRACE("redis: the slot of %s is now node %u's", sim.key_names[key], self->node_of[key]);
 }
 
 void server_flush(bool stream_alone)
 {
     TRACE("redis: %s", stream_alone ? "the stream is gone" : "FLUSHALL");
     if (!stream_alone)
-        empty();
+        empty(ALL_NODES);
     forget_stream();
     forgotten();
 }

@@ -19,8 +19,11 @@
 enum {
     HOSTS_MAX = 5,
     KEYS_MAX = 6,
-    BUCKETS = 2, /* of floors: keys share them, as those of a map do */
+    SERVERS_MAX = 4, /* nodes of a cluster */
+    BUCKETS = 2,     /* of floors: keys share them, as those of a map do */
     PAGE_MAX = 8,
+    BATCH_MAX = 4,
+    KEPT_MAX = 4,    /* batches in flight */
     ASKED_MAX = 128, /* requests on one connection */
     HEARD_MAX = 256, /* messages of the channel that one host has not read: then it is cut */
     ORPHANS_MAX = 64,
@@ -89,6 +92,8 @@ enum fault {
     FAULT_MARKS,       /* groups, prefixes, buckets, all are invalidated */
     FAULT_CROWD,       /* and there is room for few of them */
     FAULT_SET,         /* their set in Redis is lost */
+    FAULT_CLUSTER,     /* Redis is a Cluster: set and event are two steps, on two nodes */
+    FAULT_MIGRATE,     /* slots move between its nodes */
     FAULT_COUNT
 };
 
@@ -98,12 +103,14 @@ enum fault {
 typedef struct stream_entry {
     uint64_t epoch, number, nonce, emitter;
     bool begin, with_value;
+    bool skipped; /* by a rule that is off */
     int key;
     replica_record record;
 } stream_entry;
 
 typedef struct stored { /* a key with its version record */
     bool there;         /* the record */
+    bool untold;        /* a cluster has stored it, and no event has said so yet */
     replica_record record;
     int64_t until;                   /* the record's own end */
     bool plain;                      /* the value that anybody can GET */
@@ -129,6 +136,7 @@ enum asked {
     ASK_JOIN,
     ASK_PUSH,
     ASK_RECORD,
+    ASK_EMIT,
     ASK_RANGE,
     ASK_FETCH,
     ASK_LOAD,
@@ -138,6 +146,8 @@ enum asked {
 
 typedef struct request {
     enum asked kind;
+    unsigned server;                /* the cluster's node that it was sent to */
+    stream_entry events[BATCH_MAX]; /* EMIT: limit of them */
     uint64_t epoch, number, id, nonce, emitter;
     uint32_t limit;
     struct sync_batch *batch;
@@ -152,8 +162,8 @@ typedef struct request {
     uint64_t page;
     /* the reply, once Redis has worked it off */
     enum sync_outcome outcome;
-    bool has_change, fails;
-    uint64_t plain_hash; /* what the value that comes with changes[0] is */
+    bool has_change, fails, replayed; /* replayed: equal to what was there */
+    uint64_t plain_hash;              /* what the value that comes with changes[0] is */
     enum sync_cause cause;
     sync_joined joined;
     uint64_t set_id, next;
@@ -168,6 +178,10 @@ typedef struct server {
     int64_t skew;
     bool scripts, no_memory, loading, denied;
     unsigned refused; /* mask of keys */
+    unsigned nodes;   /* 1: no cluster */
+    unsigned lives[SERVERS_MAX];
+    unsigned node_of[KEYS_MAX]; /* who has the key's slot; the stream's is node 0 */
+    unsigned moving;            /* mask of keys whose slots are on their way */
     request orphans[ORPHANS_MAX];
     size_t orphan_count;
 } server;
@@ -205,6 +219,12 @@ typedef struct message {
     stream_entry entry;
 } message;
 
+struct kept { /* what has been stored of a batch, and not been told */
+    const struct sync_batch *batch;
+    uint32_t count;
+    stream_entry events[BATCH_MAX];
+};
+
 typedef struct host {
     int number;
     struct sync *machine;
@@ -217,6 +237,7 @@ typedef struct host {
     uint64_t stalled_until;      /* a step's number */
     uint64_t head, worked, tail; /* head..worked: replies; worked..tail: not yet at Redis */
     uint64_t heard_head, heard_tail;
+    struct kept kept[KEPT_MAX];
     uint64_t join_epoch, adopted_until; /* for RULE_BEGINNING and RULE_POSITION_AFTER_RESYNC */
     /* From here on nothing is looked at that was not written before, in the same seed. */
     request asked[ASKED_MAX];
@@ -233,6 +254,7 @@ typedef struct truth { /* what was written, ever */
     bool any, lost;    /* lost: by no fault of ours, nobody holds it any more */
     bool forgotten;    /* Redis has evicted its record, once */
     bool buried;       /* a deletion that was forgotten because of its age */
+    bool silent;       /* who should have told of it has lost its map before */
     replica_record newest;
     int64_t since_ms;
 } truth;
@@ -292,13 +314,18 @@ void server_publish(const stream_entry *entry, bool numbered);
 bool server_emit(const request *r, stream_entry *entry); /* false: no stream of that epoch */
 void server_lose_marks(void);
 void server_work(request *asked);
+stream_entry server_event(const request *pushed);
 void server_orphan(const request *asked);
 void server_work_orphan(void);
 void server_replicate(void);
-void server_fail_over(void);
 void server_set_clock(int64_t by);
 void server_expire(void); /* records, too */
-void server_restart_empty(void);
+/* Of all nodes, or of one of a cluster. */
+enum { ALL_NODES = SERVERS_MAX };
+void server_fail_over(unsigned node);
+void server_restart_empty(unsigned node);
+void server_migrate(int key);
+bool server_is_cluster(void);
 void server_flush(bool stream_alone);
 void server_trim(void);
 void server_evict(int key, bool record_too);
@@ -362,6 +389,7 @@ void many_check(void);     /* at rest */
 void host_start(host *self); /* larderd starts; the one before died where it stood */
 void host_say(host *self, enum sync_event_kind kind);
 void host_disconnect(host *self, enum sync_cause cause);
+void host_work_one(host *self);
 void host_give_reply(host *self);
 void host_give_message(host *self);
 void host_hear(host *self, const stream_entry *entry, bool numbered);
@@ -375,6 +403,8 @@ static inline bool host_waits(const host *self) /* anything under way? */
 
 uint64_t machine_nonce(const struct sync *machine);    /* of the entry it has asked about */
 uint64_t machine_marks_id(const struct sync *machine); /* of the set that it knows; 0: none */
+uint64_t machine_nonce(const struct sync *machine);    /* of the entry it has asked about */
+bool machine_emits(const struct sync *machine, uint64_t emitter); /* is that itself? */
 
 /* ---- world.c ----------------------------------------------------------------------------------
  */
@@ -388,6 +418,8 @@ void world_run(void);
 void check_written(int key, const replica_record *record);
 /* Something went that may go: is the newest write nowhere now? */
 void check_lost(int key);
+/* A cluster has stored what nobody has told of: is there still somebody who will? */
+void check_untold(int key);
 /* Redis refuses a key for its own sake; acknowledged: it had taken this once. */
 void check_refused(int key, bool acknowledged);
 void check_held(host *self, int key);

@@ -39,6 +39,7 @@ static bool is_event(enum fault fault)
     case FAULT_FAR:
     case FAULT_MARKS:
     case FAULT_CROWD:
+    case FAULT_CLUSTER:
     case FAULT_COUNT:
         return false;
     default:
@@ -57,6 +58,13 @@ static void choose_faults(void)
         sim.faults[FAULT_VERIFY] = false;
     /* An invalidation by a clock that is far ahead rules over all that is written after it. */
     sim.faults[FAULT_FAR] = sim.faults[FAULT_FAR] && !sim.faults[FAULT_MARKS];
+    sim.faults[FAULT_MIGRATE] = sim.faults[FAULT_MIGRATE] && sim.faults[FAULT_CLUSTER];
+    /* what has not been looked into with one: see doc/protocol.md */
+    static const enum fault not_with_cluster[] = {
+        FAULT_ABSENCE, FAULT_FAR, FAULT_SWITCH, FAULT_TWINS, FAULT_MARKS, FAULT_CROWD, FAULT_SET};
+    for (size_t i = 0;
+         sim.faults[FAULT_CLUSTER] && i < sizeof not_with_cluster / sizeof *not_with_cluster; i++)
+        sim.faults[not_with_cluster[i]] = false;
     sim.events_count = 0;
     for (unsigned f = 0; f < FAULT_COUNT; f++)
         if (sim.faults[f] && is_event((enum fault)f))
@@ -82,6 +90,13 @@ static void make_twins(const host *a, host *b)
     b->skew = a->skew;
 }
 
+static void begin_cluster(void)
+{
+    sim.server.nodes = 2 + sim_pick(SERVERS_MAX - 1);
+    for (unsigned k = 0; k < KEYS_MAX; k++)
+        sim.server.node_of[k] = sim_pick(sim.server.nodes);
+}
+
 void world_begin(uint64_t seed)
 {
     sim.seed = sim.chance = seed;
@@ -96,6 +111,8 @@ void world_begin(uint64_t seed)
     sim.keys_count = 1 + sim_pick(KEYS_MAX);
     sim.steps = sim_one_in(3) ? 200 + sim_pick(1200) : 50 + sim_pick(250);
     choose_faults();
+    if (sim.faults[FAULT_CLUSTER])
+        begin_cluster();
     sim.stream_max = sim.faults[FAULT_SHORT] ? 2 + sim_pick(30) : 0;
     for (unsigned h = 0; h < sim.hosts_count; h++)
         begin_host(h);
@@ -107,12 +124,6 @@ void world_begin(uint64_t seed)
 
 /* ---- Passing on -------------------------------------------------------------------------------
  */
-
-static void work_one(host *self)
-{
-    if (self->worked < self->tail)
-        server_work(&self->asked[self->worked++ % ASKED_MAX]);
-}
 
 static void tick(host *self)
 {
@@ -129,7 +140,7 @@ static bool let_through(host *self)
 {
     bool any = host_waits(self);
     while (self->worked < self->tail)
-        work_one(self);
+        host_work_one(self);
     while (self->heard_head < self->heard_tail)
         host_give_message(self);
     while (self->head < self->worked)
@@ -224,8 +235,10 @@ static void wipe(host *self)
 {
     TRACE("host %d: loses its map", self->number);
     map_reset(&self->map);
-    for (unsigned k = 0; k < sim.keys_count; k++)
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        check_untold((int)k);
         check_lost((int)k);
+    }
     many_forgotten();
     host_start(self);
 }
@@ -286,6 +299,11 @@ static void crash_some(void)
             sim.hosts[h].dies_in = 1 + sim_pick(40);
 }
 
+static unsigned any_node(void)
+{
+    return server_is_cluster() && !sim_one_in(4) ? sim_pick(sim.server.nodes) : ALL_NODES;
+}
+
 static void trouble_of_server(enum fault fault)
 {
     server *redis = &sim.server;
@@ -312,7 +330,7 @@ static void trouble_of_server(enum fault fault)
         sim.failover_at = sim.step + 1 + sim_pick(sim_one_in(3) ? 400 : 40);
         break;
     case FAULT_EMPTY:
-        server_restart_empty();
+        server_restart_empty(any_node());
         crash_some();
         break;
     case FAULT_FLUSH:
@@ -323,6 +341,9 @@ static void trouble_of_server(enum fault fault)
         TRACE("redis: the set of marks is gone");
         server_lose_marks();
         many_forgotten();
+        break;
+    case FAULT_MIGRATE:
+        server_migrate(any_key());
         break;
     case FAULT_REDIS_EVICT:
         server_evict(any_key(), sim.faults[FAULT_VERIFY] && sim_one_in(2));
@@ -476,7 +497,7 @@ static void one_step(void)
     bool stalled = host_stalled(self);
     sim.step++;
     if (sim.step == sim.failover_at) {
-        server_fail_over();
+        server_fail_over(any_node());
         crash_some();
     }
     switch (sim_pick(16)) {
@@ -505,7 +526,7 @@ static void one_step(void)
     case 9:
     case 10:
         if (!stalled)
-            work_one(self);
+            host_work_one(self);
         break;
     case 15:
         server_work_orphan();
@@ -556,7 +577,7 @@ static void move_house(void)
 {
     size_t missing = 0, before = sim.emitted;
     server_replicate();
-    server_fail_over();
+    server_fail_over(ALL_NODES);
     for (unsigned k = 0; k < sim.keys_count; k++)
         if (!sim.server.data.keys[k].there || sim.truth[k].lost)
             missing += sim.hosts_count; /* hints of lost deletions are told, too */
@@ -572,7 +593,7 @@ void world_run(void)
         one_step();
     sim.calm = true;
     sim.server.loading = sim.server.denied = false;
-    sim.server.refused = 0;
+    sim.server.refused = sim.server.moving = 0;
     for (unsigned h = 0; h < sim.hosts_count; h++) {
         host *self = &sim.hosts[h];
         self->busy = self->dies_applying = false;

@@ -199,12 +199,6 @@ START_TEST(passwords_are_refused)
 }
 END_TEST
 
-START_TEST(not_in_this_version)
-{
-    refused("redis-cluster://a,b", "this version");
-}
-END_TEST
-
 START_TEST(nonsense)
 {
     refused("", "empty");
@@ -241,7 +235,6 @@ int main(void)
     tcase_add_test(all, places_of_servers);
     tcase_add_test(all, chance);
     tcase_add_test(all, passwords_are_refused);
-    tcase_add_test(all, not_in_this_version);
     tcase_add_test(all, nonsense);
     suite_add_tcase(suite, all);
     return harness_run(suite);
