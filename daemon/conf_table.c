@@ -194,6 +194,7 @@ const conf_row conf_rows[] = {
 
     {"redis.url", CONF_TEXT, AT(redis.url), 0, 0, "", CONF_REPLICATOR,
      "redis://[USER@]HOST[:PORT][/DB] or unix:///PATH[?db=N]; rediss:// is the first with TLS. "
+     "redis-cluster://[USER@]HOST[:PORT],HOST[:PORT]...: nodes of a cluster (rediss-cluster://: with TLS). "
      "redis-sentinel://[USER@]HOST[:PORT],HOST[:PORT].../SERVICE[/DB]: the master that these Sentinels "
      "name (rediss-sentinel://: they and it with TLS). Empty: host-local, nothing is replicated (going from or to empty takes a restart). A password "
      "does not belong here.",

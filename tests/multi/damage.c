@@ -713,7 +713,7 @@ static int on_small_file_system(void *context)
     no_space_for(0);
     no_space_for(64u << 20);
     nothing_is_left();
-    test_check(mount("none", small, "tmpfs", MS_REMOUNT, "size=28m,mode=0700") == 0, "remount");
+    test_check(mount("none", small, "tmpfs", MS_REMOUNT, "size=32m,mode=0700") == 0, "remount");
     larder *handle = NULL;
     int code = open_with(0, 0, &handle);
     test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());

@@ -159,8 +159,8 @@ static void teardown(void)
 static char *push_ahead(const char *record, const char *value, const char *epoch, const char *quiet,
                         const char *ahead)
 {
-    const char *const words[] = {"3",  "k",   "v:{k}", "s",   record, "event", "0",   "s",  "",
-                                 "",   epoch, "1000",  "c",   quiet,  "100",   value, ahead};
+    const char *const words[] = {"3", "k",   "v:{k}", "s", record, "event", "0",   "s",  "",
+                                 "",  epoch, "1000",  "c", quiet,  "100",   value, ahead};
     return call(SCRIPT_PUSH, sha, sizeof words / sizeof *words, words);
 }
 

@@ -217,8 +217,7 @@ START_TEST(a_copy_of_a_map_gets_a_node_id_of_its_own)
     host_set(&a, "k", "v");
     host_drained(&a);
     host_stop_daemon(&a);
-    (void)snprintf(command, sizeof command, "cp -a '%s' '%s'", a.directory,
-                   harness_path("host-c"));
+    (void)snprintf(command, sizeof command, "cp -a '%s' '%s'", a.directory, harness_path("host-c"));
     ck_assert_int_eq(system(command), 0);
     host_start_daemon(&a);
     host_redis_up(&a, true);
