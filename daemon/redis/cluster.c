@@ -261,7 +261,7 @@ void cluster_connect(cluster *self)
         add_candidate(self, &self->seeds[(self->first_seed + i) % self->seed_count]);
     for (size_t i = 0; i < self->map->node_count && i < KNOWN_MAX; i++)
         add_candidate(self, &self->map->nodes[i]); /* of the session before */
-    if (self->seed_count > 0) /* always: a URL names one at least */
+    if (self->seed_count > 0)                      /* always: a URL names one at least */
         self->first_seed = (self->first_seed + 1) % self->seed_count;
     set_soon(self, 0);
 }
