@@ -25,17 +25,23 @@ void check_written(int key, const replica_record *record)
     at->since_ms = sim.now_ms;
 }
 
+bool check_known(int key, const host *without)
+{
+    const replica_record *newest = &sim.truth[key].newest;
+    const stored *there = &sim.server.data.keys[key];
+    bool known = there->there && sync_order(&there->record, newest) >= 0;
+    for (unsigned h = 0; h < sim.hosts_count && !known; h++) {
+        const held_entry *ours = &sim.hosts[h].map.keys[key];
+        known = &sim.hosts[h] != without && ours->there && sync_order(&ours->record, newest) >= 0;
+    }
+    return known;
+}
+
 void check_lost(int key)
 {
     truth *at = &sim.truth[key];
-    const stored *there = &sim.server.data.keys[key];
-    if (!at->any || at->lost || (there->there && sync_order(&there->record, &at->newest) >= 0))
+    if (!at->any || at->lost || check_known(key, NULL))
         return;
-    for (unsigned h = 0; h < sim.hosts_count; h++) {
-        const held_entry *ours = &sim.hosts[h].map.keys[key];
-        if (ours->there && sync_order(&ours->record, &at->newest) >= 0)
-            return;
-    }
     at->lost = true;
     TRACE("nobody holds the newest %s any more", sim.key_names[key]);
 }

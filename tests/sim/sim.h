@@ -416,6 +416,8 @@ void world_run(void);
  */
 
 void check_written(int key, const replica_record *record);
+/* Is the newest write held by Redis, or by a host other than that one? */
+bool check_known(int key, const host *without);
 /* Something went that may go: is the newest write nowhere now? */
 void check_lost(int key);
 /* A cluster has stored what nobody has told of: is there still somebody who will? */

@@ -385,7 +385,7 @@ static bool others_in_step(const host *away)
 /* So long that everybody else has forgotten what was deleted meanwhile, and the stream, too. */
 static void be_away(host *self)
 {
-    bool lost[KEYS_MAX] = {false};
+    bool known[KEYS_MAX] = {false};
     TRACE("host %d: is away", self->number);
     for (unsigned h = 0; h < sim.hosts_count; h++)
         sim.hosts[h].busy = sim.hosts[h].map.filling = false; /* nor for a day */
@@ -404,19 +404,21 @@ static void be_away(host *self)
         self->stalled_until = 0;
         return;
     }
+    /* A deletion that Redis had lost when the host that alone still knew of it went away is told by
+     * nobody within T: that it lasts is not promised. */
+    for (unsigned k = 0; k < sim.keys_count; k++)
+        known[k] = !sim.truth[k].lost && check_known((int)k, self);
     sim.server.orphan_count = 0;
     sim.now_ms += SIM_KEEP_MS + 60000;
     sim.failover_at = 0; /* no replica lags by a day */
     TRACE("a day passes");
     go_on_without(self, 2);
-    for (unsigned k = 0; k < sim.keys_count; k++)
-        lost[k] = sim.truth[k].lost;
     server_expire();
     for (unsigned h = 0; h < sim.hosts_count; h++)
         map_forget_old(&sim.hosts[h]);
     for (unsigned k = 0; k < sim.keys_count; k++) {
         check_lost((int)k);
-        if (!lost[k])
+        if (known[k])
             check_buried((int)k);
     }
     if (!sim_one_in(3))
