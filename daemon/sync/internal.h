@@ -212,6 +212,7 @@ struct marks_state {
     uint64_t page;                  /* where it begins */
     uint64_t set_id;                /* of the set that we have exchanged with; 0: none */
     uint64_t up_id;                 /* UP: of the set that is being filled */
+    uint64_t joined_id;             /* of the set that the last join found; 0: none yet */
     int64_t at;                     /* not before */
     size_t count;
     replica_mark under_way[REPLICA_MARKS_AT_ONCE];

@@ -27,8 +27,9 @@ void sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other
 {
     struct marks_state *marks = &self->marks;
     bool under_way = marks->exchange != EXCHANGE_NONE && set_id == marks->up_id;
-    bool another = set_id == 0 || (marks->set_id != 0 && set_id != marks->set_id);
+    bool another = set_id == 0 || (marks->joined_id != 0 && set_id != marks->joined_id);
     marks->look = true;
+    marks->joined_id = set_id;
     if (!lost && !other_server && set_id != 0 && (set_id == marks->set_id || under_way))
         return;
     if (marks->exchange == EXCHANGE_NONE) {
@@ -38,6 +39,7 @@ void sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other
     marks->floors = marks->floors || lost || another;
     marks->quiet = marks->quiet && !marks->floors && !other_server;
     exchange(self);
+    marks->up_id = set_id; /* lost before the walk has told it anything, it is another, too */
 }
 
 void sync_marks_disconnected(struct sync *self)
