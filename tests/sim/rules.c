@@ -109,7 +109,7 @@ const struct rule_row rules[RULE_COUNT] = {
          "rare: a daemon must die between the two steps of a resync: one seed in 100,000 or so"},
     [RULE_UNORDERED] = {"unordered",
                         "Cluster: what is not stored of an event leaves a floor all the same",
-                        BIT(CLUSTER) | BIT(LARGE), ALONE, 30000, ""},
+                        BIT(CLUSTER) | BIT(LARGE), ALONE, 200000, ""},
     [RULE_UNTOLD] =
         {"untold", "Cluster: our own entry as the winner of a push is no acknowledgement",
          BIT(CLUSTER) | BIT(FLUSH) | BIT(LARGE), ALONE, 0,
@@ -174,7 +174,7 @@ const struct rule_row rules[RULE_COUNT] = {
 
     [RULE_FORGET_COLLECTED] = {"forget-collected",
                                "what was collected of a history that is lost is forgotten",
-                               BIT(BUSY) | BIT(FAILOVER), ALONE, 30000, ""},
+                               BIT(BUSY) | BIT(FAILOVER), ALONE, 200000, ""},
     [RULE_AGAIN_AFTER_OLD] = {"again-after-old", "a row that lost is looked at again", ANY,
                               RULE_RECHECK, 2000, ""},
     [RULE_PUT_BACK] = {"put-back", "what was on its way when a session ended is read again", ANY,
