@@ -286,6 +286,7 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
         .sliding_ms = record.sliding_ms,
         .limit_ms = record.limit_ms,
         .created_ms = record.created_ms,
+        .acked_ms = record.acked_ms,
         .mark_count = record.header.mark_count,
         .key_size = key_size,
         .value_size = value_size,

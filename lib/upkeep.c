@@ -31,7 +31,10 @@ static bool is_done_with(const struct record *record, int64_t tombstones_before_
 {
     const struct record_header *header = &record->header;
     if (header->kind == RECORD_DELETED) {
-        return (header->flags & RECORD_DIRTY) == 0 &&
+        /* what an invalidation of many has removed bears a version that may be old already */
+        bool recent = record->acked_ms != 0 && record->acked_ms >= tombstones_before_ms &&
+                      clock_wall_ms() - record->acked_ms < WRITER_ACKED_RECENTLY_MS;
+        return (header->flags & RECORD_DIRTY) == 0 && !recent &&
                clock_version_ms(header->clock) < tombstones_before_ms;
     }
     return clock_expired(record_gone_ms(record));

@@ -107,7 +107,7 @@ void outbound_disconnected(struct sync *self)
 }
 
 /* What was stored and told before history was lost may be lost, too; acknowledged late, because the
- * map was busy, it would pass for clean. (Where a quiet push stores what is lacking, it need not.)
+ * map was busy, it would pass for clean, and be passed over, if it is an old removal.
  */
 static void forget_acknowledgements(struct sync *self)
 {
@@ -126,8 +126,7 @@ void outbound_resync(struct sync *self, bool reads_on)
 {
     struct outbound *out = &self->out;
     self->counters.resyncs++;
-    if (self->settings.events_apart)
-        forget_acknowledgements(self);
+    forget_acknowledgements(self);
     /* A cluster's keys may have outlived the last events of its stream: what is read on there can
      * be older than what nobody tells any more, and must be compared, too. */
     out->resync = reads_on && self->settings.events_apart ? RESYNC_WAITING : RESYNC_TOMBSTONES;

@@ -109,9 +109,11 @@ bool verify_has_room(const struct sync *self)
 
 bool verify_takes(const struct sync *self, const replica_record *record)
 {
-    int64_t written = (int64_t)(record->version.clock >> 16);
-    return record->kind != REPLICA_DELETED || self->settings.keep_ms == 0 ||
-           sync_redis_now(self) - written < self->settings.keep_ms;
+    int64_t written = (int64_t)(record->version.clock >> 16), keep_ms = self->settings.keep_ms;
+    /* A removal may have the version of what it has removed, and be told long after that. */
+    bool told_late = record->acked_ms != 0 && self->wall_ms - record->acked_ms < keep_ms;
+    return record->kind != REPLICA_DELETED || keep_ms == 0 || told_late ||
+           sync_redis_now(self) - written < keep_ms;
 }
 
 int64_t verify_due(const struct sync *self)

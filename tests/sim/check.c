@@ -25,15 +25,24 @@ void check_written(int key, const replica_record *record)
     at->since_ms = sim.now_ms;
 }
 
+/* A tombstone that is older than T is about to be forgotten, and not pushed again, unless it is
+ * this host that has told of it, less than T ago. */
+static bool holds(const host *self, int key, const replica_record *newest)
+{
+    const held_entry *at = &self->map.keys[key];
+    bool old = (int64_t)(at->record.version.clock >> 16) < server_wall(&sim.server) - SIM_KEEP_MS;
+    bool told = at->acked_ms != 0 && host_wall(self) - at->acked_ms < SIM_KEEP_MS;
+    return at->there && sync_order(&at->record, newest) >= 0 &&
+           (at->dirty || told || !old || at->record.kind != REPLICA_DELETED);
+}
+
 bool check_known(int key, const host *without)
 {
     const replica_record *newest = &sim.truth[key].newest;
     const stored *there = &sim.server.data.keys[key];
     bool known = there->there && sync_order(&there->record, newest) >= 0;
-    for (unsigned h = 0; h < sim.hosts_count && !known; h++) {
-        const held_entry *ours = &sim.hosts[h].map.keys[key];
-        known = &sim.hosts[h] != without && ours->there && sync_order(&ours->record, newest) >= 0;
-    }
+    for (unsigned h = 0; h < sim.hosts_count && !known; h++)
+        known = &sim.hosts[h] != without && holds(&sim.hosts[h], key, newest);
     return known;
 }
 
@@ -126,10 +135,15 @@ void check_held(host *self, int key)
     bool back = map->seen_any[key] && sync_order(now, &map->seen[key]) < 0;
     if (back && now->kind == REPLICA_DELETED && sim.faults[FAULT_MARKS])
         return; /* of what was dead when it came: a miss all the same */
-    if (back && !map_ahead(map, map->seen[key].version.clock))
+    /* What came in while this host took it for too far ahead has not raised its clock: where it was
+     * Redis's clock that had been set, it is not too far ahead, and rules over what is written
+     * here, for a minute at most. */
+    bool ruled = map->seen_ahead[key] && map->keys[key].dirty;
+    if (back && !ruled && !map_ahead(map, map->seen[key].version.clock))
         sim_fail("host %d: %s went back from %s to %s", self->number, sim.key_names[key],
                  sim_text(&map->seen[key]), sim_text(now));
     map->seen_any[key] = true;
+    map->seen_ahead[key] = map_ahead(map, now->version.clock);
     map->seen[key] = *now;
 }
 

@@ -257,7 +257,8 @@ void map_forget_old(host *self)
     for (unsigned k = 0; k < sim.keys_count; k++) {
         held_entry *at = &self->map.keys[k];
         int64_t written = (int64_t)(at->record.version.clock >> 16);
-        if (!at->there || at->record.kind != REPLICA_DELETED || at->dirty ||
+        bool recent = at->acked_ms != 0 && host_wall(self) - at->acked_ms < SIM_RECENTLY_MS;
+        if (!at->there || at->record.kind != REPLICA_DELETED || at->dirty || recent ||
             written > host_wall(self) + self->map.offset_ms - SIM_KEEP_MS)
             continue;
         TRACE("host %d: forgets %s of %s, it is old", self->number, sim_text(&at->record),
@@ -353,6 +354,7 @@ int map_outbox(host *self, const sync_action *action)
         if (dead)
             check_written(k, record);
         record->row = at->row;
+        record->acked_ms = at->acked_ms;
         sim_name_key(k, record);
         record->value = (const uint8_t *)&record->value_hash;
         record->value_size = record->kind == REPLICA_VALUE ? VALUE_SIZE : 0;
@@ -533,6 +535,7 @@ static void acknowledge_one(host *self, const replica_ack *ack, size_t *cleared)
         ++*cleared;
         TRACE("host %d: %s of %s is acknowledged", self->number, sim_text(&at->record),
               sim.key_names[key]);
+        check_lost(key);
     }
 }
 

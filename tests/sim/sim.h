@@ -207,7 +207,7 @@ typedef struct host_map {
     bool clock_known;
     uint32_t node, identity;
     replica_position position;
-    bool seen_any[KEYS_MAX];
+    bool seen_any[KEYS_MAX], seen_ahead[KEYS_MAX];
     replica_record seen[KEYS_MAX]; /* the newest that ever was held here */
     bool filling;
     int fill_key;
