@@ -166,6 +166,7 @@ void many_invalidate(host *self, int mark)
             map->unswept[mark - MARK_PREFIX] = false;
     }
     sim.invalidated[mark] = later(sim.invalidated[mark], clock);
+    sim.made[mark][sim.made_count[mark]++ % MADE_MAX] = clock;
 }
 
 bool many_sweep(host *self)
@@ -396,6 +397,16 @@ static uint64_t known(const uint64_t *marks, int mark)
     return newest;
 }
 
+/* The newest that was made and is no newer: a floor may stand for another name's. */
+static uint64_t newest_made(int mark, uint64_t limit)
+{
+    uint64_t newest = 0;
+    for (unsigned i = 0; i < sim.made_count[mark] && i < MADE_MAX; i++)
+        if (sim.made[mark][i] <= limit)
+            newest = later(newest, sim.made[mark][i]);
+    return newest;
+}
+
 void many_forgotten(void)
 {
     for (int mark = 0; mark <= MARK_CLEAR; mark++) {
@@ -404,7 +415,7 @@ void many_forgotten(void)
             newest = later(newest, known(sim.hosts[h].map.marks, mark));
         if (newest < sim.invalidated[mark]) {
             TRACE("nobody knows of the newest %s any more", names[mark]);
-            sim.invalidated[mark] = newest;
+            sim.invalidated[mark] = newest_made(mark, newest);
         }
     }
 }

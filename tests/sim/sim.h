@@ -49,6 +49,7 @@ enum {
     MARK_SET_GROUPS,   /* F */
     MARK_SET_PREFIXES, /* A; in a map: its own arrivals floor */
     MARKS,
+    MADE_MAX = 64,
     MARKS_AT_ONCE = 3, /* of one request */
     MARKS_PAGE = 2     /* of one page of the set */
 };
@@ -270,7 +271,9 @@ typedef struct world {
     server server;
     host hosts[HOSTS_MAX];
     truth truth[KEYS_MAX];
-    uint64_t invalidated[MARKS]; /* clocks of those that have returned */
+    uint64_t invalidated[MARKS];    /* clocks of the newest that have returned, */
+    uint64_t made[MARKS][MADE_MAX]; /* and all of these, the last MADE_MAX */
+    unsigned made_count[MARKS];
     char key_names[KEYS_MAX][8];
     size_t emitted, stream_max; /* stream_max 0: as long as it likes */
     bool in_machine;
