@@ -11,6 +11,9 @@ static struct sync *machine;
 static int64_t now_ms;
 static sync_action_list done; /* all that the machine asked for since expect_nothing() */
 
+static uint64_t set_of_marks; /* Redis's */
+static bool floors_told;      /* to it */
+
 static bool answer_about_marks(const sync_action *action);
 
 static void give(sync_event event)
@@ -31,10 +34,11 @@ static bool answer_about_marks(const sync_action *action)
     static const replica_marks none = {.end = true};
     switch (action->kind) {
     case SYNC_ACT_MARKS:
+        floors_told = floors_told || action->marks.floors;
         give((sync_event){.kind = SYNC_EV_MARKS, .marks = &none});
         return true;
     case SYNC_ACT_MARK:
-        give((sync_event){.kind = SYNC_EV_MARKED, .marked = {SYNC_STORED, 1}});
+        give((sync_event){.kind = SYNC_EV_MARKED, .marked = {SYNC_STORED, set_of_marks}});
         return true;
     case SYNC_ACT_MARKS_TOLD:
         give((sync_event){.kind = SYNC_EV_MARKS_TOLD});
@@ -84,7 +88,7 @@ static bool is_read(uint64_t row)
 }
 
 /* A machine that is up, in step with an empty stream, and asleep. */
-static void begin(void)
+static void begin_keeping(int64_t keep_ms)
 {
     static const replica_position nowhere = {.epoch = 7, .run_id = "run"};
     sync_settings settings = {.batch_commands = 8,
@@ -101,8 +105,10 @@ static void begin(void)
                               .breaker_open_ms = 10,
                               .page = 8,
                               .max_value = 1000,
+                              .keep_ms = keep_ms,
                               .random_seed = harness_seed()};
     now_ms = 1000;
+    set_of_marks = 1;
     machine = sync_create(&settings);
     ck_assert_ptr_nonnull(machine);
     give((sync_event){.kind = SYNC_EV_START, .position = &nowhere});
@@ -116,11 +122,29 @@ static void begin(void)
     }
     ck_assert_ptr_nonnull(asked_for(SYNC_ACT_ARM));
     done.count = 0;
+    floors_told = false;
+}
+
+static void begin(void)
+{
+    begin_keeping(0);
 }
 
 static void end(void)
 {
     sync_destroy(&machine);
+}
+
+static void join_another(uint64_t marks_id)
+{
+    give((sync_event){.kind = SYNC_EV_DISCONNECTED, .cause = SYNC_LOST_CONNECTION});
+    now_ms += 1000;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    give((sync_event){.kind = SYNC_EV_CONNECTED, .run_id = "another"});
+    done.count = 0;
+    give((sync_event){
+        .kind = SYNC_EV_JOINED,
+        .joined = {.epoch = 7, .cursor_found = true, .redis_ms = now_ms, .marks_id = marks_id}});
 }
 
 static sync_change change_of(uint64_t clock, uint64_t hash, uint64_t size)
@@ -264,13 +288,7 @@ START_TEST(a_resync_is_not_over_before_redis_had_memory_for_all_of_it)
 {
     replica_record ours = record_of_row(4, REPLICA_DELETED);
     sync_view view;
-    give((sync_event){.kind = SYNC_EV_DISCONNECTED, .cause = SYNC_LOST_CONNECTION});
-    now_ms += 1000;
-    give((sync_event){.kind = SYNC_EV_TICK});
-    give((sync_event){.kind = SYNC_EV_CONNECTED, .run_id = "another"});
-    done.count = 0;
-    give((sync_event){.kind = SYNC_EV_JOINED,
-                      .joined = {.epoch = 7, .cursor_found = true, .redis_ms = now_ms}});
+    join_another(0);
     give_rows(&ours, 1); /* tombstones first */
     struct sync_batch *batch = asked_for(SYNC_ACT_PUSH)->push.batch;
     give((sync_event){.kind = SYNC_EV_REPLY, .reply = {.batch = batch, .outcome = SYNC_NO_MEMORY}});
@@ -297,6 +315,37 @@ START_TEST(a_resync_is_not_over_before_redis_had_memory_for_all_of_it)
 }
 END_TEST
 
+/* It bears the version of what it removed, and the server that took it is lost. */
+START_TEST(an_old_removal_that_was_told_lately_is_pushed_again)
+{
+    replica_record ours = record_of_row(4, REPLICA_DELETED);
+    for (int told = 0; told < 2; told++) {
+        end();
+        done.count = 0;
+        begin_keeping(10000);
+        now_ms += 20000;
+        join_another(1);
+        ours.acked_ms = told ? now_ms - 500 : 0;
+        ck_assert_ptr_nonnull(asked_for(SYNC_ACT_READ));
+        give_rows(&ours, 1);
+        ck_assert_int_eq(asked_for(SYNC_ACT_PUSH) != NULL, told);
+    }
+}
+END_TEST
+
+START_TEST(a_set_of_marks_that_is_lost_in_an_exchange_is_told_the_floors)
+{
+    join_another(1);
+    ck_assert(!floors_told); /* it is the one that was known */
+    end();
+    done.count = 0;
+    begin();
+    set_of_marks = 2; /* lost right after the join has seen it */
+    join_another(1);
+    ck_assert(floors_told);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sync_scenes");
@@ -307,6 +356,8 @@ int main(void)
     tcase_add_test(all, a_value_never_passes_for_a_removal);
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
+    tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
+    tcase_add_test(all, a_set_of_marks_that_is_lost_in_an_exchange_is_told_the_floors);
     suite_add_tcase(suite, all);
     return harness_run(suite);
 }
