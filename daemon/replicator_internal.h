@@ -8,7 +8,7 @@
 #include "daemon/replicator.h"
 #include "daemon/sync/sync.h"
 
-#define REPLICATOR_QUEUE 256u
+#define REPLICATOR_QUEUE 1024u
 #define SWEEP_PAUSE_US 500 /* between two pieces of a sweep */
 #define SWEEP_BUSY_US 50000
 

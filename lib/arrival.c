@@ -26,11 +26,19 @@ static bool read_hex(const uint8_t *text, size_t size, uint64_t *number)
     return true;
 }
 
+/* What another host's wrong clock made is not believed: what is written here would be dead at once,
+ * for as long as that clock was ahead. */
+static uint64_t clock_of(const struct control *control, const replica_record *in)
+{
+    uint64_t limit = clock_limit(control);
+    return in->version.clock < limit ? in->version.clock : limit;
+}
+
 static int take_group_or_tag(struct control *control, const replica_record *in, bool *known)
 {
     uint64_t tag;
     *known = in->key_size == 17 && read_hex(in->key + 1, 16, &tag) && tag != 0;
-    return !*known || marks_merge(control, tag, in->version.clock) ? LARDER_OK : LARDER_EBUSY;
+    return !*known || marks_merge(control, tag, clock_of(control, in)) ? LARDER_OK : LARDER_EBUSY;
 }
 
 static void take_bucket(struct control *control, const replica_record *in, bool *known)
@@ -38,14 +46,14 @@ static void take_bucket(struct control *control, const replica_record *in, bool 
     uint64_t bucket;
     *known = in->key_size == 4 && read_hex(in->key + 1, 3, &bucket);
     if (*known) {
-        removal_raise_barrier(control, bucket << 52, in->version.clock);
-        removal_told(&control->barriers_told[bucket], in->version.clock);
+        removal_raise_barrier(control, bucket << 52, clock_of(control, in));
+        removal_told(&control->barriers_told[bucket], clock_of(control, in));
     }
 }
 
 static int take_sweep(struct control *control, const replica_record *in, bool *known)
 {
-    struct sweep sweep = {.clock = in->version.clock, .flags = SWEEP_TOLD};
+    struct sweep sweep = {.clock = clock_of(control, in), .flags = SWEEP_TOLD};
     enum sweep_kind kind = in->key[0] == 'p' ? SWEEP_PREFIX : SWEEP_GLOB;
     larder_bytes name = {in->key + 1, in->key_size - 1};
     *known = name.size > 0 && name.size <= SWEEPS_NAME_MAX &&
@@ -78,7 +86,7 @@ int arrival_mark(struct writer *writer, replica_event *event)
 {
     struct control *control = writer->control;
     const replica_record *in = &event->record;
-    uint64_t clock = in->version.clock;
+    uint64_t clock = clock_of(control, in);
     bool known = in->key_size == 1;
     int result = LARDER_OK;
     switch (in->key_size == 0 ? 0 : in->key[0]) {

@@ -278,6 +278,25 @@ bool reply_error_is(const reply *self, const char *word)
            (self->size == size || self->text[size] == ' ');
 }
 
+void reply_error_text(const reply *self, const char *secret, char *out, size_t size)
+{
+    const char *at = self->text,
+               *end = strstr(at, ", with args"); /* a long one would be cut there */
+    size_t length = secret != NULL ? strlen(secret) : 0, used = 0;
+    if (end == NULL)
+        end = at + strlen(at);
+    while (at < end && used + 4 < size) {
+        if (length != 0 && strncmp(at, secret, length) == 0) {
+            memcpy(out + used, "***", 3);
+            used += 3;
+            at += length;
+        } else {
+            out[used++] = *at++;
+        }
+    }
+    out[used] = 0;
+}
+
 bool reply_text_is(const reply *self, const char *text)
 {
     return (self->kind == REPLY_STRING || self->kind == REPLY_STATUS) &&

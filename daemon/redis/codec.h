@@ -56,4 +56,8 @@ void codec_free_command(char *command);
 bool reply_error_is(const reply *self, const char *word);
 bool reply_text_is(const reply *self, const char *text);
 
+/* What the error says, for a log, without the secret: a server repeats the arguments of a command
+ * that it does not know. secret: NULL or "" for none. */
+void reply_error_text(const reply *self, const char *secret, char *out, size_t size);
+
 #endif

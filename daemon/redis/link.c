@@ -284,6 +284,14 @@ static void got_role(struct link *self, const reply *got)
     link_fail(self, SYNC_NOT_READY, why, false, false);
 }
 
+void link_script_done(struct link *self)
+{
+    if (--self->scripts_loading == 0 && self->load_wanted) {
+        self->load_wanted = false;
+        self->callbacks.scripts(self->context);
+    }
+}
+
 static void got_script(struct link *self, uint32_t index, const reply *got)
 {
     if (got->kind != REPLY_STRING || got->size != 40 || index >= SCRIPT_COUNT) {
@@ -293,10 +301,7 @@ static void got_script(struct link *self, uint32_t index, const reply *got)
     }
     memcpy(self->sha[index], got->text, 41);
     self->scripts_loaded++;
-    if (--self->scripts_loading == 0 && self->load_wanted) {
-        self->load_wanted = false;
-        self->callbacks.scripts(self->context);
-    }
+    link_script_done(self);
 }
 
 /* An error that ends the session: any, for what the session cannot do without. */
@@ -315,12 +320,13 @@ static bool greeting_failed(struct link *self, const connection_tag *tag, const 
         cause = SYNC_LOST_CONNECTION;
     if (tag->kind == REQUEST_WATCH) /* the reason is the other refusal */
         snprintf(why, sizeof why, "%.150s; nor without scripts: %.120s", self->refusal, got->text);
+    else if (tag->kind == REQUEST_AUTH)
+        reply_error_text(got, self->settings.password, why + sprintf(why, "AUTH: "), 250);
     else
         snprintf(why, sizeof why, "%s%.250s",
-                 tag->kind == REQUEST_AUTH     ? "AUTH: "
-                 : tag->kind == REQUEST_SELECT ? "SELECT: "
-                 : tag->kind == REQUEST_ROLE   ? "ROLE: "
-                                               : "",
+                 tag->kind == REQUEST_SELECT ? "SELECT: "
+                 : tag->kind == REQUEST_ROLE ? "ROLE: "
+                                             : "",
                  got->text);
     link_fail(self, cause, why, false, false);
     return true;

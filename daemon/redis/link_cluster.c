@@ -41,10 +41,10 @@ static void on_mapped(void *context)
 static void on_up(void *context, size_t node, connection *to)
 {
     struct link *self = context;
-    const char *info[] = {"INFO", "server"}, *state[] = {"CLUSTER", "INFO"};
+    const char *info[] = {"INFO", "server", "replication"}, *state[] = {"CLUSTER", "INFO"};
     if (!link_greet(self, to) || !link_send_scripts(self, to) ||
         !link_send(self, to, REQUEST_STATE, 0, 0, NULL, 2, state, NULL) ||
-        !link_send(self, to, REQUEST_SERVER, (uint32_t)node, 0, NULL, 2, info, NULL))
+        !link_send(self, to, REQUEST_SERVER, (uint32_t)node, 0, NULL, 3, info, NULL))
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
 }
 

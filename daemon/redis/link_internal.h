@@ -43,6 +43,9 @@ enum request_kind {
 
 #define LINK_ENDS 64u /* of a cluster's nodes, each answers when it does */
 
+/* A time beyond it (the year 4199) is nonsense, and would not fit a version's clock. */
+#define REDIS_MS_MAX (INT64_C(1) << 46)
+
 struct link {
     link_settings settings;
     link_callbacks callbacks;
@@ -108,6 +111,9 @@ bool link_call_unscripted(struct link *self, const connection_tag *tag, int coun
 /* Entries that the stream is to be trimmed to, about. */
 uint64_t link_stream_length(const struct link *self);
 void link_out_of_step(struct link *self, const char *what);
+/* Redis will not do what the session needs: parked for a missing right, else tried again. */
+void link_refused(struct link *self, const char *what, const reply *error);
+void link_script_done(struct link *self);
 
 /* With a cluster. */
 bool link_cluster_create(struct link *self);

@@ -41,7 +41,7 @@ bool link_mark(struct link *self, const sync_action *push)
 {
     size_t count = push->mark.count;
     uint64_t nonces = push->mark.nonce_seed;
-    char epoch[32], length[24], id[24];
+    char epoch[32], length[24], id[24], ahead[16];
     struct mark_text *texts = malloc((count == 0 ? 1 : count) * sizeof *texts);
     if (texts == NULL || count > REPLICA_MARKS_AT_ONCE) {
         free(texts);
@@ -50,12 +50,14 @@ bool link_mark(struct link *self, const sync_action *push)
     snprintf(epoch, sizeof epoch, "%" PRIu64 "-*", push->mark.epoch);
     snprintf(length, sizeof length, "%" PRIu64, link_stream_length(self));
     snprintf(id, sizeof id, "%016" PRIx64, sync_random(&nonces) | 1);
+    snprintf(ahead, sizeof ahead, "%d", REPLICA_AHEAD_MS);
     const char *words[WORDS_MAX] = {"EVALSHA",    self->sha[SCRIPT_MARK],
                                     "2",          self->mark_set,
                                     self->stream, epoch,
                                     length,       self->channel_name,
                                     id,           SET_LIMIT,
-                                    SET_KEEP,     push->mark.quiet ? "q" : ""};
+                                    SET_KEEP,     push->mark.quiet ? "q" : "",
+                                    ahead};
     size_t sizes[WORDS_MAX];
     for (size_t i = 0; i < WORDS_BEFORE; i++)
         sizes[i] = strlen(words[i]);
@@ -142,6 +144,10 @@ static bool read_mark(const reply *name, const reply *clock, sync_change *out)
 void link_got_mark_page(struct link *self, const reply *got)
 {
     char *end;
+    if (got->kind == REPLY_ERROR) {
+        link_refused(self, "HSCAN", got);
+        return;
+    }
     if (got->kind != REPLY_ARRAY || got->count != 2 || got->elements[0]->kind != REPLY_STRING ||
         got->elements[1]->kind != REPLY_ARRAY) {
         link_out_of_step(self, "HSCAN");
@@ -159,7 +165,7 @@ void link_got_mark_page(struct link *self, const reply *got)
         if (count == SYNC_PAGE_MAX) {
             self->callbacks.mark_page(self->context, self->changes, count, false, 0);
             count = 0;
-            if (self->commands == NULL) /* what came of it ended the session */
+            if (!self->begun) /* what came of it ended the session */
                 return;
         }
     }

@@ -16,6 +16,14 @@
 #define PUSH_KEYS 3
 #define PUSH_WORDS (3 + PUSH_KEYS + PUSH_ARGUMENTS)
 
+void link_refused(struct link *self, const char *what, const reply *error)
+{
+    bool right = reply_error_is(error, "NOPERM") || strstr(error->text, "unknown command") != NULL;
+    char why[300];
+    snprintf(why, sizeof why, "%s: %.250s", what, error->text);
+    link_fail(self, right ? SYNC_NO_PERMISSION : SYNC_NOT_READY, why, false, false);
+}
+
 void link_out_of_step(struct link *self, const char *what)
 {
     char why[96];
@@ -77,7 +85,7 @@ static bool read_joined(const struct link *self, const reply *got, sync_joined *
     joined->node_taken = !reply_text_is(e[4], owner);
     char *end;
     joined->redis_ms = strtoll(e[3]->text, &end, 10);
-    return *end == 0 && joined->redis_ms > 0;
+    return *end == 0 && joined->redis_ms > 0 && joined->redis_ms <= REDIS_MS_MAX;
 }
 
 void link_got_join(struct link *self, const reply *got)
@@ -413,7 +421,7 @@ void link_got_push(struct link *self, const connection_tag *tag, const reply *go
     const sync_change *found = NULL;
     const char *trouble = NULL;
     int64_t redis_ms = 0;
-    if (got->kind == REPLY_INTEGER && got->integer < 0 && got->integer > INT64_MIN) {
+    if (got->kind == REPLY_INTEGER && got->integer < 0 && got->integer >= -REDIS_MS_MAX) {
         outcome = SYNC_AHEAD;
         redis_ms = -got->integer;
     } else if (got->kind == REPLY_INTEGER && got->integer >= PUSH_REPLY_STORED &&
@@ -524,6 +532,10 @@ static bool read_entry(const reply *got, sync_change *out)
 
 void link_got_range(struct link *self, const reply *got)
 {
+    if (got->kind == REPLY_ERROR) {
+        link_refused(self, "XRANGE", got);
+        return;
+    }
     if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE_MAX) {
         link_out_of_step(self, "XRANGE");
         return;

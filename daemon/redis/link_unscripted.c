@@ -58,8 +58,8 @@ bool link_refused_script(struct link *self, const connection_tag *tag, const rep
     if (self->cluster != NULL)
         return false; /* no other way there: transactions over its nodes are not to be had */
     if (tag->kind == REQUEST_SCRIPT && is_refusal(got, "'script")) {
-        self->scripts_loading--;
         sent = change_over(self, got);
+        link_script_done(self);
     } else if (tag->kind == REQUEST_JOIN && !self->without_scripts &&
                is_refusal(got, "'evalsha'")) {
         sent = change_over(self, got) && link_join(self, self->join_epoch, self->join_number,

@@ -74,7 +74,9 @@ enum {
     MARK_LIMIT = 5, /* when it has more fields, it is cut ... */
     MARK_KEEP = 6,  /* ... to the newest so many */
     MARK_QUIET = 7, /* "q": all that a host knows; what a floor of the set stands for is left out */
-    MARK_ARGUMENTS = 7
+    MARK_AHEAD =
+        8, /* as PUSH_AHEAD; a mark that is further ahead counts as one just so far ahead */
+    MARK_ARGUMENTS = 8
 };
 
 const char *script_text(enum script_id id);

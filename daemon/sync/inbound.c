@@ -294,19 +294,6 @@ void inbound_range(struct sync *self, const sync_change *changes, size_t count)
     }
 }
 
-void inbound_disconnected(struct sync *self)
-{
-    struct inbound *in = &self->in;
-    in->catching_up = in->range_out = false;
-    in->seen_epoch = in->seen_number = 0;
-    in->heartbeat_number = 0;
-    for (size_t i = 0; i < FETCHES_MAX; i++)
-        if (in->fetches[i].state == FETCH_OUT)
-            in->fetches[i].state = FETCH_QUEUED;
-    in->fetch_out = 0;
-    in->fetch_bytes_out = 0;
-}
-
 /* ---- Large values -----------------------------------------------------------------------------
  */
 
@@ -393,6 +380,26 @@ void inbound_fetched(struct sync *self, uint64_t id, const sync_change *change)
         free_fetch(in, fetch);
         return;
     }
+}
+
+/* A fetch may be dropped at any time. One that was out when a reply was over its limit is: it would
+ * end each session to come. */
+void inbound_disconnected(struct sync *self, enum sync_cause cause)
+{
+    struct inbound *in = &self->in;
+    in->catching_up = in->range_out = false;
+    in->seen_epoch = in->seen_number = 0;
+    in->heartbeat_number = 0;
+    for (size_t i = 0; i < FETCHES_MAX; i++) {
+        if (in->fetches[i].state != FETCH_OUT)
+            continue;
+        if (cause == SYNC_BAD_REPLY)
+            free_fetch(in, &in->fetches[i]);
+        else
+            in->fetches[i].state = FETCH_QUEUED;
+    }
+    in->fetch_out = 0;
+    in->fetch_bytes_out = 0;
 }
 
 /* ---- Applying ---------------------------------------------------------------------------------

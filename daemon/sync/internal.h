@@ -309,6 +309,8 @@ void pending_hurry(struct sync *self);
 struct retry *pending_due(struct sync *self);
 
 /* marks.c: invalidations of many. */
+/* Nothing is owed to the set. */
+void sync_marks_begin(struct sync *self);
 void sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other_server);
 void sync_marks_disconnected(struct sync *self);
 void sync_marks_look(struct sync *self); /* some may have been made */
@@ -324,7 +326,7 @@ bool sync_marks_drained(const struct sync *self);
 
 bool inbound_create(struct sync *self);
 void inbound_destroy(struct sync *self);
-void inbound_disconnected(struct sync *self);
+void inbound_disconnected(struct sync *self, enum sync_cause cause);
 void inbound_forget(struct sync *self);
 void inbound_joined(struct sync *self, uint64_t last_number);
 void inbound_stream(struct sync *self, const sync_change *change);

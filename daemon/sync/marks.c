@@ -23,6 +23,12 @@ static void exchange_anew(struct sync *self)
     exchange(self);
 }
 
+void sync_marks_begin(struct sync *self)
+{
+    self->marks.look = self->marks.quiet = true;
+    self->marks.floors = false;
+}
+
 void sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other_server)
 {
     struct marks_state *marks = &self->marks;
@@ -32,10 +38,7 @@ void sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other
     marks->joined_id = set_id;
     if (!lost && !other_server && set_id != 0 && (set_id == marks->set_id || under_way))
         return;
-    if (marks->exchange == EXCHANGE_NONE) {
-        marks->floors = false;
-        marks->quiet = true;
-    }
+    /* and what an exchange that was refused had to say is still to be said */
     marks->floors = marks->floors || lost || another;
     marks->quiet = marks->quiet && !marks->floors && !other_server;
     exchange(self);
@@ -269,7 +272,7 @@ void sync_marks_advance(struct sync *self)
     if (marks->exchange == EXCHANGE_APPLYING && inbound_empty(self)) {
         marks->exchange = EXCHANGE_NONE;
         marks->set_id = marks->up_id;
-        marks->look = true;
+        sync_marks_begin(self);
     }
     read_some(self);
     ask_for_page(self);

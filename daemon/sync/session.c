@@ -35,6 +35,7 @@ struct sync *sync_create(const sync_settings *settings)
         self->settings.batches_in_flight = 1;
     if (self->settings.retry_entries == 0)
         self->settings.retry_entries = 1;
+    sync_marks_begin(self);
     self->random = settings->random_seed;
     self->emitter = sync_random(&self->random);
     sync_backoff_init(&self->backoff, settings->backoff_min_ms, settings->backoff_max_ms,
@@ -69,7 +70,7 @@ static void disconnected(struct sync *self, enum sync_cause cause)
     else if (self->now_ms - self->session_ms >= SESSION_WORKED_MS)
         sync_backoff_worked(&self->backoff);
     outbound_disconnected(self);
-    inbound_disconnected(self);
+    inbound_disconnected(self, cause);
     asks_disconnected(self, cause);
     sync_marks_disconnected(self);
     if (self->out.resync != RESYNC_NONE)

@@ -206,6 +206,32 @@ START_TEST(stream_moves_while_written)
 }
 END_TEST
 
+/* More of them than one page of the set has. */
+START_TEST(invalidations_travel)
+{
+    char name[24], key[24];
+    for (int i = 0; i < 200; i++) {
+        (void)snprintf(name, sizeof name, "tag %d", i);
+        (void)snprintf(key, sizeof key, "k%d", i);
+        larder_bytes tag = {name, strlen(name)};
+        larder_policy policy = {.tags = &tag, .tag_count = 1};
+        ck_assert_int_eq(larder_set(a.map, key, strlen(key), "v", 1, &policy), LARDER_OK);
+    }
+    expect_filled(&b, "k", 200, "v");
+    host_stop_daemon(&b);
+    for (int i = 0; i < 200; i++) {
+        (void)snprintf(name, sizeof name, "tag %d", i);
+        ck_assert_int_eq(larder_invalidate_tag(a.map, (larder_bytes){name, strlen(name)}, NULL),
+                         LARDER_OK);
+    }
+    host_drained(&a);
+    host_start_daemon(&b); /* a larderd that begins reads the whole set */
+    expect_filled(&b, "k", 200, NULL);
+    host_set(&b, "after", "it");
+    host_comes_to(&a, "after", "it");
+}
+END_TEST
+
 /* One that holds keys, or the one that holds the stream. */
 START_TEST(node_restarts_empty)
 {
@@ -373,6 +399,7 @@ int main(void)
     tcase_set_timeout(masters, 90);
     tcase_add_test(masters, slots_are_those_of_redis);
     tcase_add_test(masters, two_hosts_converge);
+    tcase_add_test(masters, invalidations_travel);
     tcase_add_test(masters, contended_keys_converge);
     tcase_add_test(masters, slot_moves_while_written);
     tcase_add_test(masters, stream_moves_while_written);
