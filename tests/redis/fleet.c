@@ -1,5 +1,6 @@
 /* fleet.c: see fleet.h. */
 #include "tests/redis/fleet.h"
+#include "lib/replica.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -198,6 +199,19 @@ void host_redis_up(host *self, bool up)
     struct wanted wanted = {.self = self, .up = up};
     if (!wait_until(is_up, &wanted, PATIENCE_MS))
         give_up(self, up ? "never connected" : "never saw the connection's end");
+}
+
+static bool has_place(void *context)
+{
+    replica_position position = {.epoch = 0};
+    return replica_position_read(((host *)context)->map, &position) == LARDER_OK &&
+           position.epoch != 0;
+}
+
+void host_in_step(host *self)
+{
+    if (!wait_until(has_place, self, PATIENCE_MS))
+        give_up(self, "never stored its place in the stream");
 }
 
 void host_logs(host *self, const char *text)

@@ -43,6 +43,9 @@ larder_info host_info(host *self, const char *key);
 uint64_t host_dirty(host *self);
 void host_dirty_comes_to(host *self, uint64_t count);
 void host_drained(host *self); /* wait until Redis has acknowledged everything */
+/* Its place in the stream is stored: from now on it hears what was told while it was away. One that
+ * loses Redis before begins at the stream's end, and what it has not heard of are misses. */
+void host_in_step(host *self);
 void host_redis_up(host *self, bool up);
 void host_logs(host *self, const char *text);
 

@@ -107,6 +107,7 @@ START_TEST(redis_returns_with_its_data)
     fill(&a, "before", 200);
     expect_filled(&b, "before", 200);
     host_drained(&a);
+    host_in_step(&b);
     harness_redis_kill(&redis);
     host_redis_up(&a, false);
     fill(&a, "during", 200);
