@@ -290,6 +290,9 @@ extern world sim;
 /* NULL: all held. Else what did not (until the next call). */
 const char *sim_run(uint64_t seed, enum rule off, bool tracing);
 void sim_create(void);
+
+/* LARDER_SEED, or 1; a new one in the long form. */
+uint64_t sim_first_seed(void);
 void sim_destroy(void);
 void sim_fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
