@@ -181,8 +181,8 @@ static bool is_of_key(const struct asker *asker, size_t index)
            atomic_load_explicit(&slot->hash[1], memory_order_relaxed) == asker->hash[1];
 }
 
-/* Wait with somebody else, for at least our budget. False: it is over by now. */
-static bool join(const struct asker *asker, size_t index, uint64_t word, struct ask_ticket *ticket)
+/* Wait with somebody else, for at least our budget. */
+static void join(const struct asker *asker, size_t index, uint64_t word, struct ask_ticket *ticket)
 {
     if (left_of(word, asker->now_ms) < asker->budget_ms) {
         uint64_t later = make_word(state_of(word), ASK_FOUND, sequence_of(word),
@@ -196,7 +196,6 @@ static bool join(const struct asker *asker, size_t index, uint64_t word, struct 
     if (state_of(word) == STATE_POSTED) { /* whoever posted it may have died before it told */
         tell_daemon(asker->map, index);
     }
-    return true;
 }
 
 /* Find the key's request; else *free_index names a slot that is free. */
@@ -212,8 +211,8 @@ static bool find(const struct asker *asker, struct ask_ticket *ticket, size_t *f
         unsigned state = state_of(word);
         if (state == STATE_FREE && *free_index == ASK_SLOTS) {
             *free_index = index;
-        } else if ((state == STATE_POSTED || state == STATE_TAKEN) && is_of_key(asker, index) &&
-                   join(asker, index, word, ticket)) {
+        } else if ((state == STATE_POSTED || state == STATE_TAKEN) && is_of_key(asker, index)) {
+            join(asker, index, word, ticket);
             return true;
         }
     }

@@ -87,6 +87,35 @@ START_TEST(versions_go_by_the_clock_of_redis)
 }
 END_TEST
 
+/* Another host's clock stands a year ahead, and it invalidates: what is written here from now on is
+ * not dead for a year. */
+START_TEST(invalidations_of_a_far_clock_count_as_just_so_far_ahead)
+{
+    static const char *const names[] = {"c", "f", "F", "A", "b000", "m00000000000000ff", "puser:"};
+    struct control *control = maps_control(map);
+    redis_is_ahead(0);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        replica_event event = {
+            .record = {.key = (const uint8_t *)names[i],
+                       .key_size = strlen(names[i]),
+                       .version = {.clock = (uint64_t)(clock_wall_ms() + YEAR_MS) << 16, .node = 7},
+                       .kind = REPLICA_MARK,
+                       .expires_at_ms = INT64_MAX}};
+        ck_assert_int_eq(maps_set(map, "user:1", "old"), LARDER_OK);
+        ck_assert_int_eq(replica_apply(map, fence, &event, 1, NULL), LARDER_OK);
+        ck_assert_msg(event.verdict == REPLICA_APPLIED, "%s", names[i]);
+        uint64_t limit = clock_limit(control);
+        ck_assert_uint_le(atomic_load(&control->cleared), limit);
+        ck_assert_uint_le(atomic_load(&control->barrier_max), limit);
+        ck_assert_uint_le(atomic_load(&control->marks.newest), limit);
+        ck_assert_uint_le(atomic_load(&control->marks.floor), limit);
+        ck_assert_uint_le(atomic_load(&control->sweeps.newest), limit);
+        ck_assert_int_eq(maps_set(map, "user:1", "new"), LARDER_OK);
+        ck_assert_msg(larder_has(map, "user:1", 6) == LARDER_OK, "dead at once after %s", names[i]);
+    }
+}
+END_TEST
+
 /* This host's clock stood a year ahead, then it was set right. */
 START_TEST(a_host_that_stood_a_year_ahead_heals)
 {
@@ -241,6 +270,7 @@ int main(void)
     Suite *suite = suite_create("replica_ack");
     TCase *all = tcase_create("answers");
     tcase_add_checked_fixture(all, open_map, close_map);
+    tcase_add_test(all, invalidations_of_a_far_clock_count_as_just_so_far_ahead);
     tcase_add_test(all, versions_go_by_the_clock_of_redis);
     tcase_add_test(all, a_host_that_stood_a_year_ahead_heals);
     tcase_add_test(all, only_the_version_that_was_refused_is_stamped_anew);

@@ -254,6 +254,32 @@ START_TEST(replies_in_pieces)
 }
 END_TEST
 
+/* A server repeats the arguments of a command that it does not know. */
+START_TEST(errors_without_the_secret)
+{
+    static const struct {
+        const char *said, *secret, *told;
+    } rows[] = {
+        {"-WRONGPASS invalid pair\r\n", "pw", "WRONGPASS invalid pair"},
+        {"-ERR unknown command 'AUTH', with args beginning with: 'pw' \r\n", "pw",
+         "ERR unknown command 'AUTH'"},
+        {"-ERR pw is no pw\r\n", "pw", "ERR *** is no ***"},
+        {"-ERR pw\r\n", NULL, "ERR pw"},
+        {"-ERR 0123456789\r\n", "", "ERR 01234567"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char out[64];
+        codec *self = codec_create(&limits);
+        ck_assert(codec_feed(self, rows[i].said, strlen(rows[i].said)));
+        const reply *got = codec_next(self);
+        ck_assert_ptr_nonnull(got);
+        reply_error_text(got, rows[i].secret, out, i == 4 ? 16 : sizeof out);
+        ck_assert_str_eq(out, rows[i].told);
+        codec_destroy(&self);
+    }
+}
+END_TEST
+
 START_TEST(replies_over_a_limit)
 {
     static const char *const bad[] = {
@@ -310,6 +336,7 @@ int main(void)
     tcase_add_test(all, messages);
     tcase_add_test(all, changed_bytes);
     tcase_add_test(all, replies_in_pieces);
+    tcase_add_test(all, errors_without_the_secret);
     tcase_add_test(all, replies_over_a_limit);
     suite_add_tcase(suite, all);
     return harness_run(suite);
