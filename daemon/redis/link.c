@@ -1,11 +1,11 @@
-/* link.c: sessions: both connections, greeting, subscription, liveness. See link.h. */
+/* link.c: sessions: both connections, which reply goes where, liveness. What a session begins with
+ * is link_greeting.c's subject. See link.h.
+ */
 #include "daemon/redis/link_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define REDIS_MAJOR_NEEDED 7 /* XADD <epoch>-*, script flags */
 
 static void on_ping(evutil_socket_t fd, short what, void *context);
 static void on_broken(evutil_socket_t fd, short what, void *context);
@@ -135,202 +135,8 @@ bool link_send(struct link *self, connection *to, enum request_kind kind, uint32
     return to != NULL && connection_send(to, &tag, count, arguments, sizes);
 }
 
-/* ---- Greeting ---------------------------------------------------------------------------------
+/* ---- Replies and what else happens ------------------------------------------------------------
  */
-
-/* Those that the session has use for. */
-static bool is_needed(const struct link *self, enum script_id id)
-{
-    bool of_cluster = id == SCRIPT_STORE || id == SCRIPT_EMIT;
-    return self->cluster != NULL ? id != SCRIPT_PUSH : !of_cluster;
-}
-
-bool link_send_scripts(struct link *self, connection *to)
-{
-    for (uint32_t i = 0; i < SCRIPT_COUNT; i++) {
-        const char *words[] = {"SCRIPT", "LOAD", script_text((enum script_id)i)};
-        if (!is_needed(self, (enum script_id)i))
-            continue;
-        if (!link_send(self, to, REQUEST_SCRIPT, i, 0, NULL, 3, words, NULL))
-            return false;
-        self->scripts_loading++;
-    }
-    return true;
-}
-
-bool link_load(struct link *self)
-{
-    self->load_wanted = true;
-    if (self->cluster == NULL)
-        return link_send_scripts(self, self->commands);
-    for (size_t i = 0; i < cluster_nodes(self->cluster); i++)
-        if (!link_send_scripts(self, cluster_connection(self->cluster, i)))
-            return false;
-    return cluster_nodes(self->cluster) != 0;
-}
-
-bool link_greet(struct link *self, connection *to)
-{
-    char database[16];
-    const char *name[] = {"CLIENT", "SETNAME", self->settings.client_name};
-    const char *select[] = {"SELECT", database};
-    if (self->settings.password != NULL || self->settings.user != NULL) {
-        const char *user = self->settings.user, *password = self->settings.password;
-        if (password == NULL)
-            password = ""; /* a user without a password */
-        const char *words[] = {"AUTH", user != NULL ? user : password, password};
-        if (!link_send(self, to, REQUEST_AUTH, 0, 0, NULL, user != NULL ? 3 : 2, words, NULL))
-            return false;
-    }
-    snprintf(database, sizeof database, "%u", self->settings.url.database);
-    if (self->settings.url.database != 0 &&
-        !link_send(self, to, REQUEST_SELECT, 0, 0, NULL, 2, select, NULL))
-        return false;
-    return link_send(self, to, REQUEST_NAME, 0, 0, NULL, 3, name, NULL);
-}
-
-static void on_commands_up(void *context)
-{
-    struct link *self = context;
-    const char *info[] = {"INFO", "server", "replication"}, *role[] = {"ROLE"};
-    if (!link_greet(self, self->commands) ||
-        (self->sentinel != NULL &&
-         !link_send(self, self->commands, REQUEST_ROLE, 0, 0, NULL, 1, role, NULL)) ||
-        !link_send_scripts(self, self->commands) ||
-        !link_send(self, self->commands, REQUEST_SERVER, 0, 0, NULL, 3, info, NULL))
-        link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
-}
-
-static void on_channel_up(void *context)
-{
-    struct link *self = context;
-    const char *words[] = {"SUBSCRIBE", self->channel_name};
-    if (!link_greet(self, self->channel) || !link_foreign_listen(self) ||
-        !link_send(self, self->channel, REQUEST_SUBSCRIBE, 0, 0, NULL, 2, words, NULL))
-        link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
-}
-
-static void tell_connected(struct link *self)
-{
-    if (self->told_connected || !self->commands_ready || !self->channel_ready)
-        return;
-    struct timeval every = {.tv_sec = self->settings.ping_ms / 1000,
-                            .tv_usec = self->settings.ping_ms % 1000 * 1000};
-    event_add(self->ping, &every);
-    if (!link_foreign_begin(self)) {
-        link_fail(self, SYNC_LOST_CONNECTION, "no memory for a request", false, false);
-        return;
-    }
-    self->told_connected = true;
-    self->callbacks.connected(self->context, self->run_id, self->history, self->redis_version);
-}
-
-/* The value of "name:" in INFO's text. */
-static void info_field(const reply *got, const char *name, char *out, size_t out_size)
-{
-    const char *at = strstr(got->text, name);
-    out[0] = 0;
-    if (at == NULL)
-        return;
-    at += strlen(name);
-    size_t size = strcspn(at, "\r\n");
-    if (size < out_size) {
-        memcpy(out, at, size);
-        out[size] = 0;
-    }
-}
-
-/* A server that was demoted and promoted again has the run id it had, and the other's data: the id
- * of the replication history is another one then. Half of each is enough. */
-static void name_history(struct link *self, const reply *got)
-{
-    char replication_id[48];
-    info_field(got, "master_replid:", replication_id, sizeof replication_id);
-    snprintf(self->history, sizeof self->history, "%.20s-%.20s", self->run_id, replication_id);
-}
-
-static void got_server(struct link *self, uint32_t node, const reply *got)
-{
-    self->run_id[0] = self->history[0] = self->redis_version[0] = 0;
-    if (got->kind == REPLY_STRING) { /* where INFO is not permitted, the two are unknown */
-        info_field(got, "run_id:", self->run_id, sizeof self->run_id);
-        info_field(got, "redis_version:", self->redis_version, sizeof self->redis_version);
-        if (self->run_id[0] != 0)
-            name_history(self, got);
-    }
-    if (self->redis_version[0] != 0 && strtol(self->redis_version, NULL, 10) < REDIS_MAJOR_NEEDED) {
-        char why[128];
-        snprintf(why, sizeof why, "Redis %s is too old: %d.0 is needed", self->redis_version,
-                 REDIS_MAJOR_NEEDED);
-        link_fail(self, SYNC_NO_PERMISSION, why, false, false);
-        return;
-    }
-    if (self->cluster != NULL)
-        link_cluster_server(self, node);
-    else
-        self->commands_ready = true;
-    tell_connected(self);
-}
-
-/* Sentinels may be behind, and a master that was replaced comes back as one before it is told. */
-static void got_role(struct link *self, const reply *got)
-{
-    char why[400], name[URL_PLACE_TEXT_MAX];
-    if (got->kind == REPLY_ARRAY && got->count != 0 && got->elements[0]->kind == REPLY_STRING &&
-        reply_text_is(got->elements[0], "master"))
-        return;
-    url_place_text(&self->server, name);
-    snprintf(why, sizeof why, "%s is not a master, though the Sentinels name it", name);
-    link_fail(self, SYNC_NOT_READY, why, false, false);
-}
-
-void link_script_done(struct link *self)
-{
-    if (--self->scripts_loading == 0 && self->load_wanted) {
-        self->load_wanted = false;
-        self->callbacks.scripts(self->context);
-    }
-}
-
-static void got_script(struct link *self, uint32_t index, const reply *got)
-{
-    if (got->kind != REPLY_STRING || got->size != 40 || index >= SCRIPT_COUNT) {
-        link_fail(self, SYNC_LOST_CONNECTION, "SCRIPT LOAD was answered with something else", false,
-                  true);
-        return;
-    }
-    memcpy(self->sha[index], got->text, 41);
-    self->scripts_loaded++;
-    link_script_done(self);
-}
-
-/* An error that ends the session: any, for what the session cannot do without. */
-static bool greeting_failed(struct link *self, const connection_tag *tag, const reply *got)
-{
-    enum sync_cause cause = SYNC_NO_PERMISSION;
-    char why[300];
-    if (got->kind != REPLY_ERROR)
-        return false;
-    bool session = link_session_error(got, &cause);
-    if (!session &&
-        (tag->kind == REQUEST_NAME || tag->kind == REQUEST_NOTIFICATIONS ||
-         tag->kind == REQUEST_SERVER || tag->kind == REQUEST_STATE || tag->kind >= REQUEST_JOIN))
-        return false;
-    if (!session && tag->kind == REQUEST_PING)
-        cause = SYNC_LOST_CONNECTION;
-    if (tag->kind == REQUEST_WATCH) /* the reason is the other refusal */
-        snprintf(why, sizeof why, "%.150s; nor without scripts: %.120s", self->refusal, got->text);
-    else if (tag->kind == REQUEST_AUTH)
-        reply_error_text(got, self->settings.password, why + sprintf(why, "AUTH: "), 250);
-    else
-        snprintf(why, sizeof why, "%s%.250s",
-                 tag->kind == REQUEST_SELECT ? "SELECT: "
-                 : tag->kind == REQUEST_ROLE ? "ROLE: "
-                                             : "",
-                 got->text);
-    link_fail(self, cause, why, false, false);
-    return true;
-}
 
 void link_commands_answer(void *context, const connection_tag *tag, const reply *got,
                           int64_t sent_us)
@@ -338,20 +144,20 @@ void link_commands_answer(void *context, const connection_tag *tag, const reply 
     struct link *self = context;
     int64_t took = connection_now_us() - sent_us;
     self->round_trip_us = self->round_trip_us == 0 ? took : (self->round_trip_us * 7 + took) / 8;
-    if (link_refused_script(self, tag, got) || greeting_failed(self, tag, got))
+    if (link_refused_script(self, tag, got) || link_greeting_failed(self, tag, got))
         return;
     switch ((enum request_kind)tag->kind) {
     case REQUEST_SCRIPT:
-        got_script(self, tag->index, got);
+        link_got_script(self, tag->index, got);
         break;
     case REQUEST_SERVER:
-        got_server(self, tag->index, got);
+        link_got_server(self, tag->index, got);
         break;
     case REQUEST_STATE:
         link_cluster_state(self, got);
         break;
     case REQUEST_ROLE:
-        got_role(self, got);
+        link_got_role(self, got);
         break;
     case REQUEST_JOIN:
         link_got_join(self, got);
@@ -411,22 +217,14 @@ static void on_channel_answer(void *context, const connection_tag *tag, const re
 {
     struct link *self = context;
     (void)sent_us;
-    if (greeting_failed(self, tag, got))
+    if (link_greeting_failed(self, tag, got))
         return;
     if (tag->kind == REQUEST_CLIENT_ID || tag->kind == REQUEST_LISTEN) {
         link_foreign_answer(self, tag, got);
         return;
     }
-    if (tag->kind == REQUEST_SUBSCRIBE) {
-        if (got->kind != REPLY_ARRAY || got->count != 3 ||
-            !reply_text_is(got->elements[0], "subscribe")) {
-            link_fail(self, SYNC_LOST_CONNECTION, "SUBSCRIBE was answered with something else",
-                      false, true);
-            return;
-        }
-        self->channel_ready = true;
-        tell_connected(self);
-    }
+    if (tag->kind == REQUEST_SUBSCRIBE)
+        link_got_subscribed(self, got);
 }
 
 static void on_message(void *context, const char *text, size_t size)
@@ -518,8 +316,8 @@ connection *link_open(struct link *self, const url_place *place,
 
 bool link_open_channel(struct link *self, const url_place *place)
 {
-    static const connection_callbacks channel = {on_channel_up, on_channel_answer, on_message,
-                                                 on_idle,       on_down,           on_changed};
+    static const connection_callbacks channel = {link_channel_up, on_channel_answer, on_message,
+                                                 on_idle,         on_down,           on_changed};
     self->server = *place;
     self->channel = link_open(self, place, &channel, self);
     return self->channel != NULL;
@@ -528,7 +326,7 @@ bool link_open_channel(struct link *self, const url_place *place)
 static void connect_to(struct link *self, const url_place *server)
 {
     static const connection_callbacks commands = {
-        on_commands_up, link_commands_answer, on_commands_message, on_idle, on_down, NULL};
+        link_commands_up, link_commands_answer, on_commands_message, on_idle, on_down, NULL};
     self->commands = link_open(self, server, &commands, self);
     if (self->commands == NULL || !link_open_channel(self, server)) {
         struct timeval soon = {0, 10000};

@@ -1,4 +1,6 @@
-/* link_internal.h: what link.c (the session) and link_requests.c (commands and replies) share. */
+/* link_internal.h: what link.c (the session), link_greeting.c (how it begins), link_requests.c
+ * (commands and replies) and the other link_*.c share.
+ */
 #ifndef LARDER_DAEMON_REDIS_LINK_INTERNAL_H
 #define LARDER_DAEMON_REDIS_LINK_INTERNAL_H
 
@@ -101,6 +103,19 @@ bool link_send(struct link *self, connection *to, enum request_kind kind, uint32
 
 void link_commands_answer(void *self, const connection_tag *tag, const reply *got, int64_t sent_us);
 
+/* ---- What a session begins with (link_greeting.c). false: no memory. */
+bool link_greet(struct link *self, connection *to);
+bool link_send_scripts(struct link *self, connection *to);
+void link_commands_up(void *self); /* connection_callbacks' up */
+void link_channel_up(void *self);
+void link_got_script(struct link *self, uint32_t index, const reply *got);
+void link_script_done(struct link *self);
+void link_got_server(struct link *self, uint32_t node, const reply *got);
+void link_got_role(struct link *self, const reply *got);
+void link_got_subscribed(struct link *self, const reply *got);
+/* An error that ends the session: any, for what the session cannot do without. */
+bool link_greeting_failed(struct link *self, const connection_tag *tag, const reply *got);
+
 /* ---- Where scripts are refused (link_unscripted.c) */
 bool link_unscripted_create(struct link *self); /* false: no memory */
 /* Was the request a script that the server does not permit? Then all is done. */
@@ -113,7 +128,6 @@ uint64_t link_stream_length(const struct link *self);
 void link_out_of_step(struct link *self, const char *what);
 /* Redis will not do what the session needs: parked for a missing right, else tried again. */
 void link_refused(struct link *self, const char *what, const reply *error);
-void link_script_done(struct link *self);
 
 /* With a cluster. */
 bool link_cluster_create(struct link *self);
@@ -124,8 +138,6 @@ void link_cluster_ping(struct link *self);
 connection *link_open(struct link *self, const url_place *place,
                       const connection_callbacks *callbacks, void *context);
 bool link_open_channel(struct link *self, const url_place *place);
-bool link_greet(struct link *self, connection *to);
-bool link_send_scripts(struct link *self, connection *to);
 
 void link_got_emit(struct link *self, struct sync_batch *batch, const reply *got);
 void link_got_join(struct link *self, const reply *got);

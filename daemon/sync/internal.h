@@ -1,6 +1,6 @@
 /* internal.h: the machine's inside, shared by session.c (states, joining, the one step function),
- * outbound.c (from the map to Redis) and inbound.c (from Redis to the map). Nobody else includes
- * it.
+ * outbound.c with rows.c and batches.c (from the map to Redis), inbound.c (from Redis to the map)
+ * and the other files of this folder. Nobody else includes it.
  */
 #ifndef LARDER_DAEMON_SYNC_INTERNAL_H
 #define LARDER_DAEMON_SYNC_INTERNAL_H
@@ -257,15 +257,31 @@ void outbound_destroy(struct sync *self);
 void outbound_disconnected(struct sync *self);
 /* reads_on: the stream is read on from the cursor. */
 void outbound_resync(struct sync *self, bool reads_on);
-void outbound_rows(struct sync *self, const sync_event *event);
-void outbound_reply(struct sync *self, const sync_event *event);
-void outbound_emitted(struct sync *self, const sync_event *event);
-void outbound_acknowledged(struct sync *self, const sync_event *event);
 void outbound_wake(struct sync *self);
 void outbound_recheck(struct sync *self);
 void outbound_advance(struct sync *self);
 int64_t outbound_deadline(const struct sync *self);
 bool outbound_drained(const struct sync *self);
+
+/* rows.c: which rows are read next, and which of them go out. */
+void rows_read(struct sync *self, const sync_event *event);
+void rows_advance(struct sync *self);
+/* When there is something to read; SYNC_NEVER: not before something happens. */
+int64_t rows_deadline(const struct sync *self);
+
+/* batches.c: what is under way to Redis. */
+void batches_destroy(struct outbound *out);
+/* Send the selected records. false: no memory; the rows must be read again. */
+bool batches_push(struct sync *self, size_t count, const struct retry *retry);
+void batches_reply(struct sync *self, const sync_event *event);
+void batches_emitted(struct sync *self, const sync_event *event);
+void batches_acknowledged(struct sync *self, const sync_event *event);
+/* The session is over: what was not answered comes to nothing. */
+void batches_disconnected(struct sync *self);
+/* History is lost: what was answered and has yet to be acknowledged counts for nothing. */
+void batches_forget_answers(struct sync *self);
+void batches_advance(struct sync *self);
+int64_t batches_deadline(const struct sync *self);
 
 /* What Redis's clock says now, as far as we know. */
 int64_t sync_redis_now(const struct sync *self);

@@ -1,6 +1,6 @@
 /* pending.c: rows that must be read again: runs of rows whose push came to nothing or whose entry
  * was overwritten in flight, and the bounded set of rows that Redis refuses for their own sake or
- * for want of memory. Called by outbound.c; it never reads or sends anything.
+ * for want of memory. Called by rows.c and batches.c; it never reads or sends anything.
  */
 #include "daemon/sync/internal.h"
 

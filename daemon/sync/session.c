@@ -287,13 +287,13 @@ static void take(struct sync *self, const sync_event *event)
         joined(self, &event->joined);
         break;
     case SYNC_EV_ROWS:
-        outbound_rows(self, event);
+        rows_read(self, event);
         break;
     case SYNC_EV_REPLY:
-        outbound_reply(self, event);
+        batches_reply(self, event);
         break;
     case SYNC_EV_EMITTED:
-        outbound_emitted(self, event);
+        batches_emitted(self, event);
         break;
     case SYNC_EV_SCRIPTS:
         self->out.loading = self->out.need_scripts = false;
@@ -320,7 +320,7 @@ static void take(struct sync *self, const sync_event *event)
         inbound_applied(self, event->status);
         break;
     case SYNC_EV_ACKNOWLEDGED:
-        outbound_acknowledged(self, event);
+        batches_acknowledged(self, event);
         break;
     case SYNC_EV_MARKS:
         sync_marks_read(self, event);

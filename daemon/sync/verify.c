@@ -1,7 +1,7 @@
 /* verify.c: comparing what the map has with Redis's records, without sending values: of all entries
  * after history was lost, and of each once a period all the time. What Redis lacks, or has an older
- * record of, is wanted: its row is read again and pushed. Called by outbound.c, which reads and
- * sends; nothing is read or sent here.
+ * record of, is wanted: its row is read again and pushed. Called by rows.c, which reads, and
+ * batches.c, which sends; neither is done here.
  */
 #include "daemon/sync/internal.h"
 
