@@ -213,6 +213,8 @@ struct marks_state {
     uint64_t set_id;                /* of the set that we have exchanged with; 0: none */
     uint64_t up_id;                 /* UP: of the set that is being filled */
     uint64_t joined_id;             /* of the set that the last join found; 0: none yet */
+    uint64_t known_id;              /* of the last set heard of, by a join or by what it was told */
+    uint64_t heard_number;          /* UP: the stream's end when the set was found to be another */
     int64_t at;                     /* not before */
     size_t count;
     replica_mark under_way[REPLICA_MARKS_AT_ONCE];

@@ -15,12 +15,14 @@ static void exchange(struct sync *self)
     marks->set_id = marks->up_id = 0;
 }
 
-/* What is in the set now may have been told to nobody. */
+/* The set was lost between two joins. What is in it now may have been told to nobody; and what the
+ * stream tells up to here may be in the lost one alone, so where it ends must be known. */
 static void exchange_anew(struct sync *self)
 {
     self->marks.floors = true;
     self->marks.quiet = false;
     exchange(self);
+    sync_rejoin(self, false);
 }
 
 void sync_marks_begin(struct sync *self)
@@ -33,11 +35,15 @@ void sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other
 {
     struct marks_state *marks = &self->marks;
     bool under_way = marks->exchange != EXCHANGE_NONE && set_id == marks->up_id;
-    bool another = set_id == 0 || (marks->joined_id != 0 && set_id != marks->joined_id);
+    bool another = set_id == 0 || (marks->known_id != 0 && set_id != marks->known_id);
+    /* One that was made since the last join may have had another before it, and an exchange with it
+     * have begun too early. */
+    bool same = set_id != 0 && set_id == marks->joined_id;
     marks->look = true;
-    marks->joined_id = set_id;
-    if (!lost && !other_server && set_id != 0 && (set_id == marks->set_id || under_way))
+    marks->joined_id = marks->known_id = set_id;
+    if (!lost && !other_server && same && (set_id == marks->set_id || under_way))
         return;
+    marks->heard_number = self->heard_number;
     /* and what an exchange that was refused had to say is still to be said */
     marks->floors = marks->floors || lost || another;
     marks->quiet = marks->quiet && !marks->floors && !other_server;
@@ -84,18 +90,33 @@ static bool is_busy(const struct marks_state *marks)
     return marks->reading || marks->pushing || marks->telling;
 }
 
+/* May the walk over all begin? What was told before the set was found to be another may be in the
+ * lost one alone: who has heard it must say it to this one, because the host that made it may be
+ * gone. So all that was told up to then is in the map first. */
+static bool may_walk(const struct sync *self)
+{
+    const struct marks_state *marks = &self->marks;
+    return marks->exchange == EXCHANGE_UP && !marks->untold_first &&
+           (!marks->restart || (self->cursor.number >= marks->heard_number && inbound_empty(self)));
+}
+
+static bool may_read(const struct sync *self)
+{
+    const struct marks_state *marks = &self->marks;
+    return marks->look || (marks->exchange == EXCHANGE_UP && marks->untold_first) || may_walk(self);
+}
+
 static void read_some(struct sync *self)
 {
     struct marks_state *marks = &self->marks;
-    bool up = marks->exchange == EXCHANGE_UP;
-    if (is_busy(marks) || (!up && !marks->look) || self->now_ms < marks->at ||
-        self->out.need_scripts || self->rejoin)
+    if (is_busy(marks) || !may_read(self) || self->now_ms < marks->at || self->out.need_scripts ||
+        self->rejoin)
         return;
     sync_action *action = sync_act(self, SYNC_ACT_MARKS);
     if (action == NULL)
         return;
     /* What Redis has not been told yet comes first, because it is told to all. */
-    marks->walking = up && !marks->untold_first;
+    marks->walking = may_walk(self);
     action->marks.all = marks->walking;
     action->marks.floors = marks->walking && marks->floors;
     action->marks.restart = marks->restart;
@@ -144,6 +165,7 @@ void sync_marks_read(struct sync *self, const sync_event *event)
 static void stored(struct sync *self, uint64_t set_id)
 {
     struct marks_state *marks = &self->marks;
+    marks->known_id = set_id;
     /* A walk may have left out what only looked like no news: who made it looks once more. */
     if (!marks->walking) {
         marks->telling = true;
@@ -281,12 +303,11 @@ void sync_marks_advance(struct sync *self)
 int64_t sync_marks_deadline(const struct sync *self)
 {
     const struct marks_state *marks = &self->marks;
-    bool up = marks->exchange == EXCHANGE_UP;
     if (marks->telling)
         return marks->reading ? SYNC_NEVER : marks->at;
     if (!self->joined || is_busy(marks) || self->out.need_scripts || self->rejoin)
         return SYNC_NEVER;
-    if (up || marks->look)
+    if (may_read(self))
         return marks->at > self->now_ms ? marks->at : self->now_ms;
     return marks->exchange == EXCHANGE_DOWN && !marks->paging ? self->now_ms : SYNC_NEVER;
 }

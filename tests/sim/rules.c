@@ -172,6 +172,8 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_MARK_SET] = {"mark-set", "a set that is not there, or another, is filled again",
                        BIT(MARKS) | BIT(SET), ALONE, 30000, ""},
 
+    [RULE_MARK_HEARD] = {"mark-heard", "but only once what had been told before is in the map",
+                         BIT(MARKS) | BIT(SET) | BIT(WIPE), ALONE, 200000, ""},
     [RULE_FORGET_COLLECTED] = {"forget-collected",
                                "what was collected of a history that is lost is forgotten",
                                BIT(BUSY) | BIT(FAILOVER), ALONE, 200000, ""},

@@ -90,6 +90,7 @@ enum rule {
     RULE_MARKS_DOWN,
     RULE_MARK_SET,
     /* inside it */
+    RULE_MARK_HEARD,
     RULE_FORGET_COLLECTED,
     RULE_AGAIN_AFTER_OLD,
     RULE_PUT_BACK,

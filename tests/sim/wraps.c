@@ -14,6 +14,8 @@ void __real_pending_put_back(struct sync *self, const struct sync_batch *batch,
                              const sync_item *item);
 void __wrap_pending_put_back(struct sync *self, const struct sync_batch *batch,
                              const sync_item *item);
+void __real_sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other_server);
+void __wrap_sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other_server);
 int __real_sync_order(const replica_record *a, const replica_record *b);
 int __wrap_sync_order(const replica_record *a, const replica_record *b);
 
@@ -49,6 +51,13 @@ void __wrap_pending_put_back(struct sync *self, const struct sync_batch *batch,
 {
     if (!rule_off(RULE_PUT_BACK))
         __real_pending_put_back(self, batch, item);
+}
+
+void __wrap_sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other_server)
+{
+    __real_sync_marks_joined(self, set_id, lost, other_server);
+    if (rule_off(RULE_MARK_HEARD))
+        self->marks.heard_number = 0;
 }
 
 /* The machine compares only what was fetched. */

@@ -13,6 +13,7 @@ static sync_action_list done; /* all that the machine asked for since expect_not
 
 static uint64_t set_of_marks; /* Redis's */
 static bool floors_told;      /* to it */
+static bool walked;           /* all that the map knows was read */
 
 static bool answer_about_marks(const sync_action *action);
 
@@ -35,6 +36,7 @@ static bool answer_about_marks(const sync_action *action)
     switch (action->kind) {
     case SYNC_ACT_MARKS:
         floors_told = floors_told || action->marks.floors;
+        walked = walked || action->marks.all;
         give((sync_event){.kind = SYNC_EV_MARKS, .marks = &none});
         return true;
     case SYNC_ACT_MARK:
@@ -135,16 +137,30 @@ static void end(void)
     sync_destroy(&machine);
 }
 
-static void join_another(uint64_t marks_id)
+static void join(uint64_t marks_id, uint64_t last_number)
+{
+    give((sync_event){.kind = SYNC_EV_JOINED,
+                      .joined = {.epoch = 7,
+                                 .last_number = last_number,
+                                 .cursor_found = true,
+                                 .redis_ms = now_ms,
+                                 .marks_id = marks_id}});
+}
+
+static void connect_to_another(void)
 {
     give((sync_event){.kind = SYNC_EV_DISCONNECTED, .cause = SYNC_LOST_CONNECTION});
     now_ms += 1000;
     give((sync_event){.kind = SYNC_EV_TICK});
     give((sync_event){.kind = SYNC_EV_CONNECTED, .run_id = "another"});
     done.count = 0;
-    give((sync_event){
-        .kind = SYNC_EV_JOINED,
-        .joined = {.epoch = 7, .cursor_found = true, .redis_ms = now_ms, .marks_id = marks_id}});
+    walked = false;
+}
+
+static void join_another(uint64_t marks_id)
+{
+    connect_to_another();
+    join(marks_id, 0);
 }
 
 static sync_change change_of(uint64_t clock, uint64_t hash, uint64_t size)
@@ -342,7 +358,29 @@ START_TEST(a_set_of_marks_that_is_lost_in_an_exchange_is_told_the_floors)
     begin();
     set_of_marks = 2; /* lost right after the join has seen it */
     join_another(1);
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_JOIN));
+    join(2, 0);
     ck_assert(floors_told);
+}
+END_TEST
+
+/* It may have been in the lost set alone, and who made it may be gone. */
+START_TEST(what_was_told_before_a_set_of_marks_was_lost_is_heard_before_another_is_filled)
+{
+    sync_change mark = change_of(10, 0, 0);
+    mark.number = 1;
+    mark.value_missing = false;
+    mark.record.kind = REPLICA_MARK;
+    set_of_marks = 2;
+    connect_to_another();
+    join(2, 1);
+    ck_assert(!walked);
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_RANGE));
+    give((sync_event){.kind = SYNC_EV_RANGE, .range = {.changes = &mark, .count = 1}});
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_APPLY));
+    ck_assert(!walked);
+    give((sync_event){.kind = SYNC_EV_APPLIED});
+    ck_assert(walked);
 }
 END_TEST
 
@@ -358,6 +396,8 @@ int main(void)
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
     tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
     tcase_add_test(all, a_set_of_marks_that_is_lost_in_an_exchange_is_told_the_floors);
+    tcase_add_test(all,
+                   what_was_told_before_a_set_of_marks_was_lost_is_heard_before_another_is_filled);
     suite_add_tcase(suite, all);
     return harness_run(suite);
 }
