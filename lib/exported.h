@@ -1,12 +1,14 @@
-/* exported.h: gives the functions of larder.h default visibility while lib/ is compiled with
- * -fvisibility=hidden, so that the public header needs no macros. The compiler is told to read this
- * before every file of lib/ (lib/Makefile.inc); nothing includes it, and it declares nothing else.
+/* exported.h: gives the functions of larder.h and larder_http.h default visibility while lib/ is
+ * compiled with -fvisibility=hidden, so that the public headers need no macros. The compiler is
+ * told to read this before every file of lib/ (lib/Makefile.inc); nothing includes it, and it
+ * declares nothing else.
  */
 #ifndef LARDER_LIB_EXPORTED_H
 #define LARDER_LIB_EXPORTED_H
 
 #pragma GCC visibility push(default)
 #include "larder.h"
+#include "larder_http.h"
 #pragma GCC visibility pop
 
 #endif

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# header.sh: include/larder.h alone, first and twice, as strict C11 and as C++17, and through the
+# header.sh: each header of include/ alone, first and twice, as strict C11 and as C++17, and through the
 # parser of LuaJIT's ffi.cdef where luajit is installed (programs in other languages read it so).
 set -eu
 include=${srcdir:-$(dirname "$0")/..}/include
@@ -21,7 +21,23 @@ int main(void)
     return larder_open("x", &options, &handle) == LARDER_OK && larder_set(handle, "k", 1, "v", 1, &policy);
 }
 C
-sed 's/= {0}/= {}/; s/ = 0;/ = nullptr;/' "$scratch/use.c" >"$scratch/use.cc"
+cat >"$scratch/use_http.c" <<'C'
+#include "larder_http.h"
+#include "larder_http.h"
+
+int main(void)
+{
+    larder_http_request request = {0};
+    larder_http_key_options options = {0};
+    larder_http_arena arena = {0};
+    larder_bytes key = {0};
+    options.form = LARDER_HTTP_KEY_METHOD;
+    return larder_http_key(&request, &options, &arena, &key) == LARDER_OK;
+}
+C
+for use in use use_http; do
+    sed 's/= {0}/= {}/; s/ = 0;/ = nullptr;/' "$scratch/$use.c" >"$scratch/$use.cc"
+done
 
 # shellcheck disable=SC2086 # CC and CXX may have arguments
 try() { # NAME COMMAND...
@@ -37,16 +53,18 @@ try() { # NAME COMMAND...
 }
 
 strict='-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'
-# shellcheck disable=SC2086
-try C11 ${CC:-cc} -std=c11 $strict -I"$include" -c -o "$scratch/c.o" "$scratch/use.c"
-# shellcheck disable=SC2086
-if command -v ${CXX:-g++} >/dev/null; then
-    try C++17 ${CXX:-g++} -std=c++17 $strict -I"$include" -c -o "$scratch/cc.o" "$scratch/use.cc"
-fi
+for use in use use_http; do
+    # shellcheck disable=SC2086
+    try "C11 ($use)" ${CC:-cc} -std=c11 $strict -I"$include" -c -o "$scratch/c.o" "$scratch/$use.c"
+    # shellcheck disable=SC2086
+    if command -v ${CXX:-g++} >/dev/null; then
+        try "C++17 ($use)" ${CXX:-g++} -std=c++17 $strict -I"$include" -c -o "$scratch/cc.o" "$scratch/$use.cc"
+    fi
+done
 
 if command -v luajit >/dev/null; then
     # What a binding does: the preprocessor, without the system's headers (LuaJIT knows their types).
-    sed '/^# *include </d' "$include/larder.h" | ${CC:-cc} -E -P -std=c11 -x c - >"$scratch/larder.cdef"
+    sed '/^# *include /d' "$include/larder.h" "$include/larder_http.h" | ${CC:-cc} -E -P -std=c11 -x c - >"$scratch/larder.cdef"
     cat >"$scratch/read.lua" <<'LUA'
 local ffi = require("ffi")
 local file = assert(io.open(arg[1]))
@@ -54,6 +72,7 @@ ffi.cdef("struct iovec { void *iov_base; size_t iov_len; };")
 ffi.cdef(file:read("*a"))
 local options = ffi.new("larder_options")
 assert(options.map_size == 0 and ffi.sizeof("larder_version") == 16)
+assert(ffi.new("larder_http_policy").kind == 0 and ffi.C.LARDER_HTTP_GATEWAY == 1)
 assert(ffi.C.LARDER_MISS == 1 and ffi.C.LARDER_EBUSY == -1001)
 ffi.typeof("int (*)(larder *, const void *, size_t, larder_view *)")
 LUA

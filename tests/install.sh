@@ -20,6 +20,7 @@ expect() { [ -e "$1" ] || { echo "not installed: $1" && failed=1; }; }
 expect bin/larder
 expect sbin/larderd
 expect include/larder.h
+expect include/larder_http.h
 expect lib/liblarder.so
 expect lib/liblarder.so.0
 expect lib/pkgconfig/larder.pc
@@ -28,7 +29,7 @@ if [ -e lib/liblarder.a ]; then
     failed=1
 fi
 headers=$(find include -type f | sort | tr '\n' ' ')
-[ "$headers" = "include/larder.h " ] || { echo "installed headers: $headers" && failed=1; }
+[ "$headers" = "include/larder.h include/larder_http.h " ] || { echo "installed headers: $headers" && failed=1; }
 source=$(cd "${srcdir:-.}" && pwd)
 if found=$(grep -rlF -e "$source/lib" "$root" --include='*.pc' --include='*.h' --include='*.service'); then
     echo "these name the source tree: $found"
@@ -37,6 +38,7 @@ fi
 
 cat >"$scratch/stranger.c" <<'C'
 #include <larder.h>
+#include <larder_http.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -50,6 +52,9 @@ int main(int count, char **arguments)
     if (code == LARDER_OK) code = larder_get(handle, "key", 3, value, sizeof value, NULL);
     if (code != LARDER_OK) fprintf(stderr, "%s: %s\n", larder_strerror(code), larder_last_error());
     larder_close(&handle);
+    char etag[LARDER_HTTP_ETAG_SIZE];
+    larder_http_etag((larder_bytes){value, 6}, etag);
+    if (strncmp(etag, "W/\"", 3) != 0) return 1;
     return code != LARDER_OK || strcmp(value, "value") != 0;
 }
 C

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# symbols.sh: what liblarder.so exports is what include/larder.h declares, function by function, all
+# symbols.sh: what liblarder.so exports is what include/*.h declare, function by function, all
 # of it under the version LARDER_0.1; and the library is hardened the way it was asked for.
 set -eu
 library=${LIBLARDER:?the path of liblarder.so}
-header=${srcdir:-$(dirname "$0")/..}/include/larder.h
+headers=${srcdir:-$(dirname "$0")/..}/include
 compiler=${CC:-cc}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 # Declared: comments, directives and types of functions gone, then each name before a parenthesis.
 # shellcheck disable=SC2086 # CC may have arguments
-$compiler -E -P -fpreprocessed -dD "$header" 2>/dev/null | grep -v '^#' | tr '\n' ' ' |
+for header in "$headers"/*.h; do $compiler -E -P -fpreprocessed -dD "$header" 2>/dev/null; done | grep -v '^#' | tr '\n' ' ' |
     sed -E 's/typedef +[a-z_]+ +larder_[a-z0-9_]+ *\(/(/g' |
     grep -oE '\blarder_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u >"$scratch/declared"
 
@@ -21,7 +21,7 @@ ${NM:-nm} -D --defined-only --with-symbol-versions "$library" |
 sed 's/@.*//' "$scratch/versioned" | sort -u >"$scratch/exported"
 
 failed=0
-[ -s "$scratch/declared" ] || { echo "no function found in $header" && failed=1; }
+[ -s "$scratch/declared" ] || { echo "no function found in $headers" && failed=1; }
 if ! diff -u --label declared --label exported "$scratch/declared" "$scratch/exported"; then
     failed=1
 fi
