@@ -4,6 +4,8 @@
 
 #include <time.h>
 
+#include "monotone.h"
+
 /* A tick is 10 ms at most, but a host that takes the processor away delays it, too. */
 enum { COARSE_ERROR_MS = 1000 };
 
@@ -69,14 +71,6 @@ uint64_t clock_limit(const struct control *control)
     return now <= 0 ? UINT64_MAX : (uint64_t)(now + CLOCK_AHEAD_MS) << 16 | UINT16_MAX;
 }
 
-static void raise_to(_Atomic uint64_t *word, uint64_t clock)
-{
-    uint64_t last = atomic_load_explicit(word, memory_order_relaxed);
-    while (last < clock && !atomic_compare_exchange_weak_explicit(
-                               word, &last, clock, memory_order_relaxed, memory_order_relaxed)) {
-    }
-}
-
 bool clock_lower(struct control *control)
 {
     uint64_t limit = clock_limit(control);
@@ -103,7 +97,7 @@ void clock_note(struct control *control)
 {
     uint64_t last = atomic_load_explicit(&control->clock, memory_order_relaxed);
     if (last <= clock_limit(control)) {
-        raise_to(&control->clock_seen, last);
+        monotone_raise(&control->clock_seen, last);
     }
 }
 
@@ -114,7 +108,7 @@ void clock_observe(struct control *control, uint64_t clock)
     }
     uint64_t limit = clock_limit(control);
     if (clock <= limit) {
-        raise_to(&control->clock_seen, clock);
+        monotone_raise(&control->clock_seen, clock);
     }
-    raise_to(&control->clock, clock <= limit ? clock : limit);
+    monotone_raise(&control->clock, clock <= limit ? clock : limit);
 }

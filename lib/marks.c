@@ -15,6 +15,7 @@
 
 #include "clock.h"
 #include "control.h"
+#include "monotone.h"
 
 enum { MARKS_WAIT_MS = 20, HISTOGRAM = 256 };
 
@@ -44,14 +45,6 @@ static struct place place_of_tag(uint64_t tag)
 static struct place place_of(const uint8_t *mark)
 {
     return place_of_tag(marks_tag(mark));
-}
-
-static void raise_to(_Atomic uint64_t *word, uint64_t clock)
-{
-    uint64_t now = atomic_load_explicit(word, memory_order_relaxed);
-    while (now < clock && !atomic_compare_exchange_weak_explicit(
-                              word, &now, clock, memory_order_release, memory_order_relaxed)) {
-    }
 }
 
 int marks_init(struct marks *marks)
@@ -184,7 +177,7 @@ void marks_to_tell(struct control *control, const uint8_t *mark, uint64_t clock,
         }
     }
     if (bucket == NULL) {
-        raise_to(&marks->floor_untold, clock);
+        monotone_raise(&marks->floor_untold, clock);
     }
     control_news(control);
 }
@@ -245,7 +238,7 @@ static bool free_slot(struct marks *marks, struct marks_bucket *bucket, size_t w
              * and then looks at the tag */
             atomic_store(&bucket->tags[way], 0);
             if (take_bit(marks, bucket, way)) {
-                raise_to(&marks->floor_untold, clock);
+                monotone_raise(&marks->floor_untold, clock);
             }
             atomic_store_explicit(&marks->used, marks_count(marks) - 1, memory_order_relaxed);
             return true;
@@ -323,7 +316,7 @@ static void repair(struct marks *marks)
         }
         atomic_store(tag, 0);
         if (take_bit(marks, bucket, i % MARKS_WAYS)) { /* it was being freed, untold */
-            raise_to(&marks->floor_untold, atomic_load(&marks->floor));
+            monotone_raise(&marks->floor_untold, atomic_load(&marks->floor));
         }
     }
     atomic_store_explicit(&marks->used, used, memory_order_relaxed);
@@ -376,7 +369,7 @@ static void drop_oldest_here(struct marks *marks, const struct place *place)
         }
     }
     if (oldest != NULL) {
-        raise_to(&marks->floor, least);
+        monotone_raise(&marks->floor, least);
         (void)free_slot(marks, oldest, oldest_way);
     }
 }
@@ -387,7 +380,7 @@ static bool insert(struct marks *marks, const struct place *place, uint64_t cloc
         return true;
     }
     if (marks_count(marks) > MARKS_EXACT) {
-        raise_to(&marks->floor, oldest_but_exact(marks));
+        monotone_raise(&marks->floor, oldest_but_exact(marks));
         free_below_floor(marks);
         if (take_free(marks, place, clock)) {
             return true;
@@ -422,18 +415,18 @@ bool marks_invalidate(struct control *control, const uint8_t *mark, larder_versi
     /* In two steps. The first makes the mark known; a writer that did not see it before it wrote an
      * old value again had drawn its version before, so that the second is newer. */
     uint64_t clock = clock_next(control).clock;
-    raise_to(&marks->newest, clock);
+    monotone_raise(&marks->newest, clock);
     bool exact = store(marks, &place, clock, MARKS_WAIT_MS);
     if (!exact) {
-        raise_to(&marks->floor, clock);
+        monotone_raise(&marks->floor, clock);
     }
     atomic_thread_fence(memory_order_release); /* pairs with marks_fence() */
     *version = clock_next(control);
     clock = version->clock;
-    raise_to(&marks->newest, clock);
+    monotone_raise(&marks->newest, clock);
     exact = exact && store(marks, &place, clock, MARKS_WAIT_MS);
     if (!exact) {
-        raise_to(&marks->floor, clock);
+        monotone_raise(&marks->floor, clock);
     }
     return exact;
 }
@@ -445,12 +438,12 @@ bool marks_merge(struct control *control, uint64_t tag, uint64_t clock)
     if (clock <= atomic_load(&marks->floor)) {
         return true; /* that stands for it */
     }
-    raise_to(&marks->newest, clock);
+    monotone_raise(&marks->newest, clock);
     return store(marks, &place, clock, MARKS_WAIT_MS);
 }
 
 void marks_merge_floor(struct control *control, uint64_t clock)
 {
-    raise_to(&control->marks.newest, clock);
-    raise_to(&control->marks.floor, clock);
+    monotone_raise(&control->marks.newest, clock);
+    monotone_raise(&control->marks.floor, clock);
 }

@@ -7,13 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static void raise_to(_Atomic uint64_t *word, uint64_t clock)
-{
-    uint64_t now = atomic_load_explicit(word, memory_order_relaxed);
-    while (now < clock && !atomic_compare_exchange_weak_explicit(
-                              word, &now, clock, memory_order_release, memory_order_relaxed)) {
-    }
-}
+#include "monotone.h"
 
 uint64_t removal_pending_clock_slow(struct control *control, uint64_t hash)
 {
@@ -64,27 +58,27 @@ size_t removal_copy_pending(struct control *control, struct removal_mark *marks)
 
 void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t clock)
 {
-    raise_to(&control->floors[control_bucket(hash)], clock);
-    raise_to(&control->barriers[control_bucket(hash)], clock);
-    raise_to(&control->barrier_max, clock);
+    monotone_raise(&control->floors[control_bucket(hash)], clock);
+    monotone_raise(&control->barriers[control_bucket(hash)], clock);
+    monotone_raise(&control->barrier_max, clock);
     control_news(control);
 }
 
 void removal_clear(struct control *control, uint64_t clock)
 {
-    raise_to(&control->cleared, clock);
-    raise_to(&control->barrier_max, clock);
+    monotone_raise(&control->cleared, clock);
+    monotone_raise(&control->barrier_max, clock);
     control_news(control);
 }
 
 void removal_told(_Atomic uint64_t *told, uint64_t clock)
 {
-    raise_to(told, clock);
+    monotone_raise(told, clock);
 }
 
 void removal_raise_floor(struct control *control, uint64_t hash, uint64_t clock)
 {
-    raise_to(&control->floors[control_bucket(hash)], clock);
+    monotone_raise(&control->floors[control_bucket(hash)], clock);
 }
 
 uint64_t removal_bucket_floor(struct control *control, uint64_t hash)
@@ -101,7 +95,7 @@ uint64_t removal_floor(struct control *control, uint64_t hash)
 
 void removal_raise_fill_floor(struct control *control, uint64_t clock)
 {
-    raise_to(&control->fill_floor, clock);
+    monotone_raise(&control->fill_floor, clock);
 }
 
 uint64_t removal_fill_floor(struct control *control, uint64_t hash)
@@ -130,7 +124,7 @@ void removal_lower_floors(struct control *control, uint64_t limit)
 void removal_raise_all_floors(struct control *control, uint64_t clock)
 {
     for (size_t i = 0; i < CONTROL_BUCKETS; i++) {
-        raise_to(&control->floors[i], clock);
+        monotone_raise(&control->floors[i], clock);
     }
 }
 

@@ -5,19 +5,13 @@
 #include <string.h>
 
 #include "control.h"
+#include "monotone.h"
 #include "pattern.h"
 #include "removal.h"
 
 enum { SWEEPS_WAIT_MS = 20 };
 
 static_assert(SWEEPS_NAME_MAX <= UINT8_MAX, "fits sweep_row.size");
-
-static void raise_to(_Atomic uint64_t *word, uint64_t clock)
-{
-    uint64_t now = atomic_load(word);
-    while (now < clock && !atomic_compare_exchange_weak(word, &now, clock)) {
-    }
-}
 
 int sweeps_init(struct sweeps *sweeps)
 {
@@ -107,7 +101,7 @@ bool sweeps_add(struct control *control, const struct sweep *sweep)
         /* Nothing is done with it until all that is so says it: first not swept and not told. */
         atomic_store(&row->flags, 0);
         atomic_store(&row->clock, sweep->clock);
-        raise_to(&sweeps->newest, sweep->clock);
+        monotone_raise(&sweeps->newest, sweep->clock);
         atomic_store(&row->flags, sweep->flags);
     }
     gate_leave(&sweeps->gate);
@@ -190,6 +184,6 @@ bool sweeps_death(struct control *control, const struct key *key, uint64_t clock
 
 void sweeps_raise_floor(struct control *control, uint64_t clock)
 {
-    raise_to(&control->sweeps.newest, clock);
-    raise_to(&control->sweeps.floor, clock);
+    monotone_raise(&control->sweeps.newest, clock);
+    monotone_raise(&control->sweeps.floor, clock);
 }

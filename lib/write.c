@@ -1,45 +1,25 @@
-/* write.c: larder_set and its kin: what a caller may ask for, and what becomes of the key when the
- * gate is busy or there is no room.
+/* write.c: larder_set and its kin and larder_delete: what a caller may ask for, and what becomes of
+ * the key when the gate is busy or there is no room.
  */
-#include <errno.h>
-#include <inttypes.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "write.h"
 
-#include "chunks.h"
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "clock.h"
-#include "evict.h"
-#include "handle.h"
 #include "invalidate.h"
 #include "lookup.h"
 #include "marks.h"
-#include "policy.h"
 #include "removal.h"
 #include "sample.h"
-#include "write.h"
-#include "writer.h"
-
-enum set_condition { SET_ALWAYS, SET_IF_MISSING, SET_IF_THERE, SET_IF_VERSION, SET_IF_NEWER };
-
-struct set_request {
-    struct key key;
-    const void *value;
-    size_t value_size;
-    enum set_condition condition;
-    larder_version expected; /* SET_IF_NEWER: its own */
-    int64_t created_ms;      /* 0: the version's time */
-    struct policy_plan plan;
-    struct store_place place; /* where the key's record stood a moment ago */
-};
+#include "write_internal.h"
 
 /* ---- Arguments --------------------------------------------------------------------------------
  */
 
-static int make_request(const struct larder *handle, const void *key, size_t key_size,
-                        const void *value, size_t value_size, const larder_policy *policy,
-                        struct set_request *request)
+int write_make_request(const struct larder *handle, const void *key, size_t key_size,
+                       const void *value, size_t value_size, const larder_policy *policy,
+                       struct set_request *request)
 {
     int result = key_make(&request->key, key, key_size);
     if (result != LARDER_OK) {
@@ -56,7 +36,7 @@ static int make_request(const struct larder *handle, const void *key, size_t key
     return policy_resolve(handle, policy, value_size, &request->plan);
 }
 
-static int too_big(const struct larder *handle, size_t size)
+int write_too_big(const struct larder *handle, size_t size)
 {
     stats_count(map_stats(handle->map), STATS_REFUSED_SIZE);
     return error_set(LARDER_ETOOBIG, "value of %zu bytes: the limit is %" PRIu64, size,
@@ -66,13 +46,12 @@ static int too_big(const struct larder *handle, size_t size)
 /* ---- Refusals ---------------------------------------------------------------------------------
  */
 
-/* Whether a write failed for a reason that does not make its caller a stranger to the map. */
-static bool was_refused(int result)
+bool write_was_refused(int result)
 {
     return result < 0 && result != LARDER_ENAMESPACE;
 }
 
-static void count_refusal(const struct larder *handle, int result)
+void write_count_refusal(const struct larder *handle, int result)
 {
     if (result == LARDER_EBUSY) {
         stats_count(map_stats(handle->map), STATS_REFUSED_BUSY);
@@ -140,7 +119,7 @@ static int store_value(struct writer *writer, const struct set_request *request,
     return entry_upsert(writer, &request->key, &record, request->value, &inserted);
 }
 
-static int set_one(struct writer *writer, const struct set_request *request)
+int write_set_one(struct writer *writer, const struct set_request *request)
 {
     struct record old;
     const struct record *before = NULL;
@@ -171,10 +150,10 @@ static int set_one(struct writer *writer, const struct set_request *request)
 
 static int set_operation(struct writer *writer, void *context)
 {
-    return set_one(writer, context);
+    return write_set_one(writer, context);
 }
 
-static int delete_one(struct writer *writer, const struct key *key)
+int write_delete_one(struct writer *writer, const struct key *key)
 {
     struct record old;
     int found = entry_find(&writer->transaction, key, &old);
@@ -189,7 +168,7 @@ static int delete_one(struct writer *writer, const struct key *key)
 
 static int delete_operation(struct writer *writer, void *context)
 {
-    return delete_one(writer, context);
+    return write_delete_one(writer, context);
 }
 
 /* ---- Others' requests, in our transaction ------------------------------------------------------
@@ -274,7 +253,7 @@ static int serve_quickly(struct writer *writer, const struct combine_request *po
     return entry_overwrite(writer, &key, &record, posted->value, &place);
 }
 
-static int run(const struct larder *handle, size_t need, writer_operation *operation, void *context)
+int write_run(const struct larder *handle, size_t need, writer_operation *operation, void *context)
 {
     struct writer_plan plan = {
         .operation = operation, .serve = serve, .context = context, .need = need};
@@ -294,7 +273,7 @@ static bool is_plain(const larder *handle, const struct set_request *request)
 static int write_set(const larder *handle, struct set_request *request)
 {
     if (!is_plain(handle, request)) {
-        return run(handle, request->value_size, set_operation, request);
+        return write_run(handle, request->value_size, set_operation, request);
     }
     struct combine_request posted = {.operation = COMBINE_SET,
                                      .key = request->key.data,
@@ -358,14 +337,14 @@ static int run_set(larder *handle, struct set_request *request)
 {
     int result;
     if (request->value_size > handle->max_value) {
-        result = too_big(handle, request->value_size);
+        result = write_too_big(handle, request->value_size);
     } else {
         result = write_set(handle, request);
-        count_refusal(handle, result);
+        write_count_refusal(handle, result);
     }
     if (result == LARDER_OK) {
         stats_count(map_stats(handle->map), STATS_SETS);
-    } else if (was_refused(result) && would_replace(handle, request, result)) {
+    } else if (write_was_refused(result) && would_replace(handle, request, result)) {
         invalidate_later(handle, &request->key);
     }
     return result;
@@ -377,7 +356,7 @@ static int set(larder *handle, const void *key, size_t key_size, const void *val
     struct set_request request;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
-        result = make_request(handle, key, key_size, value, value_size, policy, &request);
+        result = write_make_request(handle, key, key_size, value, value_size, policy, &request);
     }
     return result == LARDER_OK ? run_set(handle, &request) : result;
 }
@@ -397,7 +376,7 @@ static int set_if(larder *handle, const void *key, size_t key_size, const void *
     struct set_request request;
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
-        result = make_request(handle, key, key_size, value, value_size, policy, &request);
+        result = write_make_request(handle, key, key_size, value, value_size, policy, &request);
     }
     if (result != LARDER_OK) {
         return result;
@@ -434,7 +413,7 @@ int write_fill(larder *handle, const void *key, size_t key_size, const void *val
                size_t value_size, const larder_policy *policy, struct write_fill *fill)
 {
     struct set_request request;
-    int result = make_request(handle, key, key_size, value, value_size, policy, &request);
+    int result = write_make_request(handle, key, key_size, value, value_size, policy, &request);
     if (result != LARDER_OK) {
         fill->refused = true;
         return result;
@@ -466,8 +445,8 @@ int larder_delete(larder *handle, const void *key, size_t key_size)
         return result;
     }
     result = write_delete(handle, &made);
-    if (was_refused(result)) {
-        count_refusal(handle, result);
+    if (write_was_refused(result)) {
+        write_count_refusal(handle, result);
         invalidate_later(handle, &made); /* an invalidation is never refused */
         result = LARDER_OK;
     }
@@ -475,227 +454,4 @@ int larder_delete(larder *handle, const void *key, size_t key_size)
         stats_count(map_stats(handle->map), STATS_DELETES);
     }
     return began == 0 ? result : sample_end_write(handle, began, LARDER_LATENCY_DELETE, result);
-}
-
-/* ---- Increment --------------------------------------------------------------------------------
- */
-
-struct incr_request {
-    struct set_request set;
-    int64_t delta, result;
-    bool keep_times, keep_marks;
-};
-
-enum { NUMBER_SIZE = 24 };
-
-/* A decimal 64-bit integer, nothing before or behind it, as Redis has it. */
-static bool parse_number(const uint8_t *text, size_t size, int64_t *number)
-{
-    char copy[NUMBER_SIZE];
-    char *end = NULL;
-    if (size == 0 || size >= sizeof copy) {
-        return false;
-    }
-    memcpy(copy, text, size);
-    copy[size] = '\0';
-    size_t first = copy[0] == '-' ? 1 : 0;
-    if (copy[first] < '0' || copy[first] > '9' || (copy[first] == '0' && size > 1)) {
-        return false;
-    }
-    errno = 0;
-    *number = strtoll(copy, &end, 10);
-    return errno == 0 && *end == '\0' && (size_t)(end - copy) == size;
-}
-
-static int incr_one(struct writer *writer, struct incr_request *request)
-{
-    struct set_request set = request->set;
-    struct policy_plan *plan = &set.plan;
-    struct record old;
-    int64_t before = 0;
-    char text[NUMBER_SIZE];
-    int found = entry_find(&writer->transaction, &set.key, &old);
-    if (found < 0) {
-        return found;
-    }
-    if (found == LARDER_OK && lookup_alive(writer->control, &old, set.key.hash) &&
-        old.header.kind == RECORD_VALUE) {
-        if (old.value == NULL || !parse_number(old.value, old.value_size, &before)) {
-            return error_set(LARDER_ENUMBER, "the value is not a decimal 64-bit integer");
-        }
-        if (request->keep_times) {
-            plan->times = policy_times(&old);
-        }
-        if (request->keep_marks && old.header.mark_count > 0 &&
-            old.header.mark_count <= RECORD_MARKS_MAX) {
-            plan->mark_count = old.header.mark_count;
-            memcpy(plan->marks, old.marks, (size_t)plan->mark_count * RECORD_MARK_SIZE);
-        }
-        set.condition = SET_IF_VERSION; /* looks once more, after its version was drawn */
-        set.expected = record_version(&old, writer->control->home);
-    }
-    if (__builtin_add_overflow(before, request->delta, &request->result)) {
-        return error_set(LARDER_EOVERFLOW, "%" PRId64 " and %" PRId64 " do not fit 64 bits", before,
-                         request->delta);
-    }
-    int length = snprintf(text, sizeof text, "%" PRId64, request->result);
-    set.value = text;
-    set.value_size = (size_t)length;
-    return set_one(writer, &set);
-}
-
-static int incr_operation(struct writer *writer, void *context)
-{
-    int result = incr_one(writer, context);
-    /* it died between the two looks: then the number counts from 0 */
-    return result == LARDER_MISS ? incr_one(writer, context) : result;
-}
-
-int larder_incr(larder *handle, const void *key, size_t key_size, int64_t delta, int64_t *result,
-                const larder_policy *policy)
-{
-    struct incr_request request = {.delta = delta};
-    int outcome = handle_enter_write(handle);
-    if (outcome == LARDER_OK) {
-        outcome = make_request(handle, key, key_size, NULL, 0, policy, &request.set);
-    }
-    if (outcome == LARDER_OK && request.set.plan.kind != RECORD_VALUE) {
-        outcome = error_set(LARDER_EINVAL, "a counter cannot be negative knowledge");
-    }
-    if (outcome != LARDER_OK) {
-        return outcome;
-    }
-    request.keep_times = policy == NULL || policy->expiry.kind == LARDER_EXPIRY_DEFAULT;
-    request.keep_marks = request.set.plan.mark_count == 0;
-    outcome = run(handle, NUMBER_SIZE, incr_operation, &request);
-    count_refusal(handle, outcome);
-    if (outcome == LARDER_OK) {
-        stats_count(map_stats(handle->map), STATS_SETS);
-        if (result != NULL) {
-            *result = request.result;
-        }
-    }
-    return outcome;
-}
-
-/* ---- Many keys --------------------------------------------------------------------------------
- */
-
-struct many_request {
-    struct set_request *requests;
-    larder_item *items;
-    size_t count;
-};
-
-static int check_many(const larder_item *items, size_t count)
-{
-    if ((items == NULL && count > 0) || count > LARDER_MANY_MAX) {
-        return error_set(LARDER_EINVAL, "%zu items in one call: at most %u", count,
-                         LARDER_MANY_MAX);
-    }
-    return LARDER_OK;
-}
-
-static int set_many_operation(struct writer *writer, void *context)
-{
-    struct many_request *many = context;
-    for (size_t i = 0; i < many->count; i++) {
-        int result = set_one(writer, &many->requests[i]);
-        if (result < 0) {
-            return result;
-        }
-        many->items[i].outcome = result;
-    }
-    return LARDER_OK;
-}
-
-int larder_set_many(larder *handle, larder_item *items, size_t count, const larder_policy *policy)
-{
-    int result = handle_enter_write(handle);
-    if (result == LARDER_OK) {
-        result = check_many(items, count);
-    }
-    if (result != LARDER_OK || count == 0) {
-        return result;
-    }
-    struct many_request many = {.items = items, .count = count};
-    many.requests = malloc(count * sizeof *many.requests);
-    if (many.requests == NULL) {
-        return error_set(LARDER_ENOMEM, "out of memory");
-    }
-    size_t bytes = 0;
-    for (size_t i = 0; i < count && result == LARDER_OK; i++) {
-        result = make_request(handle, items[i].key, items[i].key_size, items[i].value,
-                              items[i].value_size, policy, &many.requests[i]);
-        bytes += items[i].value_size;
-    }
-    if (result != LARDER_OK) { /* an argument is wrong: nothing happened */
-        free(many.requests);
-        return result;
-    }
-    if (bytes > handle->max_value) {
-        result = too_big(handle, bytes);
-    } else {
-        result = run(handle, bytes, set_many_operation, &many);
-        count_refusal(handle, result);
-    }
-    for (size_t i = 0; i < count && was_refused(result); i++) {
-        invalidate_later(handle, &many.requests[i].key);
-        items[i].outcome = result;
-    }
-    if (result == LARDER_OK) {
-        stats_add(map_stats(handle->map), STATS_SETS, count);
-    }
-    free(many.requests);
-    return result;
-}
-
-static int delete_many_operation(struct writer *writer, void *context)
-{
-    struct many_request *many = context;
-    for (size_t i = 0; i < many->count; i++) {
-        int result = delete_one(writer, &many->requests[i].key);
-        if (result < 0) {
-            return result;
-        }
-        many->items[i].outcome = result;
-    }
-    return LARDER_OK;
-}
-
-int larder_delete_many(larder *handle, larder_item *items, size_t count)
-{
-    int result = handle_enter_write(handle);
-    if (result == LARDER_OK) {
-        result = check_many(items, count);
-    }
-    if (result != LARDER_OK || count == 0) {
-        return result;
-    }
-    struct many_request many = {.items = items, .count = count};
-    many.requests = malloc(count * sizeof *many.requests);
-    if (many.requests == NULL) {
-        return error_set(LARDER_ENOMEM, "out of memory");
-    }
-    for (size_t i = 0; i < count && result == LARDER_OK; i++) {
-        result = key_make(&many.requests[i].key, items[i].key, items[i].key_size);
-    }
-    if (result != LARDER_OK) {
-        free(many.requests);
-        return result;
-    }
-    result = run(handle, 0, delete_many_operation, &many);
-    if (was_refused(result)) {
-        count_refusal(handle, result);
-        for (size_t i = 0; i < count; i++) {
-            invalidate_later(handle, &many.requests[i].key);
-            items[i].outcome = LARDER_OK;
-        }
-        result = LARDER_OK;
-    }
-    if (result >= 0) {
-        stats_add(map_stats(handle->map), STATS_DELETES, count);
-    }
-    free(many.requests);
-    return result;
 }

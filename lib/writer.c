@@ -1,4 +1,4 @@
-/* writer.c: entering the write gate, beginning, committing, leaving; making room and trying again.
+/* writer.c: entering the write gate, beginning, committing, leaving; trying again with room made.
  */
 #include "writer.h"
 
@@ -14,15 +14,13 @@
 #include "follow.h"
 #include "registry.h"
 #include "removal.h"
+#include "room.h"
 #include "wake.h"
 
 enum {
     GENERATION_TRIES = 3,
     ROOM_WAITS = 4, /* of the handle, in all */
     ROOM_ROUNDS = 4,
-    ROOM_COMMITS = 4096, /* of one making of room: time ends it before */
-    EVICT_BATCH = 512,
-    EVICT_LESS = 4,
     READER_PATIENCE_MS = 50,
     PATIENCE_NS = 1500,    /* half a commit */
     CARRIED_OUT = 1 << 20, /* begin(): by another process; no outcome of a write */
@@ -393,6 +391,13 @@ int writer_begin(struct writer *writer, const struct larder *handle, int64_t wai
     return begin(writer, handle, wait_ms, true, &none, &slow);
 }
 
+int writer_begin_bare(struct writer *writer, const struct larder *handle, int64_t wait_ms)
+{
+    struct posting none = {.request = NULL};
+    struct quick slow = {.operation = NULL};
+    return begin(writer, handle, wait_ms, false, &none, &slow);
+}
+
 int writer_commit(struct writer *writer)
 {
     struct transaction *t = &writer->transaction;
@@ -454,124 +459,8 @@ void writer_tell_slow(struct writer *writer, uint32_t kind, const struct key *ke
     stats_count(map_stats(writer->map), STATS_EVENTS);
 }
 
-/* ---- Room -------------------------------------------------------------------------------------
+/* ---- Running ----------------------------------------------------------------------------------
  */
-
-static int full_because_of_reader(struct store *store)
-{
-    uint64_t snapshot;
-    int pid = store_oldest_reader(store, &snapshot);
-    if (pid == 0) {
-        return error_set(LARDER_EFULL, "the map is full and nothing can be evicted");
-    }
-    return error_set(LARDER_EFULL,
-                     "the map is full: an old snapshot of process %d pins the freed pages", pid);
-}
-
-/* The map was full: evict in transactions of their own, until there is room, and two at least,
- * because what one frees the second after it can use. Each evicts as much as it has room for; one
- * that had too little of it all the same tries less. Where enough is free but not to be had (a
- * snapshot pins it, or did a moment ago), evicting would only empty the map: a commit that moves
- * the free list on is all that helps.
- */
-static int make_room(const struct larder *handle, uint64_t need, int64_t until_ms)
-{
-    struct writer writer;
-    size_t batch = EVICT_BATCH;
-    for (int commits = 0; commits < ROOM_COMMITS;) {
-        /* Pending invalidations need room themselves: not here. */
-        struct posting none = {.request = NULL};
-        struct quick slow = {.operation = NULL};
-        int result = begin(&writer, handle, handle->write_wait_ms, false, &none, &slow);
-        if (result != LARDER_OK) {
-            return result;
-        }
-        struct store *store = writer.transaction.store;
-        uint64_t snapshot;
-        bool fits = evict_fits(&writer, need);
-        if (fits && store_oldest_reader(store, &snapshot) != 0) {
-            result = full_because_of_reader(store);
-            writer_abort(&writer);
-            return result;
-        }
-        writer.nothing_left = false;
-        if (fits) {
-            (void)store_touch(&writer.transaction);
-        } else {
-            (void)evict_some(&writer, need, batch);
-        }
-        if (writer.nothing_left && writer.transaction.error == LARDER_OK) {
-            result = full_because_of_reader(store);
-            writer_abort(&writer);
-            return result;
-        }
-        result = writer_commit(&writer);
-        if (result == LARDER_EFULL && !fits && batch > 1) {
-            batch /= EVICT_LESS;
-            continue;
-        }
-        if (result == LARDER_EFULL) { /* not even that has room */
-            return full_because_of_reader(store);
-        }
-        if (result != LARDER_OK) {
-            return result;
-        }
-        commits++;
-        if (commits >= 2 && (fits || clock_monotonic_ms() > until_ms)) {
-            return LARDER_OK;
-        }
-    }
-    return LARDER_OK;
-}
-
-/* A process that was killed inside a read pins its snapshot for ever. Outside the write gate. */
-static bool clear_dead_readers(const struct larder *handle)
-{
-    struct transaction *reader;
-    uint64_t snapshot;
-    int cleared = 0;
-    if (registry_reader(handle->map, &reader) != LARDER_OK ||
-        store_oldest_reader(reader->store, &snapshot) == 0) {
-        return false;
-    }
-    struct gate *gate = &reader->store->control->reader_gate;
-    if (gate_enter(gate, MAP_READER_WAIT_MS) < 0) {
-        return false;
-    }
-    (void)store_clear_dead_readers(reader->store, &cleared);
-    gate_leave(gate);
-    return cleared > 0;
-}
-
-/* A reader that lost its processor inside a hit pins pages, too, but only for milliseconds: look
- * again. One that stays is waited for once a process, not at each write. */
-static bool wait_for_reader(const struct larder *handle, int *patience)
-{
-    static _Atomic uint64_t stayed; /* the snapshot that was waited for in vain */
-    struct transaction *reader;
-    uint64_t snapshot;
-    if (registry_reader(handle->map, &reader) != LARDER_OK) {
-        return false;
-    }
-    if (store_oldest_reader(reader->store, &snapshot) != 0) {
-        if (snapshot == atomic_load_explicit(&stayed, memory_order_relaxed)) {
-            return false;
-        }
-        if (*patience == 0) {
-            atomic_store_explicit(&stayed, snapshot, memory_order_relaxed);
-        }
-        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    }
-    return (*patience)-- > 0;
-}
-
-/* No room after all rounds: why? */
-static int refuse(const struct larder *handle)
-{
-    struct transaction *reader;
-    int result = registry_reader(handle->map, &reader);
-    return result == LARDER_OK ? full_because_of_reader(reader->store) : result;
-}
 
 /* Take along what others have posted while this transaction went on: as much as has room. A failure
  * of one is the transaction's. */
@@ -669,11 +558,11 @@ static int run(const struct larder *handle, struct run *run)
         if (now > until) {
             break;
         }
-        if (clear_dead_readers(handle)) {
+        if (room_clear_readers(handle)) {
             continue; /* before anything that lives has to go for what they pinned */
         }
-        int room = make_room(handle, run->pages, until);
-        if (room == LARDER_EFULL && wait_for_reader(handle, &patience)) {
+        int room = room_make(handle, run->pages, until);
+        if (room == LARDER_EFULL && room_wait_for_reader(handle, &patience)) {
             continue;
         }
         if (room != LARDER_OK) {
@@ -681,7 +570,7 @@ static int run(const struct larder *handle, struct run *run)
         }
         round++;
     }
-    return refuse(handle);
+    return room_refuse(handle);
 }
 
 int writer_run_plan(const struct larder *handle, const struct writer_plan *plan)

@@ -58,6 +58,8 @@ struct writer {
 /* Enter the gate within wait_ms and begin. EBUSY, ECORRUPT, or what opening a generation can give.
  */
 int writer_begin(struct writer *writer, const struct larder *handle, int64_t wait_ms);
+/* The same without making pending invalidations durable first, which takes room itself. */
+int writer_begin_bare(struct writer *writer, const struct larder *handle, int64_t wait_ms);
 int writer_commit(struct writer *writer);
 void writer_abort(struct writer *writer);
 
