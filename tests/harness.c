@@ -136,6 +136,17 @@ const char *harness_path(const char *format, ...)
     return path;
 }
 
+const char *harness_write(const char *name, mode_t mode, const char *text)
+{
+    const char *path = harness_path("%s", name);
+    FILE *file = fopen(path, "we");
+    ck_assert_msg(file != NULL, "%s: %s", path, strerror(errno));
+    ck_assert_int_ge(fputs(text, file), 0);
+    ck_assert_int_eq(fclose(file), 0);
+    ck_assert_int_eq(chmod(path, mode), 0);
+    return path;
+}
+
 int harness_run(Suite *suite)
 {
     const char *text = getenv("LARDER_SEED");

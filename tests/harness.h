@@ -38,6 +38,9 @@ const char *harness_directory(void);
 /* A path in it, in a buffer that is good until the eighth next call. */
 const char *harness_path(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Write a file of that name and mode in it; its path, as harness_path() gives it. */
+const char *harness_write(const char *name, mode_t mode, const char *text);
+
 /* ---- Processes --------------------------------------------------------------------------------
  */
 

@@ -11,41 +11,26 @@
 
 #define LOG_TOLD 4000 /* bytes of a log's end; check's messages have a limit */
 
-static const char *configuration(void)
-{
-    static char path[160];
-    (void)snprintf(path, sizeof path, "%s", harness_path("quick.conf"));
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fprintf(file, "redis = { backoff_min = \"20ms\"; backoff_max = \"200ms\";\n"
-                        "  breaker_open = \"100ms\"; ping = \"300ms\"; reply_timeout = \"1s\";\n"
-                        "  connect_timeout = \"1s\"; park = \"1s\"; retry_max = \"300ms\"; };\n"
-                        "map = { size = \"64M\"; };\n");
-    ck_assert_int_eq(fclose(file), 0);
-    return path;
-}
+static const char usual[] = "redis = { prefix = \"t:\"; " HOST_QUICK "};\n"
+                            "map = { size = \"64M\"; };\n";
 
 void host_start_daemon(host *self)
 {
-    const char *arguments[16] = {"-c", configuration(), "--prefix", "t:"};
-    size_t count = self->own_configuration ? 0 : 4;
-    for (size_t i = 0; self->extra != NULL && self->extra[i] != NULL; i++) {
-        ck_assert_uint_lt(count, 15);
-        arguments[count++] = self->extra[i];
-    }
-    arguments[count] = NULL;
+    const char *const arguments[] = {"-c", self->configuration, NULL};
     harness_larderd_start(&self->larderd, "m", self->directory, self->url, arguments);
 }
 
 void host_start(host *self, const char *name, const harness_redis *redis, const char *url,
-                const char *const extra[])
+                const char *configuration)
 {
+    char file[32];
     memset(self, 0, sizeof *self);
     (void)snprintf(self->name, sizeof self->name, "%s", name);
     (void)snprintf(self->directory, sizeof self->directory, "%s", harness_path("host-%s", name));
     (void)snprintf(self->url, sizeof self->url, "%s", url != NULL ? url : harness_redis_url(redis));
-    self->extra = extra;
-    self->own_configuration = extra != NULL && strcmp(extra[0], "-c") == 0;
+    (void)snprintf(file, sizeof file, "%s.conf", self->name);
+    (void)snprintf(self->configuration, sizeof self->configuration, "%s",
+                   harness_write(file, 0600, configuration != NULL ? configuration : usual));
     (void)mkdir(self->directory, 0700);
     host_start_daemon(self);
     larder_options options = {
@@ -69,6 +54,33 @@ void host_end(host *self)
     larder_close(&self->map);
     if (self->larderd.process.pid != 0)
         host_stop_daemon(self);
+}
+
+void pair_start(harness_redis *redis, host *a, host *b, const char *configuration)
+{
+    memset(redis, 0, sizeof *redis);
+    harness_redis_start(redis, "redis");
+    host_start(a, "a", redis, NULL, configuration);
+    host_start(b, "b", redis, NULL, configuration);
+    host_redis_up(a, true);
+    host_redis_up(b, true);
+}
+
+void pair_end(harness_redis *redis, host *a, host *b)
+{
+    host_end(a);
+    host_end(b);
+    harness_redis_end(redis);
+}
+
+void pair_settles(host *a, host *b)
+{
+    host_set(a, "end a", "x");
+    host_set(b, "end b", "x");
+    host_comes_to(b, "end a", "x");
+    host_comes_to(a, "end b", "x");
+    host_drained(a);
+    host_drained(b);
 }
 
 void host_set_bytes(host *self, const char *key, size_t key_size, const void *value, size_t size)

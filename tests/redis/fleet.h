@@ -12,23 +12,31 @@
 #define PATIENCE_MS 15000
 
 typedef struct host {
-    char name[16], directory[128], url[160];
-    const char *const *extra;
-    bool own_configuration;
+    char name[16], directory[128], url[160], configuration[256];
     harness_larderd larderd;
     larder *map;
 } host;
 
-/* Start a larderd of this name on a map "m" of its own and attach to it. Quick back-off. url NULL:
- * the server's. extra: more arguments, NULL-terminated, or NULL; if they begin with "-c", they are
- * used instead of the usual configuration and prefix. */
+/* Of the group redis: pauses and deadlines that suit a test. */
+#define HOST_QUICK                                                                                  \
+    "backoff_min = \"20ms\"; backoff_max = \"200ms\"; breaker_open = \"100ms\"; ping = \"300ms\"; " \
+    "reply_timeout = \"1s\"; connect_timeout = \"1s\"; park = \"1s\"; retry_max = \"300ms\"; "
+
+/* Start a larderd of this name on a map "m" of its own and attach to it. url NULL: the server's.
+ * configuration: the text of one; NULL: HOST_QUICK, the prefix "t:" and a map of 64M. */
 void host_start(host *self, const char *name, const harness_redis *redis, const char *url,
-                const char *const extra[]);
+                const char *configuration);
 /* larderd alone: SIGTERM and SIGKILL, and start it again on the same map. */
 void host_stop_daemon(host *self);
 void host_kill_daemon(host *self);
 void host_start_daemon(host *self);
 void host_end(host *self);
+
+/* Two hosts, "a" and "b", connected to a redis-server of their own. */
+void pair_start(harness_redis *redis, host *a, host *b, const char *configuration);
+void pair_end(harness_redis *redis, host *a, host *b);
+/* After whatever was written at once: each hears the other's next write, and all is in Redis. */
+void pair_settles(host *a, host *b);
 
 void host_set(host *self, const char *key, const char *value);
 void host_set_bytes(host *self, const char *key, size_t key_size, const void *value, size_t size);

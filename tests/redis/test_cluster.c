@@ -140,12 +140,7 @@ START_TEST(contended_keys_converge)
         else
             host_set(self, key, value);
     }
-    host_set(&a, "end a", "x");
-    host_set(&b, "end b", "x");
-    host_comes_to(&b, "end a", "x");
-    host_comes_to(&a, "end b", "x");
-    host_drained(&a);
-    host_drained(&b);
+    pair_settles(&a, &b);
     for (int k = 0; k < 40; k++) {
         char name[24], *found;
         (void)snprintf(key, sizeof key, "k%d", k);

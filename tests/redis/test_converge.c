@@ -13,19 +13,12 @@ static host a, b;
 
 static void setup(void)
 {
-    memset(&redis, 0, sizeof redis);
-    harness_redis_start(&redis, "redis");
-    host_start(&a, "a", &redis, NULL, NULL);
-    host_start(&b, "b", &redis, NULL, NULL);
-    host_redis_up(&a, true);
-    host_redis_up(&b, true);
+    pair_start(&redis, &a, &b, NULL);
 }
 
 static void teardown(void)
 {
-    host_end(&a);
-    host_end(&b);
-    harness_redis_end(&redis);
+    pair_end(&redis, &a, &b);
 }
 
 START_TEST(set_travels)
@@ -219,12 +212,7 @@ START_TEST(concurrent_writes_end_equal)
         else
             host_set(self, key, value);
     }
-    host_set(&a, "end a", "x"); /* a write after the storm, from each side */
-    host_set(&b, "end b", "x");
-    host_comes_to(&b, "end a", "x");
-    host_comes_to(&a, "end b", "x");
-    host_drained(&a);
-    host_drained(&b);
+    pair_settles(&a, &b);
     for (int k = 0; k < 7; k++) {
         (void)snprintf(key, sizeof key, "k%d", k);
         (void)snprintf(name, sizeof name, "t:k%d", k);

@@ -12,19 +12,12 @@ static host a, b;
 
 static void setup(void)
 {
-    memset(&redis, 0, sizeof redis);
-    harness_redis_start(&redis, "redis");
-    host_start(&a, "a", &redis, NULL, NULL);
-    host_start(&b, "b", &redis, NULL, NULL);
-    host_redis_up(&a, true);
-    host_redis_up(&b, true);
+    pair_start(&redis, &a, &b, NULL);
 }
 
 static void teardown(void)
 {
-    host_end(&a);
-    host_end(&b);
-    harness_redis_end(&redis);
+    pair_end(&redis, &a, &b);
 }
 
 static void set_marked(host *self, const char *key, const char *value, const char *group,

@@ -43,15 +43,7 @@ static void start_b(void)
 
 static void start_b_with(const char *configuration)
 {
-    static const char *extra[] = {"-c", NULL, "--prefix", "t:", NULL};
-    static char path[160];
-    (void)snprintf(path, sizeof path, "%s", harness_path("other.conf"));
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fputs(configuration, file);
-    ck_assert_int_eq(fclose(file), 0);
-    extra[1] = path;
-    host_start(&b, "b", &redis, NULL, extra);
+    host_start(&b, "b", &redis, NULL, configuration);
     host_redis_up(&b, true);
 }
 
@@ -123,7 +115,7 @@ START_TEST(what_was_evicted_comes_back)
         host_set_bytes(&a, key, (size_t)size, value, sizeof value);
     }
     host_drained(&a);
-    start_b_with("map = { size = \"16M\"; hot_size = \"1M\"; };\n");
+    start_b_with("redis = { prefix = \"t:\"; }; map = { size = \"16M\"; hot_size = \"1M\"; };\n");
     for (int i = 0; i < 2 * KEYS; i++) {
         (void)snprintf(key, sizeof key, "key%d", i % KEYS);
         const char *got = read_through(&b, key, BUDGET_MS);
@@ -206,7 +198,7 @@ START_TEST(five_hundred_misses_are_one_request)
 {
     host_set(&a, "popular", "value");
     host_drained(&a);
-    start_b_with("redis = { reply_timeout = \"30s\"; };\n");
+    start_b_with("redis = { prefix = \"t:\"; reply_timeout = \"30s\"; };\n");
     uint64_t before = redis_calls(&redis, "mget");
     pid_t workers[PROCESSES];
     harness_freeze(&redis.process); /* so that all are there before the answer is */
@@ -341,16 +333,14 @@ static void foreign_changes_are_noticed(void)
 
 START_TEST(tracking_notices_foreign_writes)
 {
-    start_b_with(
-        "redis = { foreign = \"tracking\"; ping = \"300ms\"; backoff_min = \"20ms\"; };\n");
+    start_b_with("redis = { prefix = \"t:\"; foreign = \"tracking\"; " HOST_QUICK "};\n");
     foreign_changes_are_noticed();
 }
 END_TEST
 
 START_TEST(lost_tracking_ends_the_session)
 {
-    start_b_with(
-        "redis = { foreign = \"tracking\"; ping = \"300ms\"; backoff_min = \"20ms\"; };\n");
+    start_b_with("redis = { prefix = \"t:\"; foreign = \"tracking\"; " HOST_QUICK "};\n");
     host_set(&b, "k", "ours");
     host_drained(&b);
     char *killed = harness_redis_command(&redis, "CLIENT", "KILL", "TYPE", "pubsub", NULL);
@@ -367,14 +357,14 @@ START_TEST(notifications_notice_foreign_writes)
 {
     ck_assert(
         harness_redis_says(&redis, "OK", "CONFIG", "SET", "notify-keyspace-events", "EA", NULL));
-    start_b_with("redis = { foreign = \"notifications\"; };\n");
+    start_b_with("redis = { prefix = \"t:\"; foreign = \"notifications\"; };\n");
     foreign_changes_are_noticed();
 }
 END_TEST
 
 START_TEST(a_server_that_does_not_notify_is_named)
 {
-    start_b_with("redis = { foreign = \"notifications\"; };\n");
+    start_b_with("redis = { prefix = \"t:\"; foreign = \"notifications\"; };\n");
     host_logs(&b, "notify-keyspace-events must have E and A");
     ck_assert(harness_redis_says(&redis, "notify-keyspace-events\n", "CONFIG", "GET",
                                  "notify-keyspace-events",

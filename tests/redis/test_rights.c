@@ -70,45 +70,25 @@ static void give_rights(void)
     }
 }
 
-static const char *settings(void)
-{
-    static char path[160];
-    const char *secret = harness_path("password");
-    FILE *file = fopen(secret, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fputs("pw\n", file);
-    ck_assert_int_eq(fclose(file), 0);
-    ck_assert_int_eq(chmod(secret, 0600), 0);
-    (void)snprintf(path, sizeof path, "%s", harness_path("rights.conf"));
-    file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fprintf(file,
-                  "redis = { prefix = \"t:\"; user = \"larder\"; password_file = \"%s\";\n"
-                  "  backoff_min = \"20ms\"; backoff_max = \"200ms\"; ping = \"300ms\";\n"
-                  "  park = \"1s\"; retry_max = \"300ms\"; };\nmap = { size = \"64M\"; };\n",
-                  secret);
-    ck_assert_int_eq(fclose(file), 0);
-    return path;
-}
-
 static void setup(void)
 {
-    static const char *extra[3];
+    char configuration[600];
     read_rule();
     memset(&redis, 0, sizeof redis);
     harness_redis_start(&redis, "redis");
     give_rights();
-    extra[0] = "-c";
-    extra[1] = settings();
-    host_start(&a, "a", &redis, NULL, extra);
-    host_start(&b, "b", &redis, NULL, extra);
+    (void)snprintf(
+        configuration, sizeof configuration,
+        "redis = { prefix = \"t:\"; user = \"larder\"; password_file = \"%s\";\n" HOST_QUICK
+        "};\nmap = { size = \"64M\"; };\n",
+        harness_write("password", 0600, "pw\n"));
+    host_start(&a, "a", &redis, NULL, configuration);
+    host_start(&b, "b", &redis, NULL, configuration);
 }
 
 static void teardown(void)
 {
-    host_end(&a);
-    host_end(&b);
-    harness_redis_end(&redis);
+    pair_end(&redis, &a, &b);
 }
 
 static void nothing_was_denied(void)

@@ -63,21 +63,20 @@ static bool answers(void *context)
 /* A Sentinel that calls the server at port "svc"; more: further lines of its configuration. */
 static void start_watch(struct watch *self, const char *name, const char *port, const char *more)
 {
+    char text[1024], file[32];
     memset(self, 0, sizeof *self);
     (void)snprintf(self->port, sizeof self->port, "%s", free_port());
-    (void)snprintf(self->configuration, sizeof self->configuration, "%s",
-                   harness_path("%s.conf", name));
     (void)snprintf(self->redis.socket, sizeof self->redis.socket, "%s",
                    harness_path("%s.sock", name));
-    FILE *file = fopen(self->configuration, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fprintf(file,
-                  "port %s\nbind 127.0.0.1\nunixsocket %s\ndir %s\n"
-                  "sentinel monitor svc 127.0.0.1 %s 2\n"
-                  "sentinel down-after-milliseconds svc 1500\n"
-                  "sentinel failover-timeout svc 4000\n%s\n",
-                  self->port, self->redis.socket, harness_directory(), port, more);
-    ck_assert_int_eq(fclose(file), 0);
+    (void)snprintf(text, sizeof text,
+                   "port %s\nbind 127.0.0.1\nunixsocket %s\ndir %s\n"
+                   "sentinel monitor svc 127.0.0.1 %s 2\n"
+                   "sentinel down-after-milliseconds svc 1500\n"
+                   "sentinel failover-timeout svc 4000\n%s\n",
+                   self->port, self->redis.socket, harness_directory(), port, more);
+    (void)snprintf(file, sizeof file, "%s.conf", name);
+    (void)snprintf(self->configuration, sizeof self->configuration, "%s",
+                   harness_write(file, 0600, text));
     const char *const command[] = {"redis-server", self->configuration, "--sentinel", NULL};
     harness_start(&self->redis.process, name, command, NULL);
     ck_assert_msg(wait_until(answers, self, 10000), "the Sentinel %s does not answer", name);
@@ -92,29 +91,19 @@ static void end_watch(struct watch *self)
 /* The configuration with these further groups. */
 static const char *settings(const char *more)
 {
-    static char path[160];
-    (void)snprintf(path, sizeof path, "%s", harness_path("sentinel-test.conf"));
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fprintf(file,
-                  "redis = { prefix = \"t:\"; backoff_min = \"20ms\"; backoff_max = \"200ms\"; "
-                  "breaker_open = \"100ms\"; ping = \"300ms\"; reply_timeout = \"1s\"; "
-                  "connect_timeout = \"1s\"; park = \"1s\"; };\nmap = { size = \"64M\"; };\n%s\n",
-                  more);
-    ck_assert_int_eq(fclose(file), 0);
-    return path;
+    static char text[1024];
+    (void)snprintf(text, sizeof text,
+                   "redis = { prefix = \"t:\"; " HOST_QUICK "};\nmap = { size = \"64M\"; };\n%s\n",
+                   more);
+    return text;
 }
 
 static void start_host(host *self, const char *name, const char *scheme, const char *ports,
                        const char *more)
 {
-    static const char *extra[3];
     char url[160];
     (void)snprintf(url, sizeof url, "%s://%s/svc", scheme, ports);
-    extra[0] = "-c";
-    extra[1] = settings(more);
-    extra[2] = NULL;
-    host_start(self, name, NULL, url, extra);
+    host_start(self, name, NULL, url, settings(more));
 }
 
 static const char *ports_of(const struct watch *list, size_t count)
@@ -352,59 +341,37 @@ END_TEST
 START_TEST(unknown_service)
 {
     char url[160];
-    static const char *extra[3];
     start_server(&servers[0], "first", NULL);
     start_watch(&watches[0], "s1", servers[0].port, "");
     (void)snprintf(url, sizeof url, "redis-sentinel://%s/other", ports_of(watches, 1));
-    extra[0] = "-c";
-    extra[1] = settings("");
-    host_start(&a, "a", NULL, url, extra);
+    host_start(&a, "a", NULL, url, settings(""));
     host_logs(&a, "it does not know the service other");
     host_end(&a);
     end_two();
 }
 END_TEST
 
-static void write_secret(const char *name, const char *text)
-{
-    const char *path = harness_path("%s", name);
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fputs(text, file);
-    ck_assert_int_eq(fclose(file), 0);
-    ck_assert_int_eq(chmod(path, 0600), 0);
-}
-
 /* The Sentinels have another password than the server. */
 START_TEST(passwords_of_both)
 {
-    char groups[512];
+    char url[160], configuration[600];
     start_server(&servers[0], "first", NULL);
     free(harness_redis_command(&servers[0].redis, "ACL", "SETUSER", "app", "on", ">of-the-server",
                                "~*", "&*", "+@all", NULL));
     start_watch(&watches[0], "s1", servers[0].port,
                 "user watcher on >of-the-sentinel ~* &* +@all\nuser default off");
-    write_secret("server.password", "of-the-server");
-    write_secret("sentinel.password", "wrong-secret");
-    (void)snprintf(groups, sizeof groups,
+    (void)harness_write("server.password", 0600, "of-the-server");
+    (void)harness_write("sentinel.password", 0600, "wrong-secret");
+    (void)snprintf(configuration, sizeof configuration,
                    "sentinel = { user = \"watcher\"; password_file = \"%s/sentinel.password\"; };\n"
                    "redis = { user = \"app\"; password_file = \"%s/server.password\"; "
-                   "prefix = \"t:\"; park = \"1s\"; };",
+                   "prefix = \"t:\"; park = \"1s\"; };\nmap = { size = \"64M\"; };\n",
                    harness_directory(), harness_directory());
-    char url[160];
-    static const char *extra[3];
-    const char *path = harness_path("passwords.conf");
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fprintf(file, "map = { size = \"64M\"; };\n%s\n", groups);
-    ck_assert_int_eq(fclose(file), 0);
     (void)snprintf(url, sizeof url, "redis-sentinel://%s/svc", ports_of(watches, 1));
-    extra[0] = "-c";
-    extra[1] = path;
-    host_start(&a, "a", NULL, url, extra);
+    host_start(&a, "a", NULL, url, configuration);
     host_logs(&a, "WRONGPASS");
     host_logs(&a, "parked");
-    write_secret("sentinel.password", "of-the-sentinel");
+    (void)harness_write("sentinel.password", 0600, "of-the-sentinel");
     ck_assert_int_eq(kill(a.larderd.process.pid, SIGHUP), 0);
     logs_connected_to(&a, &servers[0]);
     host_set(&a, "k", "v");

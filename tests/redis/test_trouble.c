@@ -13,12 +13,7 @@ static host a, b;
 
 static void setup(void)
 {
-    memset(&redis, 0, sizeof redis);
-    harness_redis_start(&redis, "redis");
-    host_start(&a, "a", &redis, NULL, NULL);
-    host_start(&b, "b", &redis, NULL, NULL);
-    host_redis_up(&a, true);
-    host_redis_up(&b, true);
+    pair_start(&redis, &a, &b, NULL);
     host_set(&a, "first", "1");
     host_comes_to(&b, "first", "1");
     host_drained(&a);
@@ -26,9 +21,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    host_end(&a);
-    host_end(&b);
-    harness_redis_end(&redis);
+    pair_end(&redis, &a, &b);
 }
 
 static void ok(const char *expected, char *reply)
@@ -171,37 +164,18 @@ START_TEST(one_key_refused)
 }
 END_TEST
 
-static const char *password_file(const char *name, const char *password)
-{
-    static char path[160];
-    (void)snprintf(path, sizeof path, "%s", harness_path("%s", name));
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fputs(password, file);
-    ck_assert_int_eq(fclose(file), 0);
-    ck_assert_int_eq(chmod(path, 0600), 0);
-    return path;
-}
-
 static host lone;
 
-/* A host whose larderd reads its password from the file. */
-static void start_with_password(const char *name, const char *url, const char *file)
+/* A host whose larderd reads this password, and has the prefix that a map has by itself. */
+static void start_with_password(const char *name, const char *url, const char *password)
 {
-    static char path[160];
-    (void)snprintf(path, sizeof path, "%s", harness_path("%s.conf", name));
-    FILE *conf = fopen(path, "w");
-    ck_assert_ptr_nonnull(conf);
-    (void)fprintf(conf,
-                  "redis = { password_file = \"%s\"; park = \"1s\"; backoff_max = \"200ms\"; };\n"
-                  "map = { size = \"64M\"; };\n",
-                  file);
-    ck_assert_int_eq(fclose(conf), 0);
-    static const char *extra[3];
-    extra[0] = "-c";
-    extra[1] = path;
-    extra[2] = NULL;
-    host_start(&lone, name, NULL, url, extra);
+    char file[32], configuration[600];
+    (void)snprintf(file, sizeof file, "%s.password", name);
+    (void)snprintf(configuration, sizeof configuration,
+                   "redis = { " HOST_QUICK "password_file = \"%s\"; };\n"
+                   "map = { size = \"64M\"; };\n",
+                   harness_write(file, 0600, password));
+    host_start(&lone, name, NULL, url, configuration);
 }
 
 START_TEST(wrong_password)
@@ -211,7 +185,7 @@ START_TEST(wrong_password)
                                    "+@all", NULL));
     char with_user[160];
     (void)snprintf(with_user, sizeof with_user, "unix://larder@%s", url + strlen("unix://"));
-    start_with_password("wrong", with_user, password_file("wrong.password", "wrong"));
+    start_with_password("wrong", with_user, "wrong");
     host_logs(&lone, "WRONGPASS");
     host_logs(&lone, "parked");
     host_set(&lone, "k", "v"); /* the map goes on */
@@ -237,7 +211,7 @@ START_TEST(rights_too_narrow)
     ok("OK", harness_redis_command(&redis, "ACL", "SETUSER", "narrow", "on", ">pw", "~m:open*",
                                    "~v:{m:open*", "~larder:*", "&*", "+@all", NULL));
     (void)snprintf(with_user, sizeof with_user, "unix://narrow@%s", url + strlen("unix://"));
-    start_with_password("narrow", with_user, password_file("narrow.password", "pw"));
+    start_with_password("narrow", with_user, "pw");
     host_redis_up(&lone, true);
     host_set(&lone, "secret", "v");
     host_set(&lone, "open", "v");

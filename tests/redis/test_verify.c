@@ -23,47 +23,29 @@
 static harness_redis redis;
 static host a, b;
 
-static const char *const *with_verify(const char *period)
+static const char *with_verify(const char *period)
 {
-    static const char *arguments[] = {"-c", NULL, "--prefix", "t:", NULL};
-    static char path[160];
-    (void)snprintf(path, sizeof path, "%s", harness_path("verify.conf"));
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    (void)fprintf(file,
-                  "redis = { backoff_min = \"20ms\"; backoff_max = \"200ms\"; ping = \"300ms\";\n"
-                  "  breaker_open = \"100ms\"; verify = \"%s\"; };\nmap = { size = \"64M\"; };\n",
-                  period);
-    ck_assert_int_eq(fclose(file), 0);
-    arguments[1] = path;
-    return arguments;
-}
-
-static void setup_with(const char *period)
-{
-    memset(&redis, 0, sizeof redis);
-    harness_redis_start(&redis, "redis");
-    host_start(&a, "a", &redis, NULL, with_verify(period));
-    host_start(&b, "b", &redis, NULL, with_verify(period));
-    host_redis_up(&a, true);
-    host_redis_up(&b, true);
+    static char text[512];
+    (void)snprintf(text, sizeof text,
+                   "redis = { prefix = \"t:\"; " HOST_QUICK "verify = \"%s\"; };\n"
+                   "map = { size = \"64M\"; };\n",
+                   period);
+    return text;
 }
 
 static void setup(void)
 {
-    setup_with("0");
+    pair_start(&redis, &a, &b, with_verify("0"));
 }
 
 static void setup_rolling(void)
 {
-    setup_with("300ms");
+    pair_start(&redis, &a, &b, with_verify("300ms"));
 }
 
 static void teardown(void)
 {
-    host_end(&a);
-    host_end(&b);
-    harness_redis_end(&redis);
+    pair_end(&redis, &a, &b);
 }
 
 static int64_t wall_ms(void)
