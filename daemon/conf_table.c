@@ -12,6 +12,15 @@
 
 #define AT(member) offsetof(struct conf, member)
 
+/* The beginning of a row whose setting has its member's name. */
+#define TEXT(name) #name, CONF_TEXT, AT(name), 0, 0
+#define BOOL(name) #name, CONF_BOOL, AT(name), 0, 0
+#define MODE(name) #name, CONF_MODE, AT(name)
+#define SHARE(name) #name, CONF_SHARE, AT(name)
+#define INTEGER(name) #name, CONF_INTEGER, AT(name)
+#define SIZE(name) #name, CONF_SIZE, AT(name)
+#define DURATION(name) #name, CONF_DURATION, AT(name##_ms)
+
 #define KIB 1024.0
 #define MIB (1024.0 * KIB)
 #define GIB (1024.0 * MIB)
@@ -134,10 +143,10 @@ static bool check_foreign(const void *value, char *error, size_t error_size)
 }
 
 const conf_row conf_rows[] = {
-    {"log_level", CONF_TEXT, AT(log_level), 0, 0, "info", CONF_LIVE,
+    {TEXT(log_level), "info", CONF_LIVE,
      "The least important lines that are logged: error, warning, notice, info or debug.",
      check_level},
-    {"drain", CONF_DURATION, AT(drain_ms), 0, MINUTE, "2s", CONF_LIVE,
+    {DURATION(drain), 0, MINUTE, "2s", CONF_LIVE,
      "How long SIGTERM lets larderd push to Redis what waits. What is left stays in the map and is "
      "pushed by the next larderd.",
      NULL},
@@ -155,146 +164,142 @@ const conf_row conf_rows[] = {
     {"listen_timeout", CONF_DURATION, AT(web.timeout_ms), 100, 5 * MINUTE, "5s", CONF_RESTART,
      "How long a connection may be silent. None lasts longer than twelve times that.", NULL},
 
-    {"map.name", CONF_TEXT, AT(map.name), 0, 0, "default", CONF_RESTART, "Name of the map.",
-     check_name},
-    {"map.dir", CONF_TEXT, AT(map.dir), 0, 0, "", CONF_RESTART,
+    {TEXT(map.name), "default", CONF_RESTART, "Name of the map.", check_name},
+    {TEXT(map.dir), "", CONF_RESTART,
      "Directory of the maps; must be on a tmpfs to be fast. Empty: $LARDER_DIR, else /run/larder if "
      "it exists, else /dev/shm/larder-UID.",
      check_path},
-    {"map.size", CONF_SIZE, AT(map.size), 0, 16 * 1024 * GIB, "0", CONF_RESTART,
+    {SIZE(map.size), 0, 16 * 1024 * GIB, "0", CONF_RESTART,
      "Size of the map. 0: what it has, and for a new one 256M or half of the free space, whichever is "
      "less. A map of another size gets a new generation when larderd starts: with all that Redis has "
      "not got yet, and as much of the rest as fits.",
      check_map_size},
-    {"map.hot_size", CONF_SIZE, AT(map.hot_size), 0, 1024 * GIB, "0", CONF_RESTART,
+    {SIZE(map.hot_size), 0, 1024 * GIB, "0", CONF_RESTART,
      "Size of a new map's hot set: copies of small entries that hits read instead of the map, beside "
      "it in memory. 0: two fifths of the map's size, and no more than half of what the map leaves free.",
      check_hot_size},
-    {"map.hot_set", CONF_BOOL, AT(map.hot_set), 0, 0, "true", CONF_RESTART,
+    {BOOL(map.hot_set), "true", CONF_RESTART,
      "Whether a new map has a hot set. By itself a protected map has none.", NULL},
-    {"map.max_value", CONF_SIZE, AT(map.max_value), 1, GIB, "8M", CONF_RESTART,
+    {SIZE(map.max_value), 1, GIB, "8M", CONF_RESTART,
      "Largest value; never more than a sixteenth of the map.", NULL},
-    {"map.write_wait", CONF_DURATION, AT(map.write_wait_ms), 1, MINUTE, "20ms", CONF_RESTART,
+    {DURATION(map.write_wait), 1, MINUTE, "20ms", CONF_RESTART,
      "How long one write of larderd's own waits for the map's write gate before it is put off.",
      NULL},
-    {"map.mode", CONF_MODE, AT(map.mode), 0, 07777, "0", CONF_RESTART,
+    {MODE(map.mode), 0, 07777, "0", CONF_RESTART,
      "Permissions of the map's directory when it is made. 0: 2770, or 0700 in the user's own folder.",
      check_mode},
-    {"map.owner", CONF_TEXT, AT(map.owner), 0, 0, "", CONF_RESTART,
+    {TEXT(map.owner), "", CONF_RESTART,
      "User (name or number) whom the map's directory is given to when it is made. Empty: larderd's.",
      NULL},
-    {"map.group", CONF_TEXT, AT(map.group), 0, 0, "", CONF_RESTART,
+    {TEXT(map.group), "", CONF_RESTART,
      "Group (name or number) of the map's directory when it is made; its members can use the map. "
      "Empty: larderd's.",
      NULL},
-    {"map.protect", CONF_BOOL, AT(map.protect), 0, 0, "false", CONF_RESTART,
+    {BOOL(map.protect), "false", CONF_RESTART,
      "Map the data pages without write access, so that a stray store of a worker cannot damage them. "
      "Writes cost about five times as much.",
      NULL},
 
-    {"redis.url", CONF_TEXT, AT(redis.url), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(redis.url), "", CONF_REPLICATOR,
      "redis://[USER@]HOST[:PORT][/DB] or unix:///PATH[?db=N]; rediss:// is the first with TLS. "
      "redis-cluster://[USER@]HOST[:PORT],HOST[:PORT]...: nodes of a cluster (rediss-cluster://: with TLS). "
      "redis-sentinel://[USER@]HOST[:PORT],HOST[:PORT].../SERVICE[/DB]: the master that these Sentinels "
      "name (rediss-sentinel://: they and it with TLS). Empty: host-local, nothing is replicated (going from or to empty takes a restart). A password "
      "does not belong here.",
      check_url},
-    {"redis.user", CONF_TEXT, AT(redis.user), 0, 0, "", CONF_REPLICATOR,
-     "ACL user, where the URL does not name one.", NULL},
-    {"redis.password_file", CONF_TEXT, AT(redis.password_file), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(redis.user), "", CONF_REPLICATOR, "ACL user, where the URL does not name one.", NULL},
+    {TEXT(redis.password_file), "", CONF_REPLICATOR,
      "File that holds the password; others must not be able to read it. Default: "
      "$CREDENTIALS_DIRECTORY/redis-password, if it is there. Read again at SIGHUP.",
      check_path},
-    {"redis.prefix", CONF_TEXT, AT(redis.prefix), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(redis.prefix), "", CONF_REPLICATOR,
      "In front of every key in Redis. Empty: the map's name and a colon.", NULL},
-    {"redis.connect_timeout", CONF_DURATION, AT(redis.connect_timeout_ms), 10, 10 * MINUTE, "5s",
-     CONF_REPLICATOR, "For name lookup, connect and greeting, each.", NULL},
-    {"redis.reply_timeout", CONF_DURATION, AT(redis.reply_timeout_ms), 10, 10 * MINUTE, "5s",
-     CONF_REPLICATOR, "From sending a command to its whole reply.", NULL},
-    {"redis.ping", CONF_DURATION, AT(redis.ping_ms), 10, 10 * MINUTE, "2s", CONF_REPLICATOR,
+    {DURATION(redis.connect_timeout), 10, 10 * MINUTE, "5s", CONF_REPLICATOR,
+     "For name lookup, connect and greeting, each.", NULL},
+    {DURATION(redis.reply_timeout), 10, 10 * MINUTE, "5s", CONF_REPLICATOR,
+     "From sending a command to its whole reply.", NULL},
+    {DURATION(redis.ping), 10, 10 * MINUTE, "2s", CONF_REPLICATOR,
      "Idle connections are probed this often.", NULL},
-    {"redis.verify", CONF_DURATION, AT(redis.verify_ms), 0, 7 * DAY, "10m", CONF_REPLICATOR,
+    {DURATION(redis.verify), 0, 7 * DAY, "10m", CONF_REPLICATOR,
      "Each entry's version is compared with its record in Redis once in so long, without sending "
      "the value. 0: only after Redis has lost its history.",
      NULL},
-    {"redis.linger", CONF_DURATION, AT(redis.linger_ms), 0, SECOND, "2ms", CONF_REPLICATOR,
+    {DURATION(redis.linger), 0, SECOND, "2ms", CONF_REPLICATOR,
      "How long a batch that is not full waits for more writes.", NULL},
-    {"redis.backoff_min", CONF_DURATION, AT(redis.backoff_min_ms), 1, MINUTE, "100ms",
-     CONF_REPLICATOR, "First pause between attempts to connect; the pauses grow and are jittered.",
-     NULL},
-    {"redis.backoff_max", CONF_DURATION, AT(redis.backoff_max_ms), 1, HOUR, "2s", CONF_REPLICATOR,
+    {DURATION(redis.backoff_min), 1, MINUTE, "100ms", CONF_REPLICATOR,
+     "First pause between attempts to connect; the pauses grow and are jittered.", NULL},
+    {DURATION(redis.backoff_max), 1, HOUR, "2s", CONF_REPLICATOR,
      "Longest pause between attempts to connect.", NULL},
-    {"redis.park", CONF_DURATION, AT(redis.park_ms), SECOND, DAY, "30s", CONF_REPLICATOR,
+    {DURATION(redis.park), SECOND, DAY, "30s", CONF_REPLICATOR,
      "Pause after wrong credentials or a missing permission.", NULL},
-    {"redis.retry_max", CONF_DURATION, AT(redis.retry_max_ms), 10, DAY, "1m", CONF_REPLICATOR,
+    {DURATION(redis.retry_max), 10, DAY, "1m", CONF_REPLICATOR,
      "Longest pause before a key that Redis refused is tried again.", NULL},
-    {"redis.breaker_failures", CONF_INTEGER, AT(redis.breaker_failures), 1, 1000, "3",
-     CONF_REPLICATOR, "Failures in a row that open the circuit breaker.", NULL},
-    {"redis.breaker_open", CONF_DURATION, AT(redis.breaker_open_ms), 10, HOUR, "1s",
-     CONF_REPLICATOR, "How long the breaker stays open before one attempt is let through.", NULL},
-    {"redis.batch_commands", CONF_INTEGER, AT(redis.batch_commands), 1, 4096, "128",
-     CONF_REPLICATOR, "Commands of one batch.", NULL},
-    {"redis.batch_bytes", CONF_SIZE, AT(redis.batch_bytes), KIB, 64 * MIB, "512K", CONF_REPLICATOR,
+    {INTEGER(redis.breaker_failures), 1, 1000, "3", CONF_REPLICATOR,
+     "Failures in a row that open the circuit breaker.", NULL},
+    {DURATION(redis.breaker_open), 10, HOUR, "1s", CONF_REPLICATOR,
+     "How long the breaker stays open before one attempt is let through.", NULL},
+    {INTEGER(redis.batch_commands), 1, 4096, "128", CONF_REPLICATOR, "Commands of one batch.",
+     NULL},
+    {SIZE(redis.batch_bytes), KIB, 64 * MIB, "512K", CONF_REPLICATOR,
      "Bytes of one batch; a larger value goes alone.", NULL},
-    {"redis.batches_in_flight", CONF_INTEGER, AT(redis.batches_in_flight), 1, 256, "8",
-     CONF_REPLICATOR, "Batches sent and not yet acknowledged.", NULL},
-    {"redis.retry_entries", CONF_INTEGER, AT(redis.retry_entries), 1, 1000000, "4096",
-     CONF_REPLICATOR, "Keys that Redis refuses which are remembered one by one.", NULL},
-    {"redis.inline_value", CONF_SIZE, AT(redis.inline_value), 0, MIB, "2K", CONF_REPLICATOR,
+    {INTEGER(redis.batches_in_flight), 1, 256, "8", CONF_REPLICATOR,
+     "Batches sent and not yet acknowledged.", NULL},
+    {INTEGER(redis.retry_entries), 1, 1000000, "4096", CONF_REPLICATOR,
+     "Keys that Redis refuses which are remembered one by one.", NULL},
+    {SIZE(redis.inline_value), 0, MIB, "2K", CONF_REPLICATOR,
      "Values up to this size travel to the other hosts in their event.", NULL},
-    {"redis.stream_bytes", CONF_SIZE, AT(redis.stream_bytes), MIB, 64 * GIB, "64M", CONF_REPLICATOR,
+    {SIZE(redis.stream_bytes), MIB, 64 * GIB, "64M", CONF_REPLICATOR,
      "What the event stream may take in Redis.", NULL},
-    {"redis.foreign", CONF_TEXT, AT(redis.foreign), 0, 0, "off", CONF_REPLICATOR,
+    {TEXT(redis.foreign), "off", CONF_REPLICATOR,
      "How to learn what other programs change in Redis: off (it shows when a value is fetched), "
      "tracking (CLIENT TRACKING of all keys with the prefix) or notifications (keyspace notifications, "
      "which the server must be set to send). Each change of a key that is here costs a look, larder's "
      "own writes included.",
      check_foreign},
-    {"redis.max_reply", CONF_SIZE, AT(redis.max_reply), 64 * KIB, 2 * GIB, "16M", CONF_REPLICATOR,
+    {SIZE(redis.max_reply), 64 * KIB, 2 * GIB, "16M", CONF_REPLICATOR,
      "Largest reply taken from Redis.", NULL},
 
-    {"tls.ca", CONF_TEXT, AT(tls.ca), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(tls.ca), "", CONF_REPLICATOR,
      "File with the certificates (PEM) of the authorities to trust. Neither ca nor ca_dir: those of "
      "the system. All files of this group are read again at SIGHUP. The group counts only where "
      "redis.url asks for TLS; the server's chain and name are always verified, and nothing older "
      "than TLS 1.2 is spoken.",
      check_path},
-    {"tls.ca_dir", CONF_TEXT, AT(tls.ca_dir), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(tls.ca_dir), "", CONF_REPLICATOR,
      "Directory of such certificates, as `openssl rehash` makes it.", check_path},
-    {"tls.cert", CONF_TEXT, AT(tls.cert), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(tls.cert), "", CONF_REPLICATOR,
      "File with larderd's own certificate (PEM), and after it those between it and the authority, "
      "where the server asks for one.",
      check_path},
-    {"tls.key", CONF_TEXT, AT(tls.key), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(tls.key), "", CONF_REPLICATOR,
      "File with the private key (PEM, not encrypted) of tls.cert; others must not be able to read "
      "it. Default: $CREDENTIALS_DIRECTORY/tls-key, if it is there.",
      check_path},
-    {"tls.server_name", CONF_TEXT, AT(tls.server_name), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(tls.server_name), "", CONF_REPLICATOR,
      "Name or address that the server's certificate must have. Empty: the host that larderd "
      "connects to.",
      check_server_name},
 
-    {"sentinel.user", CONF_TEXT, AT(sentinel.user), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(sentinel.user), "", CONF_REPLICATOR,
      "ACL user of the Sentinels, where redis.url names some; redis.user is the servers'.", NULL},
-    {"sentinel.password_file", CONF_TEXT, AT(sentinel.password_file), 0, 0, "", CONF_REPLICATOR,
+    {TEXT(sentinel.password_file), "", CONF_REPLICATOR,
      "File that holds the Sentinels' password; others must not be able to read it. Default: "
      "$CREDENTIALS_DIRECTORY/sentinel-password, if it is there. Read again at SIGHUP.",
      check_path},
 
-    {"janitor.watermark", CONF_SHARE, AT(janitor.watermark), 0.1, 0.99, "0.90", CONF_LIVE,
+    {SHARE(janitor.watermark), 0.1, 0.99, "0.90", CONF_LIVE,
      "Share of the map above which entries are evicted ahead of need.", NULL},
-    {"janitor.period", CONF_DURATION, AT(janitor.period_ms), 10, MINUTE, "100ms", CONF_LIVE,
+    {DURATION(janitor.period), 10, MINUTE, "100ms", CONF_LIVE,
      "How often the janitor takes a step.", NULL},
-    {"janitor.pass", CONF_DURATION, AT(janitor.pass_ms), SECOND, DAY, "30s", CONF_LIVE,
+    {DURATION(janitor.pass), SECOND, DAY, "30s", CONF_LIVE,
      "Each expired entry is removed within this time.", NULL},
-    {"janitor.readers", CONF_DURATION, AT(janitor.readers_ms), SECOND, HOUR, "10s", CONF_LIVE,
+    {DURATION(janitor.readers), SECOND, HOUR, "10s", CONF_LIVE,
      "How often the reader slots of dead processes are cleared.", NULL},
-    {"janitor.tombstone", CONF_DURATION, AT(janitor.tombstone_ms), MINUTE, 30 * DAY, "1d",
-     CONF_REPLICATOR,
+    {DURATION(janitor.tombstone), MINUTE, 30 * DAY, "1d", CONF_REPLICATOR,
      "How long removals are remembered; a host that was away longer starts its clean entries anew. "
      "Must be the same on all hosts.",
      NULL},
-    {"janitor.verify_rate", CONF_INTEGER, AT(janitor.verify_rate), 0, 1000000, "100", CONF_LIVE,
+    {INTEGER(janitor.verify_rate), 0, 1000000, "100", CONF_LIVE,
      "Entries a second whose checksums are verified in the background. 0: none.", NULL},
 };
 
