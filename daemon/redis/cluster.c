@@ -39,6 +39,7 @@ struct cluster {
     size_t candidate_count, asking;
     connection *seed; /* the one that is asked */
     char trouble[300];
+    bool refused; /* all that were asked have said no for good */
     slots_map *map, *read;
     bool mapped;
     struct node nodes[SLOTS_NODES_MAX];
@@ -167,12 +168,19 @@ static bool send_map_request(connection *to)
     return connection_send(to, &tag, 2, words, sizes);
 }
 
+/* A right is missing, or larderd is unknown there: asking again would change nothing. */
+static bool is_refusal(const reply *got)
+{
+    return reply_error_is(got, "NOPERM") || reply_error_is(got, "NOAUTH");
+}
+
 /* This candidate was of no use. From the loop, since it may be its own callback that says so. */
-static void candidate_failed(cluster *self, const char *why)
+static void candidate_failed(cluster *self, const char *why, bool refused)
 {
     char place[URL_PLACE_TEXT_MAX];
     url_place_text(&self->candidates[self->asking], place);
     (void)snprintf(self->trouble, sizeof self->trouble, "%.100s: %.180s", place, why);
+    self->refused = self->refused && refused;
     close_connection(self, &self->seed);
     self->asking++;
     set_soon(self, 0);
@@ -182,7 +190,7 @@ static void on_seed_up(void *context)
 {
     cluster *self = context;
     if (!self->callbacks.greet(self->context, self->seed) || !send_map_request(self->seed))
-        candidate_failed(self, "no memory for the greeting");
+        candidate_failed(self, "no memory for the greeting", false);
 }
 
 static void open_nodes(cluster *self);
@@ -198,7 +206,7 @@ static void on_seed_answer(void *context, const connection_tag *tag, const reply
         self->callbacks.down(self->context, self->seed, "the server is not one of a cluster", false,
                              false, true);
     } else if (!slots_read(got, &self->candidates[self->asking], self->read, why, sizeof why)) {
-        candidate_failed(self, why);
+        candidate_failed(self, why, is_refusal(got));
     } else {
         slots_map *map = self->map;
         self->map = self->read;
@@ -210,9 +218,10 @@ static void on_seed_answer(void *context, const connection_tag *tag, const reply
 
 static void on_seed_down(void *context, const char *why, bool timed_out, bool protocol)
 {
+    cluster *self = context;
     (void)timed_out;
     (void)protocol;
-    candidate_failed(context, why);
+    candidate_failed(self, why, connection_refused(self->seed));
 }
 
 static void on_no_message(void *context, const char *text, size_t size)
@@ -234,13 +243,13 @@ static void ask_next(cluster *self)
     static const connection_callbacks callbacks = {on_seed_up,   on_seed_answer, on_no_message,
                                                    on_seed_idle, on_seed_down,   NULL};
     if (self->asking == self->candidate_count) {
-        self->callbacks.down(self->context, NULL, self->trouble, false, false, false);
+        self->callbacks.down(self->context, NULL, self->trouble, false, false, self->refused);
         return;
     }
     self->seed =
         self->callbacks.open(self->context, &self->candidates[self->asking], &callbacks, self);
     if (self->seed == NULL)
-        candidate_failed(self, "no memory for a connection");
+        candidate_failed(self, "no memory for a connection", false);
 }
 
 static void add_candidate(cluster *self, const url_place *place)
@@ -257,6 +266,7 @@ void cluster_connect(cluster *self)
     cluster_disconnect(self);
     self->candidate_count = self->asking = 0;
     self->trouble[0] = 0;
+    self->refused = true;
     for (size_t i = 0; i < self->seed_count; i++)
         add_candidate(self, &self->seeds[(self->first_seed + i) % self->seed_count]);
     for (size_t i = 0; i < self->map->node_count && i < KNOWN_MAX; i++)
@@ -360,7 +370,8 @@ static void got_map(cluster *self, const struct node *node, const reply *got)
     self->refreshing = false;
     self->refreshed_us = connection_now_us();
     if (!slots_read(got, &self->map->nodes[node - self->nodes], self->read, why, sizeof why)) {
-        self->callbacks.down(self->context, NULL, why, false, got->kind != REPLY_ERROR, false);
+        self->callbacks.down(self->context, NULL, why, false, got->kind != REPLY_ERROR,
+                             is_refusal(got));
     } else if (!slots_same_nodes(self->map, self->read, place_of)) {
         self->callbacks.down(self->context, NULL, "other nodes than before serve the cluster",
                              false, false, false);

@@ -32,8 +32,6 @@ static void start_node(cluster_servers *self, int i, const char *const extra[])
 {
     const char *fixed[] = {"--bind",
                            "127.0.0.1",
-                           "--port",
-                           self->ports[i],
                            "--cluster-enabled",
                            "yes",
                            "--cluster-port",
@@ -46,10 +44,28 @@ static void start_node(cluster_servers *self, int i, const char *const extra[])
                            "0",
                            "--repl-ping-replica-period",
                            "1"};
+    const char *plain[] = {"--port", self->ports[i]};
+    const char *tls[] = {"--port",
+                         "0",
+                         "--tls-port",
+                         self->ports[i],
+                         "--tls-cluster",
+                         "yes",
+                         "--tls-auth-clients",
+                         "no",
+                         "--tls-cert-file",
+                         self->tls[0],
+                         "--tls-key-file",
+                         self->tls[1],
+                         "--tls-ca-cert-file",
+                         self->tls[2]};
+    bool with_tls = self->tls[0][0] != 0;
     char name[16];
     size_t count = 0;
-    for (; count < sizeof fixed / sizeof *fixed; count++)
-        self->extra[i][count] = fixed[count];
+    for (size_t k = 0; k < (with_tls ? sizeof tls : sizeof plain) / sizeof *tls; k++)
+        self->extra[i][count++] = with_tls ? tls[k] : plain[k];
+    for (size_t k = 0; k < sizeof fixed / sizeof *fixed; k++)
+        self->extra[i][count++] = fixed[k];
     for (size_t k = 0; extra != NULL && extra[k] != NULL; k++)
         self->extra[i][count++] = extra[k];
     self->extra[i][count] = NULL;
@@ -113,9 +129,8 @@ static bool replicas_linked(void *context)
     return true;
 }
 
-void cluster_start(cluster_servers *self, int masters, bool replicas, const char *const extra[])
+static void start(cluster_servers *self, int masters, bool replicas, const char *const extra[])
 {
-    memset(self, 0, sizeof *self);
     self->masters = masters;
     self->count = replicas ? 2 * masters : masters;
     for (int i = 0; i < self->count; i++) {
@@ -151,6 +166,21 @@ void cluster_start(cluster_servers *self, int masters, bool replicas, const char
     ck_assert(wait_until(replicas_linked, self, PATIENCE_MS));
 }
 
+void cluster_start(cluster_servers *self, int masters, bool replicas, const char *const extra[])
+{
+    memset(self, 0, sizeof *self);
+    start(self, masters, replicas, extra);
+}
+
+void cluster_start_tls(cluster_servers *self, int masters, const char *certificate)
+{
+    memset(self, 0, sizeof *self);
+    (void)snprintf(self->tls[0], sizeof self->tls[0], "%s", harness_path("%s.crt", certificate));
+    (void)snprintf(self->tls[1], sizeof self->tls[1], "%s", harness_path("%s.key", certificate));
+    (void)snprintf(self->tls[2], sizeof self->tls[2], "%s", harness_path("ca.crt"));
+    start(self, masters, false, NULL);
+}
+
 void cluster_end(cluster_servers *self)
 {
     for (int i = 0; i < self->count; i++)
@@ -161,7 +191,7 @@ void cluster_end(cluster_servers *self)
 const char *cluster_url(const cluster_servers *self, int from, int count)
 {
     static char url[256];
-    int size = snprintf(url, sizeof url, "redis-cluster://");
+    int size = snprintf(url, sizeof url, "redis%s-cluster://", self->tls[0][0] != 0 ? "s" : "");
     for (int i = from; i < from + count; i++)
         size += snprintf(url + size, sizeof url - (size_t)size, "%s127.0.0.1:%s",
                          i == from ? "" : ",", self->ports[i]);

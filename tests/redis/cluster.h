@@ -15,15 +15,19 @@ typedef struct cluster_servers {
     char ids[CLUSTER_NODES_MAX][48];
     const char *extra[CLUSTER_NODES_MAX][32];
     int masters, count;
+    char tls[3][256]; /* certificate, key, authority; "": without TLS */
 } cluster_servers;
 
 /* extra: of each server, NULL-terminated, or NULL. Returns when every node says that all is well.
  */
 void cluster_start(cluster_servers *self, int masters, bool replicas, const char *const extra[]);
+/* The same of masters that listen with TLS alone, each with that certificate (NAME.crt, NAME.key
+ * and ca.crt of the test's directory), and ask for none. */
+void cluster_start_tls(cluster_servers *self, int masters, const char *certificate);
 void cluster_end(cluster_servers *self);
 void cluster_is_well(cluster_servers *self); /* wait until all that run say so */
 
-/* redis-cluster://, the given number of nodes from the first one on. */
+/* redis-cluster:// (rediss-cluster://), the given number of nodes from the first one on. */
 const char *cluster_url(const cluster_servers *self, int from, int count);
 
 unsigned cluster_slot(cluster_servers *self, const char *key); /* as Redis says */

@@ -2,100 +2,30 @@
  * rule is read from the document itself, so that the two cannot part.
  */
 #include "tests/redis/fleet.h"
+#include "tests/redis/rights.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-#define WORDS_MAX 64
 
 static harness_redis redis;
 static host a, b;
-static char rule[4096];              /* the document's, with prefix and password filled in */
-static const char *words[WORDS_MAX]; /* of the rule, from ACL on */
-static size_t word_count;
-
-/* Replace every name in capitals with what the test has in its place. */
-static void fill_in(char *text, size_t size, const char *name, const char *value)
-{
-    char *at;
-    while ((at = strstr(text, name)) != NULL) {
-        char rest[4096];
-        (void)snprintf(rest, sizeof rest, "%s", at + strlen(name));
-        (void)snprintf(at, size - (size_t)(at - text), "%s%s", value, rest);
-    }
-}
-
-/* The indented lines that begin with ACL SETUSER. */
-static void read_rule(void)
-{
-    const char *source = getenv("srcdir");
-    char path[300], line[512];
-    (void)snprintf(path, sizeof path, "%s/doc/protocol.md", source == NULL ? "." : source);
-    FILE *file = fopen(path, "r");
-    ck_assert_msg(file != NULL, "no %s", path);
-    rule[0] = 0;
-    while (fgets(line, sizeof line, file) != NULL) {
-        bool indented = strncmp(line, "    ", 4) == 0;
-        if (rule[0] != 0 && !indented)
-            break;
-        if (rule[0] != 0 || strncmp(line, "    ACL SETUSER larder ", 23) == 0) {
-            size_t used = strlen(rule);
-            (void)snprintf(rule + used, sizeof rule - used, "%s", line);
-        }
-    }
-    (void)fclose(file);
-    ck_assert_msg(rule[0] != 0, "there is no rule in %s", path);
-    fill_in(rule, sizeof rule, "PREFIX", "t:");
-    fill_in(rule, sizeof rule, "PASSWORD", "pw");
-    word_count = 0;
-    for (char *rest = rule, *word; (word = strsep(&rest, " \n")) != NULL;) {
-        if (*word == 0)
-            continue;
-        ck_assert_uint_lt(word_count, WORDS_MAX);
-        words[word_count++] = word;
-    }
-}
-
-static void give_rights(void)
-{
-    ck_assert_uint_ge(word_count, 10);
-    for (size_t i = 3; i < word_count; i++) { /* after ACL SETUSER larder */
-        char *reply = harness_redis_command(&redis, "ACL", "SETUSER", "larder", words[i], NULL);
-        ck_assert_msg(strcmp(reply, "OK") == 0, "%s: %s", words[i], reply);
-        free(reply);
-    }
-}
+static rights_rule rule;
 
 static void setup(void)
 {
-    char configuration[600];
-    read_rule();
+    rights_read(&rule, false);
     memset(&redis, 0, sizeof redis);
     harness_redis_start(&redis, "redis");
-    give_rights();
-    (void)snprintf(
-        configuration, sizeof configuration,
-        "redis = { prefix = \"t:\"; user = \"larder\"; password_file = \"%s\";\n" HOST_QUICK
-        "};\nmap = { size = \"64M\"; };\n",
-        harness_write("password", 0600, "pw\n"));
-    host_start(&a, "a", &redis, NULL, configuration);
-    host_start(&b, "b", &redis, NULL, configuration);
+    rights_give(&rule, &redis);
+    host_start(&a, "a", &redis, NULL, rights_configuration());
+    host_start(&b, "b", &redis, NULL, rights_configuration());
 }
 
 static void teardown(void)
 {
     pair_end(&redis, &a, &b);
-}
-
-static void nothing_was_denied(void)
-{
-    char *log = harness_redis_command(&redis, "ACL", "LOG", NULL);
-    ck_assert_msg(*log == 0, "denied: %s", log);
-    free(log);
 }
 
 static bool stream_begun(void *context)
@@ -182,7 +112,7 @@ static void do_everything(void)
 START_TEST(the_rights_are_enough)
 {
     do_everything();
-    nothing_was_denied();
+    rights_sufficed(&redis);
 }
 END_TEST
 
@@ -192,12 +122,13 @@ START_TEST(every_right_is_used)
 {
     do_everything();
     invalidate_many();
-    for (size_t i = 3; i < word_count; i++) {
-        if (words[i][0] != '+')
+    for (size_t i = 0; i < rule.count; i++) {
+        if (rule.words[i][0] != '+')
             continue;
-        if (strcmp(words[i], "+role") == 0) /* where Sentinels are asked: test_sentinel.c */
+        if (strcmp(rule.words[i], "+role") == 0) /* where Sentinels are asked: test_sentinel.c */
             continue;
-        ck_assert_msg(redis_calls(&redis, words[i] + 1) > 0, "%s is never used", words[i]);
+        ck_assert_msg(redis_calls(&redis, rule.words[i] + 1) > 0, "%s is never used",
+                      rule.words[i]);
     }
 }
 END_TEST
@@ -246,7 +177,7 @@ START_TEST(a_missing_right_is_named)
         free(harness_redis_command(&redis, "CLIENT", "KILL", "TYPE", "normal", NULL));
         host_set(&a, "k", rights[i].right);
         host_logs(&a, rights[i].named);
-        give_rights();
+        rights_give(&rule, &redis);
         redis_comes_to(&redis, "t:k", rights[i].right);
     }
 }
