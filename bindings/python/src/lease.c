@@ -1,0 +1,567 @@
+/* lease.c: get or fill: Map.fetch(), and leases for those who wait in a loop of their own
+ * (larder.Lease, larder.Asked; the asyncio form is made of these).
+ */
+#include "binding.h"
+
+#include <string.h>
+
+/* ---- Options --------------------------------------------------------------------------------- */
+
+static int take_option(larder_lease_options *options, PyObject *name, PyObject *value)
+{
+    if (arguments_is(name, "hold")) {
+        return convert_duration(value, "hold", &options->hold_ms) == 0 ? 1 : -1;
+    }
+    if (arguments_is(name, "wait")) {
+        int result = convert_duration(value, "wait", &options->wait_ms);
+        if (result == 0 && value != Py_None && options->wait_ms == 0) {
+            options->wait_ms = -1; /* in the library, 0 is the default */
+        }
+        return result == 0 ? 1 : -1;
+    }
+    if (arguments_is(name, "read_through")) {
+        return convert_duration(value, "read_through", &options->read_through_ms) == 0 ? 1 : -1;
+    }
+    if (arguments_is(name, "early")) {
+        uint64_t percent = 0;
+        if (convert_size(value, "early", &percent) != 0) {
+            return -1;
+        }
+        options->early_percent = percent > UINT32_MAX ? UINT32_MAX : (uint32_t)percent;
+        return 1;
+    }
+    return 0;
+}
+
+/* ---- Fetch ----------------------------------------------------------------------------------- */
+
+struct fetch {
+    PyObject *fill, *result;
+    PyThreadState *thread;
+    struct policy *policy;
+    struct policy own; /* what the fill named itself; as long as the value is needed */
+    struct bytes_in value;
+    PyObject *type, *error, *trace; /* of the fill */
+    bool has_own;
+};
+
+static PyObject *filled_type, *skip_type;
+
+static PyObject *attribute(PyObject *object, const char *name)
+{
+    return PyObject_GetAttrString(object, name);
+}
+
+/* What the fill returned: bytes, None (absent), a Filled or a Skip around bytes. */
+static int take_result(struct fetch *fetch, larder_filled *filled)
+{
+    PyObject *result = fetch->result, *value = NULL, *named = NULL;
+    int outcome = LARDER_OK;
+    filled->policy = fetch->policy->policy;
+    int is_filled = PyObject_IsInstance(result, filled_type);
+    int is_skip = is_filled == 0 ? PyObject_IsInstance(result, skip_type) : 0;
+    if (is_filled < 0 || is_skip < 0) {
+        return -1;
+    }
+    if (is_filled || is_skip) {
+        value = attribute(result, "value");
+        named = value != NULL && is_filled ? attribute(result, "policy") : NULL;
+        if (value == NULL || (is_filled && named == NULL)) {
+            Py_XDECREF(value);
+            return -1;
+        }
+        outcome = is_skip ? LARDER_SKIP : LARDER_OK;
+        if (is_filled) {
+            int taken = policy_take_dict(&fetch->own, named, "Filled");
+            Py_DECREF(named); /* its values live in the Filled */
+            if (taken != 0) {
+                Py_DECREF(value);
+                return -1;
+            }
+            fetch->has_own = true;
+            filled->policy = fetch->own.policy;
+        }
+        Py_DECREF(value);
+    } else {
+        value = result;
+    }
+    if (value == Py_None && outcome == LARDER_OK) {
+        return LARDER_ABSENT;
+    }
+    if (bytes_in_take(&fetch->value, value, "what the fill returned") != 0) {
+        return -1;
+    }
+    filled->value = fetch->value.size == 0 ? "" : fetch->value.data;
+    filled->value_size = fetch->value.size;
+    return outcome;
+}
+
+/* Called without the GIL, in the thread that called Map.fetch(). */
+static int fetch_fill(void *context, const void *key, size_t key_size, larder_filled *filled)
+{
+    (void)key;
+    (void)key_size;
+    struct fetch *fetch = context;
+    PyEval_RestoreThread(fetch->thread);
+    fetch->result = PyObject_CallNoArgs(fetch->fill);
+    int outcome = fetch->result == NULL ? -1 : take_result(fetch, filled);
+    if (outcome < 0) {
+        PyErr_Fetch(&fetch->type, &fetch->error, &fetch->trace);
+        outcome = LARDER_ESYSTEM;
+        if (fetch->error != NULL) {
+            outcome = errors_code(fetch->error);
+        }
+    }
+    fetch->thread = PyEval_SaveThread();
+    return outcome;
+}
+
+static PyObject *fetch_run(map_object *map, const struct bytes_in *key, struct fetch *fetch,
+                           const larder_lease_options *options)
+{
+    void *value = NULL;
+    size_t size = 0;
+    PyObject *out = NULL;
+    larder *handle = map_enter(map);
+    if (handle == NULL) {
+        return NULL;
+    }
+    fetch->thread = PyEval_SaveThread();
+    int result = larder_fetch_with(handle, key->data, key->size, fetch_fill, fetch, options, &value,
+                                   &size, NULL);
+    PyEval_RestoreThread(fetch->thread);
+    if (result == LARDER_OK || result == LARDER_STALE) {
+        out = PyBytes_FromStringAndSize(value, (Py_ssize_t)size);
+    } else if (result == LARDER_ABSENT) {
+        out = Py_NewRef(Py_None);
+    } else if (fetch->type != NULL) {
+        PyErr_Restore(fetch->type, fetch->error, fetch->trace);
+        fetch->type = fetch->error = fetch->trace = NULL;
+    } else {
+        (void)errors_raise(result);
+    }
+    larder_free(value);
+    map_leave(map);
+    return out;
+}
+
+static int take_options(struct policy *policy, larder_lease_options *options,
+                        const struct arguments *arguments, const char *function)
+{
+    memset(policy, 0, sizeof *policy);
+    int taken = 1;
+    for (Py_ssize_t i = 0; taken > 0 && i < arguments_named(arguments); i++) {
+        PyObject *name = arguments_name(arguments, i), *value = arguments_value(arguments, i);
+        taken = take_option(options, name, value);
+        if (taken == 0) {
+            taken = policy_take(policy, name, value);
+        }
+        if (taken == 0) {
+            taken = arguments_unknown(function, name);
+        }
+    }
+    if (taken < 0 || policy_finish(policy) != 0) {
+        policy_release(policy);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *map_fetch(PyObject *self, PyObject *const *values, Py_ssize_t count,
+                           PyObject *names)
+{
+    struct arguments arguments = {values, count, names};
+    larder_lease_options options = {.hold_ms = 0};
+    struct policy policy;
+    struct bytes_in key;
+    PyObject *out = NULL;
+    if (!arguments_counted(&arguments, "fetch", 2, 2) ||
+        take_options(&policy, &options, &arguments, "fetch") != 0) {
+        return NULL;
+    }
+    if (bytes_in_take(&key, values[0], "key") == 0) {
+        struct fetch fetch = {.fill = values[1], .policy = &policy};
+        out = fetch_run((map_object *)self, &key, &fetch, &options);
+        bytes_in_release(&fetch.value);
+        if (fetch.has_own) {
+            policy_release(&fetch.own);
+        }
+        Py_XDECREF(fetch.result);
+        Py_XDECREF(fetch.type);
+        Py_XDECREF(fetch.error);
+        Py_XDECREF(fetch.trace);
+        bytes_in_release(&key);
+    }
+    policy_release(&policy);
+    return out;
+}
+
+/* ---- Leases ---------------------------------------------------------------------------------- */
+
+typedef struct lease_object {
+    PyObject_HEAD map_object *map;
+    PyObject *key; /* bytes */
+    larder_lease lease;
+} lease_object;
+
+typedef struct asked_object {
+    PyObject_HEAD map_object *map;
+    larder_asked asked;
+} asked_object;
+
+static PyTypeObject *lease_type, *asked_type;
+
+static void lease_dealloc(PyObject *self)
+{
+    lease_object *lease = (lease_object *)self;
+    Py_CLEAR(lease->map);
+    Py_CLEAR(lease->key);
+    module_free_object(self);
+}
+
+static PyObject *lease_new(map_object *map, const struct bytes_in *key, const larder_lease *from)
+{
+    lease_object *lease = (lease_object *)module_new_object(lease_type);
+    if (lease == NULL) {
+        return NULL;
+    }
+    lease->lease = *from;
+    lease->map = (map_object *)Py_NewRef((PyObject *)map);
+    lease->key = PyBytes_FromStringAndSize(key->data, (Py_ssize_t)key->size);
+    if (lease->key == NULL) {
+        Py_CLEAR(lease);
+    }
+    return (PyObject *)lease;
+}
+
+/* (outcome, Entry or None, Lease or None) */
+static PyObject *acquired(map_object *map, const struct bytes_in *key, int result,
+                          const larder_lease *lease, const void *value, size_t size,
+                          const larder_info *info)
+{
+    PyObject *entry = NULL, *held = NULL, *bytes = NULL;
+    if (value != NULL) {
+        bytes = PyBytes_FromStringAndSize(value, (Py_ssize_t)size);
+        if (bytes == NULL) {
+            return NULL;
+        }
+    }
+    entry = bytes != NULL || result == LARDER_ABSENT ? entry_new(result, bytes, info)
+                                                     : Py_NewRef(Py_None);
+    bool has = result == LARDER_FILL || result == LARDER_REFRESH || result == LARDER_WAIT;
+    held = has ? lease_new(map, key, lease) : Py_NewRef(Py_None);
+    if (entry == NULL || held == NULL) {
+        Py_XDECREF(entry);
+        Py_XDECREF(held);
+        return NULL;
+    }
+    return Py_BuildValue("(iNN)", result, entry, held);
+}
+
+static PyObject *map_lease_acquire(PyObject *self, PyObject *const *values, Py_ssize_t count,
+                                   PyObject *names)
+{
+    map_object *map = (map_object *)self;
+    struct arguments arguments = {values, count, names};
+    larder_lease_options options = {.hold_ms = 0};
+    struct bytes_in key;
+    void *value = NULL;
+    size_t size = 0;
+    PyObject *out = NULL;
+    if (!arguments_counted(&arguments, "lease_acquire", 1, 1)) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < arguments_named(&arguments); i++) {
+        PyObject *name = arguments_name(&arguments, i);
+        int taken = take_option(&options, name, arguments_value(&arguments, i));
+        if (taken <= 0) {
+            (void)(taken < 0 ? 0 : arguments_unknown("lease_acquire", name));
+            return NULL;
+        }
+    }
+    if (bytes_in_take(&key, values[0], "key") != 0) {
+        return NULL;
+    }
+    larder *handle = map_handle(map);
+    if (handle != NULL) {
+        larder_lease lease;
+        larder_info info = {.size = 0};
+        /* Never waits: keeps the GIL. */
+        int result = larder_lease_acquire(handle, key.data, key.size, &options, &lease, &value,
+                                          &size, &info);
+        out = result < 0 ? errors_raise(result)
+                         : acquired(map, &key, result, &lease, value, size, &info);
+        larder_free(value);
+    }
+    bytes_in_release(&key);
+    return out;
+}
+
+static PyObject *lease_wait(PyObject *self, PyObject *arguments)
+{
+    lease_object *lease = (lease_object *)self;
+    PyObject *timeout = Py_None;
+    int64_t ms = 0;
+    int result;
+    if (!PyArg_ParseTuple(arguments, "|O:wait", &timeout) ||
+        convert_duration(timeout, "timeout", &ms) != 0) {
+        return NULL;
+    }
+    larder *handle = map_enter(lease->map);
+    if (handle == NULL) {
+        return NULL;
+    }
+    if (ms == 0) {
+        result = larder_lease_wait(handle, &lease->lease, 0);
+    } else {
+        WITHOUT_GIL(result = larder_lease_wait(handle, &lease->lease, ms));
+    }
+    PyObject *out = result < 0 ? errors_raise(result) : PyLong_FromLong(result);
+    map_leave(lease->map);
+    return out;
+}
+
+static PyObject *lease_fill(PyObject *self, PyObject *const *values, Py_ssize_t count,
+                            PyObject *names)
+{
+    lease_object *lease = (lease_object *)self;
+    struct arguments arguments = {values, count, names};
+    struct policy policy;
+    struct bytes_in value;
+    PyObject *out = NULL;
+    if (!arguments_counted(&arguments, "fill", 1, 1) ||
+        policy_take_all(&policy, &arguments, "fill") != 0) {
+        return NULL;
+    }
+    memset(&value, 0, sizeof value);
+    if (values[0] == Py_None) {
+        policy.policy.flags |= LARDER_NEGATIVE;
+    } else if (bytes_in_take(&value, values[0], "value") != 0) {
+        policy_release(&policy);
+        return NULL;
+    }
+    larder *handle = map_enter(lease->map);
+    if (handle != NULL) {
+        char *key = NULL;
+        Py_ssize_t size = 0;
+        int result = LARDER_EINVAL;
+        if (PyBytes_AsStringAndSize(lease->key, &key, &size) == 0) {
+            WITHOUT_GIL(result = larder_lease_fill(handle, &lease->lease, key, (size_t)size,
+                                                   value.data, value.size, &policy.policy));
+            out = result < 0 ? errors_raise(result) : PyBool_FromLong(result == LARDER_OK);
+        }
+        map_leave(lease->map);
+    }
+    bytes_in_release(&value);
+    policy_release(&policy);
+    return out;
+}
+
+static PyObject *lease_renew(PyObject *self, PyObject *arguments)
+{
+    lease_object *lease = (lease_object *)self;
+    PyObject *hold = Py_None;
+    int64_t ms = 0;
+    if (!PyArg_ParseTuple(arguments, "|O:renew", &hold) ||
+        convert_duration(hold, "hold", &ms) != 0) {
+        return NULL;
+    }
+    larder *handle = map_handle(lease->map);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int result = larder_lease_renew(handle, &lease->lease, ms);
+    return result < 0 ? errors_raise(result) : PyBool_FromLong(result == LARDER_OK);
+}
+
+static PyObject *lease_abandon(PyObject *self, PyObject *arguments)
+{
+    lease_object *lease = (lease_object *)self;
+    int skip = 0;
+    if (!PyArg_ParseTuple(arguments, "|p:abandon", &skip)) {
+        return NULL;
+    }
+    larder *handle = map_handle(lease->map);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int result = larder_lease_abandon(handle, &lease->lease, skip ? LARDER_SKIP : 0);
+    return result < 0 ? errors_raise(result) : PyBool_FromLong(result == LARDER_OK);
+}
+
+/* ---- Asking Redis ---------------------------------------------------------------------------- */
+
+static void asked_dealloc(PyObject *self)
+{
+    Py_CLEAR(((asked_object *)self)->map);
+    module_free_object(self);
+}
+
+static PyObject *map_ask(PyObject *self, PyObject *arguments)
+{
+    map_object *map = (map_object *)self;
+    PyObject *object = NULL, *budget = NULL;
+    struct bytes_in key;
+    int64_t ms = 0;
+    if (!PyArg_ParseTuple(arguments, "OO:ask", &object, &budget) ||
+        convert_duration(budget, "budget", &ms) != 0) {
+        return NULL;
+    }
+    larder *handle = map_handle(map);
+    if (handle == NULL || bytes_in_take(&key, object, "key") != 0) {
+        return NULL;
+    }
+    larder_asked token;
+    int result = larder_ask(handle, key.data, key.size, ms, &token);
+    bytes_in_release(&key);
+    if (result != LARDER_WAIT) {
+        return result < 0 ? errors_raise(result) : Py_NewRef(Py_None);
+    }
+    asked_object *asked = (asked_object *)module_new_object(asked_type);
+    if (asked != NULL) {
+        asked->asked = token;
+        asked->map = (map_object *)Py_NewRef(self);
+    }
+    return (PyObject *)asked;
+}
+
+static PyObject *asked_wait(PyObject *self, PyObject *arguments)
+{
+    asked_object *asked = (asked_object *)self;
+    PyObject *timeout = Py_None;
+    int64_t ms = 0;
+    if (!PyArg_ParseTuple(arguments, "|O:wait", &timeout) ||
+        convert_duration(timeout, "timeout", &ms) != 0) {
+        return NULL;
+    }
+    larder *handle = map_enter(asked->map);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int result;
+    if (ms == 0) {
+        result = larder_ask_wait(handle, &asked->asked, 0);
+    } else {
+        WITHOUT_GIL(result = larder_ask_wait(handle, &asked->asked, ms));
+    }
+    PyObject *out =
+        result < 0 && result != LARDER_EBUSY ? errors_raise(result) : PyLong_FromLong(result);
+    map_leave(asked->map);
+    return out;
+}
+
+/* ---- The notify descriptor ------------------------------------------------------------------- */
+
+static PyObject *map_notify_fd(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    larder *handle = map_handle((map_object *)self);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int result = larder_notify_fd(handle);
+    return result < 0 ? errors_raise(result) : PyLong_FromLong(result);
+}
+
+static PyObject *map_notify_clear(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    larder *handle = map_handle((map_object *)self);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int result = larder_notify_clear(handle);
+    return result < 0 ? errors_raise(result) : Py_NewRef(Py_None);
+}
+
+PyMethodDef map_lease_methods[] = {
+    METHOD("fetch", map_fetch, METHOD_FAST,
+           "fetch(key, fill, *, hold=10, wait=10, early=0, read_through=0, **policy) -> bytes\n\n"
+           "The value, or what fill() returns, stored: of all callers of the host that miss at "
+           "once one calls its fill, the others wait for it. fill() returns bytes, None (the "
+           "origin has none: stored as a negative entry, and None is returned), Filled(value, "
+           "**policy) or Skip(value) (not for the cache). Where it raises, a stale value is "
+           "returned if there is one, else the exception passes."),
+    METHOD("lease_acquire", map_lease_acquire, METHOD_FAST,
+           "lease_acquire(key, *, hold=10, early=0) -> (outcome, Entry, Lease)\n\nRead a key, and "
+           "where it is missing, stale or due take the right to fill it. Never waits. Outcomes: "
+           "OK, ABSENT, STALE (another renews it), REFRESH and FILL (the lease is yours), WAIT."),
+    METHOD("ask", map_ask, METH_VARARGS,
+           "ask(key, budget) -> Asked\n\nHave larderd ask Redis for a key; None: nobody to ask."),
+    METHOD("notify_fd", map_notify_fd, METH_NOARGS,
+           "notify_fd() -> int\n\nThis process's descriptor of the map for event loops: readable "
+           "when a lease, a question or a followed event may be ready. Not to be closed."),
+    METHOD("notify_clear", map_notify_clear, METH_NOARGS,
+           "notify_clear()\n\nCall it when notify_fd() is readable, then look again."),
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- Types ----------------------------------------------------------------------------------- */
+
+static PyMethodDef lease_methods[] = {
+    METHOD("wait", lease_wait, METH_VARARGS,
+           "wait(timeout=0) -> int\n\nWhether the lease has ended: OK (acquire again), SKIP (get "
+           "it yourself) or WAIT (not yet)."),
+    METHOD("fill", lease_fill, METHOD_FAST,
+           "fill(value, **policy) -> bool\n\nStore the value (None: a negative entry) and end the "
+           "lease. False: a newer write or an invalidation stands there."),
+    METHOD("renew", lease_renew, METH_VARARGS,
+           "renew(hold=10) -> bool\n\nHold it so many seconds from now. False: it was lost."),
+    METHOD("abandon", lease_abandon, METH_VARARGS,
+           "abandon(skip=False) -> bool\n\nEnd it without a value; one who waits tries next, with "
+           "skip all at once."),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot lease_slots[] = {
+    {Py_tp_doc, PyDoc_STR("A lease of Map.lease_acquire(). Ends with its process.")},
+    {Py_tp_dealloc, lease_dealloc},
+    {Py_tp_methods, lease_methods},
+    {0, NULL},
+};
+
+static PyType_Spec lease_spec = {
+    .name = "larder.Lease",
+    .basicsize = sizeof(lease_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = lease_slots,
+};
+
+static PyMethodDef asked_methods[] = {
+    METHOD("wait", asked_wait, METH_VARARGS,
+           "wait(timeout=0) -> int\n\nOK (it is in the map), MISS (Redis has none), WAIT (not "
+           "yet), EBUSY (no answer within the budget)."),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot asked_slots[] = {
+    {Py_tp_doc, PyDoc_STR("A question of Map.ask().")},
+    {Py_tp_dealloc, asked_dealloc},
+    {Py_tp_methods, asked_methods},
+    {0, NULL},
+};
+
+static PyType_Spec asked_spec = {
+    .name = "larder.Asked",
+    .basicsize = sizeof(asked_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = asked_slots,
+};
+
+/* What a fill returns is made in Python: larder._fill is read when the module is made. */
+int lease_add(PyObject *module)
+{
+    PyObject *python = PyImport_ImportModule("larder._fill");
+    if (python == NULL) {
+        return -1;
+    }
+    filled_type = PyObject_GetAttrString(python, "Filled");
+    skip_type = PyObject_GetAttrString(python, "Skip");
+    Py_DECREF(python);
+    if (filled_type == NULL || skip_type == NULL) {
+        return -1;
+    }
+    lease_type = module_add_type(module, &lease_spec);
+    asked_type = module_add_type(module, &asked_spec);
+    return lease_type == NULL || asked_type == NULL ? -1 : 0;
+}

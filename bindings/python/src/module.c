@@ -1,0 +1,113 @@
+/* module.c: larder._larder, the extension module: its types, and larder.h's numbers.
+ */
+#include "binding.h"
+
+#define NUMBER(name)                                                                               \
+    {                                                                                              \
+#name, LARDER_##name                                                                       \
+    }
+
+static const struct number {
+    const char *name;
+    long value;
+} numbers[] = {
+    NUMBER(OK),
+    NUMBER(MISS),
+    NUMBER(STALE),
+    NUMBER(EXISTS),
+    NUMBER(CONFLICT),
+    NUMBER(ABSENT),
+    NUMBER(REFRESH),
+    NUMBER(FILL),
+    NUMBER(WAIT),
+    NUMBER(SKIP),
+    NUMBER(EBUSY),
+    NUMBER(EVENT_SET),
+    NUMBER(EVENT_DELETE),
+    NUMBER(EVENT_INVALIDATE),
+    NUMBER(EVENT_EVICT),
+    NUMBER(EVENT_EXPIRE),
+    NUMBER(EVENT_NAMED),
+    NUMBER(CAUSE_NONE),
+    NUMBER(CAUSE_REPLICA),
+    NUMBER(CAUSE_KEY),
+    NUMBER(CAUSE_GROUP),
+    NUMBER(CAUSE_TAG),
+    NUMBER(CAUSE_PREFIX),
+    NUMBER(CAUSE_MATCH),
+    NUMBER(CAUSE_CLEAR),
+    NUMBER(CAUSE_SMALL),
+    NUMBER(CAUSE_MAIN),
+    NUMBER(CAUSE_DEAD),
+    NUMBER(LATENCY_HIT),
+    NUMBER(LATENCY_MISS),
+    NUMBER(LATENCY_SET),
+    NUMBER(LATENCY_DELETE),
+    NUMBER(LATENCY_FETCH),
+    NUMBER(KEY_MAX),
+    NUMBER(NAME_MAX),
+    NUMBER(TAGS_MAX),
+    NUMBER(MANY_MAX),
+};
+
+PyTypeObject *module_add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyTypeObject *type = (PyTypeObject *)PyType_FromSpec(spec);
+    if (type == NULL || PyModule_AddType(module, type) != 0) {
+        Py_XDECREF((PyObject *)type);
+        return NULL;
+    }
+    return type; /* static state keeps this reference for good */
+}
+
+PyObject *module_new_object(PyTypeObject *type)
+{
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    return allocate(type, 0);
+}
+
+void module_free_object(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF((PyObject *)type);
+}
+
+static PyObject *module_version(PyObject *self, PyObject *ignored)
+{
+    (void)self;
+    (void)ignored;
+    return PyUnicode_FromString(larder_version_text());
+}
+
+static PyMethodDef module_methods[] = {
+    METHOD("version_text", module_version, METH_NOARGS,
+           "version_text() -> str\n\nMAJOR.MINOR.PATCH of the liblarder that is loaded."),
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "larder._larder",
+    .m_doc = PyDoc_STR("liblarder for Python; use the package larder."),
+    .m_size = -1, /* one a process, like the library */
+    .m_methods = module_methods,
+};
+
+PyMODINIT_FUNC PyInit__larder(void);
+
+PyMODINIT_FUNC PyInit__larder(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    int failed = module == NULL || errors_add(module) != 0 || entry_add(module) != 0 ||
+                 lease_add(module) != 0 || follow_add(module) != 0 || view_add(module) != 0 ||
+                 map_add(module) != 0;
+    for (size_t i = 0; !failed && i < sizeof numbers / sizeof numbers[0]; i++) {
+        failed = PyModule_AddIntConstant(module, numbers[i].name, numbers[i].value) != 0;
+    }
+    if (failed) {
+        Py_CLEAR(module);
+    }
+    return module;
+}
