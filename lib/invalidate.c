@@ -39,8 +39,8 @@ static larder_version clear(struct control *control)
 void invalidate_later(const struct larder *handle, const struct key *key)
 {
     struct control *control = map_control(handle->map);
-    larder_version version = clock_next(control);
-    if (removal_pend(control, key, version)) {
+    larder_version version;
+    if (removal_pend_now(control, key, &version)) {
         count_wider(handle);
     }
     wake_daemon(handle->map);

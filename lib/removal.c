@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "monotone.h"
 
 uint64_t removal_pending_clock_slow(struct control *control, uint64_t hash)
@@ -128,18 +129,17 @@ void removal_raise_all_floors(struct control *control, uint64_t clock)
     }
 }
 
-bool removal_pend(struct control *control, const struct key *key, larder_version version)
+/* renew: see removal_pend_now(). *version is what stands in the row in the end. */
+static bool pend(struct control *control, const struct key *key, larder_version *version,
+                 bool renew)
 {
-    if (key->size > CONTROL_PENDING_KEY) {
-        removal_raise_barrier(control, key->hash, version.clock);
-        return true;
-    }
     size_t start = (size_t)(key->hash % CONTROL_PENDING_ROWS);
     uint64_t self = (uint64_t)(uint32_t)getpid() << 32;
-    for (size_t i = 0; i < CONTROL_PENDING_ROWS; i++) {
+    for (size_t i = 0; key->size <= CONTROL_PENDING_KEY && i < CONTROL_PENDING_ROWS; i++) {
         size_t index = (start + i) % CONTROL_PENDING_ROWS;
         struct pending_row *row = &control->pending_rows[index];
-        uint64_t expected = PENDING_FREE;
+        _Atomic uint64_t *word = &control->pending[index / 64];
+        uint64_t expected = PENDING_FREE, bit = UINT64_C(1) << (index % 64);
         if (!atomic_compare_exchange_strong_explicit(&row->state, &expected, self | PENDING_CLAIMED,
                                                      memory_order_acquire, memory_order_relaxed)) {
             continue;
@@ -147,17 +147,38 @@ bool removal_pend(struct control *control, const struct key *key, larder_version
         /* Whoever reads the new content has seen the commit that freed the row. */
         atomic_thread_fence(memory_order_release);
         atomic_store_explicit(&row->hash, key->hash, memory_order_relaxed);
-        atomic_store_explicit(&row->clock, version.clock, memory_order_relaxed);
-        row->node = version.node;
+        atomic_store_explicit(&row->clock, version->clock, memory_order_relaxed);
         row->key_size = (uint32_t)key->size;
         memcpy(row->key, key->data, key->size);
+        if (renew) {
+            (void)atomic_fetch_or(word, bit); /* seq_cst: before the clock; with marks_fence() */
+            *version = clock_next(control);
+            atomic_store_explicit(&row->clock, version->clock, memory_order_relaxed);
+        }
+        row->node = version->node;
         atomic_store_explicit(&row->state, self | PENDING_READY, memory_order_release);
         /* seq_cst: before anything the caller tells others after this call has returned */
-        (void)atomic_fetch_or(&control->pending[index / 64], UINT64_C(1) << (index % 64));
+        (void)atomic_fetch_or(word, bit);
         return false;
     }
-    removal_raise_barrier(control, key->hash, version.clock);
+    removal_raise_barrier(control, key->hash, version->clock);
+    if (renew) {
+        atomic_thread_fence(memory_order_release);
+        *version = clock_next(control);
+        removal_raise_barrier(control, key->hash, version->clock);
+    }
     return true;
+}
+
+bool removal_pend(struct control *control, const struct key *key, larder_version version)
+{
+    return pend(control, key, &version, false);
+}
+
+bool removal_pend_now(struct control *control, const struct key *key, larder_version *version)
+{
+    *version = clock_next(control);
+    return pend(control, key, version, true);
 }
 
 bool removal_next_pending(struct control *control, size_t *index, struct removal_pending *out)

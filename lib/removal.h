@@ -86,6 +86,10 @@ size_t removal_copy_pending(struct control *control, struct removal_mark *marks)
  * when the table is full or the key too long; then true is returned. */
 bool removal_pend(struct control *control, const struct key *key, larder_version version);
 
+/* The same at a version of now, drawn a second time once the row can be seen: whoever holds the
+ * gate and did not see it before it wrote (cas, touch) had drawn its own version before. */
+bool removal_pend_now(struct control *control, const struct key *key, larder_version *version);
+
 void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t clock);
 
 /* Nothing this old is alive, whatever its key, nor may it come in. */

@@ -91,6 +91,7 @@ static int judge_condition(const struct writer *writer, const struct set_request
     case SET_IF_THERE:
         return there ? LARDER_OK : LARDER_MISS;
     case SET_IF_VERSION:
+    case SET_IF_SAME:
         if (!there) {
             return LARDER_MISS;
         }
@@ -320,6 +321,7 @@ static bool would_replace(larder *handle, const struct set_request *request, int
     int found;
     switch (request->condition) {
     case SET_IF_MISSING:
+    case SET_IF_SAME:
     case SET_IF_NEWER: /* what is there was allowed to be, and still is */
         return false;
     case SET_IF_VERSION:
@@ -407,6 +409,12 @@ int larder_cas(larder *handle, const void *key, size_t key_size, const void *val
         return error_set(LARDER_EINVAL, "larder_cas() without an expected version");
     }
     return set_if(handle, key, key_size, value, value_size, policy, SET_IF_VERSION, expected);
+}
+
+int write_swap(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_version *expected, const larder_policy *policy)
+{
+    return set_if(handle, key, key_size, value, value_size, policy, SET_IF_SAME, expected);
 }
 
 int write_fill(larder *handle, const void *key, size_t key_size, const void *value,

@@ -1,4 +1,5 @@
-/* write.h: what fetch.c needs of write.c beside the public functions: storing a fill.
+/* write.h: what fetch.c and session.c need of write.c beside the public functions: storing a fill,
+ * and a swap that changes nothing where it is refused.
  */
 #ifndef LARDER_LIB_WRITE_H
 #define LARDER_LIB_WRITE_H
@@ -22,5 +23,10 @@ struct write_fill {
  * creation time. */
 int write_fill(larder *handle, const void *key, size_t key_size, const void *value,
                size_t value_size, const larder_policy *policy, struct write_fill *fill);
+
+/* larder_cas() of an entry that must not be lost: where it is refused (EBUSY, EFULL, ...) the old
+ * value goes on being served. With an expiry in the past it is a deletion of that version. */
+int write_swap(larder *handle, const void *key, size_t key_size, const void *value,
+               size_t value_size, const larder_version *expected, const larder_policy *policy);
 
 #endif

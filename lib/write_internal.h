@@ -9,7 +9,14 @@
 #include "policy.h"
 #include "writer.h"
 
-enum set_condition { SET_ALWAYS, SET_IF_MISSING, SET_IF_THERE, SET_IF_VERSION, SET_IF_NEWER };
+enum set_condition {
+    SET_ALWAYS,
+    SET_IF_MISSING,
+    SET_IF_THERE,
+    SET_IF_VERSION,
+    SET_IF_SAME, /* the same, and a refusal changes nothing */
+    SET_IF_NEWER
+};
 
 struct set_request {
     struct key key;

@@ -35,7 +35,21 @@ int main(void)
     return larder_http_key(&request, &options, &arena, &key) == LARDER_OK;
 }
 C
-for use in use use_http; do
+cat >"$scratch/use_session.c" <<'C'
+#include "larder_session.h"
+#include "larder_session.h"
+
+int main(void)
+{
+    larder_session_options options = {0};
+    larder_session_id id = {0};
+    larder_bytes nobody = {0};
+    larder *handle = 0;
+    options.ttl_ms = LARDER_SESSION_TTL_MS;
+    return larder_session_create(handle, &options, nobody, 0, 0, &id) == LARDER_OK;
+}
+C
+for use in use use_http use_session; do
     sed 's/= {0}/= {}/; s/ = 0;/ = nullptr;/' "$scratch/$use.c" >"$scratch/$use.cc"
 done
 
@@ -53,7 +67,7 @@ try() { # NAME COMMAND...
 }
 
 strict='-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'
-for use in use use_http; do
+for use in use use_http use_session; do
     # shellcheck disable=SC2086
     try "C11 ($use)" ${CC:-cc} -std=c11 $strict -I"$include" -c -o "$scratch/c.o" "$scratch/$use.c"
     # shellcheck disable=SC2086
@@ -64,7 +78,7 @@ done
 
 if command -v luajit >/dev/null; then
     # What a binding does: the preprocessor, without the system's headers (LuaJIT knows their types).
-    sed '/^# *include /d' "$include/larder.h" "$include/larder_http.h" | ${CC:-cc} -E -P -std=c11 -x c - >"$scratch/larder.cdef"
+    sed '/^# *include /d' "$include/larder.h" "$include/larder_http.h" "$include/larder_session.h" | ${CC:-cc} -E -P -std=c11 -x c - >"$scratch/larder.cdef"
     cat >"$scratch/read.lua" <<'LUA'
 local ffi = require("ffi")
 local file = assert(io.open(arg[1]))
@@ -73,6 +87,7 @@ ffi.cdef(file:read("*a"))
 local options = ffi.new("larder_options")
 assert(options.map_size == 0 and ffi.sizeof("larder_version") == 16)
 assert(ffi.new("larder_http_policy").kind == 0 and ffi.C.LARDER_HTTP_GATEWAY == 1)
+assert(ffi.sizeof("larder_session_id") == 44 and ffi.C.LARDER_SESSION_REMOVE == 1)
 assert(ffi.C.LARDER_MISS == 1 and ffi.C.LARDER_EBUSY == -1001)
 ffi.typeof("int (*)(larder *, const void *, size_t, larder_view *)")
 LUA

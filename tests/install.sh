@@ -21,6 +21,7 @@ expect bin/larder
 expect sbin/larderd
 expect include/larder.h
 expect include/larder_http.h
+expect include/larder_session.h
 expect lib/liblarder.so
 expect lib/liblarder.so.0
 expect lib/pkgconfig/larder.pc
@@ -29,7 +30,7 @@ if [ -e lib/liblarder.a ]; then
     failed=1
 fi
 headers=$(find include -type f | sort | tr '\n' ' ')
-[ "$headers" = "include/larder.h include/larder_http.h " ] || { echo "installed headers: $headers" && failed=1; }
+[ "$headers" = "include/larder.h include/larder_http.h include/larder_session.h " ] || { echo "installed headers: $headers" && failed=1; }
 source=$(cd "${srcdir:-.}" && pwd)
 if found=$(grep -rlF -e "$source/lib" "$root" --include='*.pc' --include='*.h' --include='*.service'); then
     echo "these name the source tree: $found"
@@ -39,6 +40,7 @@ fi
 cat >"$scratch/stranger.c" <<'C'
 #include <larder.h>
 #include <larder_http.h>
+#include <larder_session.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -51,6 +53,9 @@ int main(int count, char **arguments)
     if (code == LARDER_OK) code = larder_set(handle, "key", 3, "value", 6, NULL);
     if (code == LARDER_OK) code = larder_get(handle, "key", 3, value, sizeof value, NULL);
     if (code != LARDER_OK) fprintf(stderr, "%s: %s\n", larder_strerror(code), larder_last_error());
+    larder_session_id id;
+    larder_bytes nobody = {0};
+    if (larder_session_create(handle, NULL, nobody, NULL, 0, &id) != LARDER_OK) return 1;
     larder_close(&handle);
     char etag[LARDER_HTTP_ETAG_SIZE];
     larder_http_etag((larder_bytes){value, 6}, etag);
