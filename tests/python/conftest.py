@@ -1,6 +1,7 @@
 """What the tests of the Python binding share: maps in directories of their own, children, patience,
 and one `ok N - name` line a case, which is what the tree's harness counts."""
 
+import asyncio
 import itertools
 import os
 import pathlib
@@ -84,6 +85,34 @@ def start_child(function):
 def end_of(pid):
     """The exit status of a child, or minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Lag:
+    """How late a loop's timers are while a block runs, in seconds."""
+
+    async def __aenter__(self):
+        self._late = []
+        self._task = asyncio.ensure_future(self._tick())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *ignored):
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _tick(self):
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.001)
+            self._late.append(time.monotonic() - began - 0.001)
+
+    @property
+    def worst(self):
+        return max(self._late, default=0.0)
+
+    @property
+    def median(self):
+        return sorted(self._late)[len(self._late) // 2] if self._late else 0.0
 
 
 def in_child(function):

@@ -48,6 +48,7 @@ TAGS_MAX: int
 MANY_MAX: int
 
 def version_text() -> str: ...
+def check_policy(**policy: Any) -> None: ...
 
 class Error(Exception):
     code: int

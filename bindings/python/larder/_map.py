@@ -1,16 +1,49 @@
 """larder.Map: the extension's Map with scans and the asyncio form."""
 
-from typing import Any, Iterator, Optional, Tuple, Union
+import asyncio
+import logging
+import os
+import weakref
+from typing import Any, Callable, Coroutine, Iterator, Optional, Set, Tuple, Union
 
 from . import _larder
+from ._aio import Watch
+from ._fetch import Fetch, answered
 
 Bytes = Union[bytes, bytearray, memoryview, str]
 
 _PAGE = 256  # keys a step of a scan
 
+# How long a write from a loop waits for the gate: a busy one costs the value's place in the cache,
+# not the loop's time.
+_QUICK_WAIT = 0.004
+
+_OPTIONS = ("dir", "read_only", "local", "verify")
+
 
 class Map(_larder.Map):
     __doc__ = _larder.Map.__doc__
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.name = name
+        self._options = {key: options[key] for key in _OPTIONS if key in options}
+        self._quick: Optional[_larder.Map] = None
+        self._watches: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watch]" = (
+            weakref.WeakKeyDictionary()
+        )
+        self._tasks: Set["asyncio.Task[Any]"] = set()
+
+    def close(self) -> None:
+        """Close the map. Calls of other threads that are inside end first."""
+        if self._quick is not None:
+            self._quick.close()
+        super().close()
+
+    def __exit__(self, *ignored: Any) -> None:
+        self.close()
+
+    # ---- Scans
 
     def keys(self, prefix: Bytes = b"", *, match: Optional[Bytes] = None) -> Iterator[bytes]:
         """The live keys that begin with prefix, or match a glob, in the order of their bytes.
@@ -34,3 +67,86 @@ class Map(_larder.Map):
             yield from page
             if cursor is None:
                 return
+
+    # ---- In a loop
+
+    def quick(self) -> _larder.Map:
+        """A handle of the same map for use in a loop: its writes wait for the gate 4 ms at most."""
+        if self.closed:
+            raise ValueError("the map is closed")
+        if self._quick is None:
+            self._quick = _larder.Map(
+                self.name, attach=True, write_wait=_QUICK_WAIT, **self._options
+            )
+        return self._quick
+
+    def watch(self) -> Watch:
+        """What waits in the running loop."""
+        loop = asyncio.get_running_loop()
+        watch = self._watches.get(loop)
+        if watch is None or watch.pid != os.getpid():
+            watch = self._watches[loop] = Watch(self.quick(), loop)
+        return watch
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run it beside; what it raises is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logging.getLogger("larder").warning(
+                "larder: a refresh failed, the old value stays: %r", task.exception()
+            )
+
+    async def fetch_async(
+        self,
+        key: Bytes,
+        fill: Callable[[], Any],
+        *,
+        hold: float = 10,
+        wait: float = 10,
+        early: int = 0,
+        read_through: float = 0,
+        background: bool = True,
+        **policy: Any,
+    ) -> Optional[bytes]:
+        """The value, or what `await fill()` returns, stored: one caller of the host asks the origin.
+
+        All other coroutines, of this process and of all others, wait for it without blocking their
+        loops; if its process dies, or its task is cancelled, another takes over at once. fill
+        returns bytes or str, None (the origin has none: stored as a negative entry, and None is
+        returned), Filled(value, **policy), or Skip(value): not for the cache. What it raises is
+        raised to all who wait in this process. A stale value is returned at once and renewed beside
+        (background=False: the one that has to renew it waits for that). hold: seconds after which
+        another may fill; wait: seconds after which a waiter fills for itself; early: percent of
+        XFetch's beta; read_through: seconds to wait for Redis first. A cache that cannot help never
+        stands in the way.
+        """
+        if not early:
+            try:
+                entry = self.lookup(key)
+            except _larder.BusyError:
+                entry = None
+            if entry is not None:
+                return entry.value
+        name = key.encode() if isinstance(key, str) else bytes(key)
+        _larder.check_policy(**policy)
+        return await Fetch(
+            self, name, fill, hold, wait, early, read_through, background, policy
+        ).run()
+
+    async def get_async(
+        self, key: Bytes, default: Any = None, *, read_through: float = 0.05
+    ) -> Any:
+        """get(), but on a miss have larderd ask Redis, and await that at most so many seconds."""
+        entry = self.lookup(key)
+        if entry is None and read_through > 0:
+            watch, handle = self.watch(), self.quick()
+            asked = handle.ask(key, read_through)
+            if asked is not None:
+                await watch.wait(lambda: answered(asked), read_through)
+                entry = handle.lookup(key)
+        return default if entry is None or entry.value is None else entry.value

@@ -81,7 +81,23 @@ static PyObject *module_version(PyObject *self, PyObject *ignored)
     return PyUnicode_FromString(larder_version_text());
 }
 
+static PyObject *module_check_policy(PyObject *self, PyObject *const *values, Py_ssize_t count,
+                                     PyObject *names)
+{
+    (void)self;
+    struct arguments arguments = {values, count, names};
+    struct policy policy;
+    if (!arguments_counted(&arguments, "check_policy", 0, 0) ||
+        policy_take_all(&policy, &arguments, "fetch_async") != 0) {
+        return NULL;
+    }
+    policy_release(&policy);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
+    METHOD("check_policy", module_check_policy, METHOD_FAST,
+           "check_policy(**policy)\n\nRaise what Map.set() would raise for these arguments."),
     METHOD("version_text", module_version, METH_NOARGS,
            "version_text() -> str\n\nMAJOR.MINOR.PATCH of the liblarder that is loaded."),
     {NULL, NULL, 0, NULL},

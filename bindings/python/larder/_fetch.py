@@ -1,0 +1,208 @@
+"""Map.fetch_async(): get or fill, among all coroutines of all processes of the host."""
+
+import asyncio
+import contextvars
+import logging
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Optional
+
+from . import _larder
+from ._aio import Flight, Watch, call
+from ._fill import Filled, Skip
+
+if TYPE_CHECKING:
+    from ._map import Map
+
+log = logging.getLogger("larder")
+
+# The keys whose fill this context is inside of: waiting for one's own fill would end at its deadline.
+_inside: "contextvars.ContextVar[FrozenSet[bytes]]" = contextvars.ContextVar(
+    "larder_inside", default=frozenset()
+)
+
+# What the caller got wrong; all other errors mean that the cache cannot help.
+MISTAKES = (_larder.InvalidError, _larder.TooBigError, _larder.RangeError, _larder.UnsupportedError)
+
+
+class Fetch:
+    """One call of fetch_async() that did not find the value."""
+
+    def __init__(
+        self,
+        cache: "Map",
+        key: bytes,
+        fill: Callable[[], Any],
+        hold: float,
+        wait: float,
+        early: int,
+        read_through: float,
+        background: bool,
+        policy: Dict[str, Any],
+    ) -> None:
+        self.cache = cache
+        self.handle = cache.quick()
+        self.watch: Optional[Watch] = None
+        self.key = key
+        self.fill = fill
+        self.hold = hold
+        self.early = early
+        self.read_through = read_through
+        self.background = background
+        self.policy = policy
+        self.loop = asyncio.get_running_loop()
+        self.deadline = self.loop.time() + wait
+
+    def left(self) -> float:
+        return self.deadline - self.loop.time()
+
+    async def run(self) -> Optional[bytes]:
+        if self.key in _inside.get():
+            return await self.alone()
+        try:
+            self.watch = self.cache.watch()
+        except _larder.Error:
+            return await self.alone()  # 256 processes have a descriptor already, or no file is left
+        while True:
+            flight = self.watch.flights.get(self.key)
+            if flight is None:
+                return await self.lead()
+            kind, what = await flight.follow(self.left())
+            if kind == "value":
+                return what
+            if kind == "error":
+                raise what
+            if kind == "alone":
+                return await self.alone()
+
+    async def lead(self) -> Optional[bytes]:
+        assert self.watch is not None
+        flight = self.watch.flights[self.key] = Flight()
+        kind: str = "again"
+        what: Any = None
+        try:
+            what = await self.acquire(self.watch)
+            if isinstance(what, Skip):
+                kind, what = "alone", what.value
+            else:
+                kind = "value"
+            return what
+        except Exception as error:
+            kind, what = "error", error
+            raise
+        finally:
+            # First out of the table: whoever is told to try again leads the next one.
+            del self.watch.flights[self.key]
+            flight.end(kind, what)
+
+    async def acquire(self, watch: Watch) -> Any:
+        while True:
+            try:
+                outcome, entry, lease = self.handle.lease_acquire(
+                    self.key, hold=self.hold, early=self.early
+                )
+            except MISTAKES:
+                raise
+            except _larder.Error:
+                return await self.alone()
+            if outcome in (_larder.OK, _larder.ABSENT, _larder.STALE):
+                return entry.value
+            if outcome == _larder.REFRESH:
+                return await self.refresh(entry, lease)
+            if outcome == _larder.FILL:
+                return await self.fill_first(watch, lease)
+            ended = await watch.wait(lambda: _ended(lease), self.left())
+            if ended != _larder.OK:
+                return await self.alone()  # too long, or it is not for the cache
+
+    async def refresh(self, entry: Any, lease: Any) -> Any:
+        if self.background:
+            self.cache.spawn(self.fill_leased(lease))
+            return entry.value
+        try:
+            return await self.fill_leased(lease)
+        except Exception as error:
+            log.warning("larder: a refresh failed, the old value is served: %r", error)
+            return entry.value
+
+    async def fill_first(self, watch: Watch, lease: Any) -> Any:
+        """Another host may have put it into Redis."""
+        if self.read_through > 0:
+            try:
+                found = await self.ask(watch)
+            except BaseException:
+                _abandon(lease)
+                raise
+            if found is not None:
+                _abandon(lease)
+                return found.value
+        return await self.fill_leased(lease)
+
+    async def ask(self, watch: Watch) -> Any:
+        asked = self.handle.ask(self.key, self.read_through)
+        if asked is None:
+            return None
+        if await watch.wait(lambda: answered(asked), self.read_through) != _larder.OK:
+            return None
+        return self.handle.lookup(self.key)
+
+    async def fill_leased(self, lease: Any) -> Any:
+        try:
+            result = await self.call_fill()
+        except BaseException:
+            _abandon(lease)
+            raise
+        if isinstance(result, Skip):
+            _abandon(lease, True)
+            return result
+        value, policy = self.split(result)
+        try:
+            lease.fill(value, **policy)
+        except MISTAKES:
+            raise
+        except _larder.Error as error:
+            log.debug("larder: a fill was not stored: %s", error)
+        return value
+
+    async def call_fill(self) -> Any:
+        token = _inside.set(_inside.get() | {self.key})
+        try:
+            result = await call(self.fill)
+        finally:
+            _inside.reset(token)
+        value = result.value if isinstance(result, (Filled, Skip)) else result
+        if isinstance(value, str):
+            value = value.encode()
+        elif value is not None and not isinstance(value, bytes):
+            try:
+                value = bytes(memoryview(value))
+            except TypeError:
+                raise TypeError(f"a fill returns bytes, str or None, not {type(value).__name__}")
+        if isinstance(result, Skip):
+            return Skip(value)
+        return Filled(value, **result.policy) if isinstance(result, Filled) else value
+
+    def split(self, result: Any) -> Any:
+        if isinstance(result, Filled):
+            return result.value, result.policy
+        return result, self.policy
+
+    async def alone(self) -> Optional[bytes]:
+        """Without a lease: the cache cannot help, or helped too late. The value is not stored."""
+        result = await self.call_fill()
+        return result.value if isinstance(result, (Filled, Skip)) else result
+
+
+def _abandon(lease: Any, skip: bool = False) -> None:
+    try:
+        lease.abandon(skip)
+    except (ValueError, _larder.Error):
+        pass  # closed meanwhile: it ends at its deadline
+
+
+def _ended(lease: Any) -> Optional[int]:
+    outcome = lease.wait()
+    return None if outcome == _larder.WAIT else outcome
+
+
+def answered(asked: Any) -> Optional[int]:
+    outcome = asked.wait()
+    return None if outcome == _larder.WAIT else outcome
