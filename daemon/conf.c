@@ -191,7 +191,7 @@ bool conf_set(struct conf *conf, const conf_row *row, const char *text, char *er
     case CONF_SHARE:
         share = strtod(text, &end);
         if (end == text || *end) {
-            snprintf(error, error_size, "must be a fraction");
+            snprintf(error, error_size, "must be a fraction like 0.9");
             return false;
         }
         return store_share(conf, row, share, error, error_size);
@@ -267,7 +267,7 @@ static const char *wanted(enum conf_type type)
     case CONF_DURATION:
         return "a number of seconds or text like \"30s\"";
     case CONF_SHARE:
-        return "a fraction";
+        return "a fraction like 0.9";
     case CONF_MODE:
         return "octal permissions in quotes, like \"2770\"";
     }

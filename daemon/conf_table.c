@@ -93,7 +93,12 @@ static bool check_mode(const void *value, char *error, size_t error_size)
 static bool check_url(const void *value, char *error, size_t error_size)
 {
     const char *url = value;
-    return !*url || replicator_url_check(url, error, error_size) == 0;
+    char why[256];
+    if (!*url || replicator_url_check(url, why, sizeof why) == 0) {
+        return true;
+    }
+    snprintf(error, error_size, "cannot be used: %s", why);
+    return false;
 }
 
 static bool check_server_name(const void *value, char *error, size_t error_size)

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "daemon/log.h"
+#include "lib/replica.h"
 #include "lib/upkeep.h"
 
 #define STEP_ROWS 256u  /* of an expiry step */
@@ -61,6 +62,9 @@ static bool carried_out(janitor *self, const char *what, int code)
         }
         log_trouble_ends(&self->busy);
         return true;
+    }
+    if (code == REPLICA_FENCED) {
+        return false; /* server.c finds it out with the next heartbeat, and ends */
     }
     if (code == LARDER_EBUSY) {
         self->counters.busy++;

@@ -50,6 +50,7 @@ struct larder {
     int64_t write_wait_ms;
     uint64_t max_value;    /* bytes: the smaller of the handle's and the map's */
     uint64_t wanted_value; /* the option; 0: the default */
+    uint64_t fence;        /* replica_claim()'s; 0: not the map's larderd */
 };
 
 /* Open a directory's map, counted; see larder_open(). */

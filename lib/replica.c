@@ -76,7 +76,7 @@ int replica_claim(larder *handle, bool replicates, uint64_t *fence, int *other_p
         return result;
     }
     (void)!fchmodat(map->directory, WAKE_NAME, control->mode, 0); /* the umask took bits away */
-    *fence = atomic_fetch_add(&control->fence, 1) + 1;
+    *fence = handle->fence = atomic_fetch_add(&control->fence, 1) + 1;
     atomic_store(&control->daemon_pid, (int32_t)getpid());
     atomic_store(&control->daemon_sleeps, 0);
     ask_begin_daemon(map);

@@ -12,6 +12,7 @@
 #include "handle.h"
 #include "lookup.h"
 #include "removal.h"
+#include "replica_internal.h"
 #include "writer.h"
 
 enum { STEP_ROWS_MAX = 1024, STEP_WAIT_MS = 10, CANDIDATES_MAX = 256, EVICT_STEP = 64 };
@@ -109,6 +110,20 @@ static int remove_row(struct writer *writer, uint64_t wanted, int64_t before_ms,
     return result;
 }
 
+/* A larderd that was stopped while another took its map over has no business here any more, and
+ * perhaps other settings. */
+static int begin_step(struct writer *writer, const larder *handle)
+{
+    int result = writer_begin(writer, handle, STEP_WAIT_MS);
+    if (result == LARDER_OK && handle->fence != 0) {
+        result = replica_check_fence(writer->control, handle->fence);
+        if (result != LARDER_OK) {
+            writer_abort(writer);
+        }
+    }
+    return result;
+}
+
 int upkeep_expire(larder *handle, upkeep_step *step, size_t max_rows, int64_t tombstone_ms)
 {
     struct transaction *t;
@@ -141,7 +156,7 @@ int upkeep_expire(larder *handle, upkeep_step *step, size_t max_rows, int64_t to
     result = find_candidates(t, &next, max_rows, before_ms, dead_too, rows, &count);
     store_read_end(t);
     if (result == LARDER_OK && count > 0) {
-        result = writer_begin(&writer, handle, STEP_WAIT_MS);
+        result = begin_step(&writer, handle);
         if (result != LARDER_OK) {
             return result;
         }
@@ -175,7 +190,7 @@ int upkeep_evict(larder *handle, double share, size_t max_entries, size_t *evict
         return error_set(LARDER_EINVAL, "watermark of %f: it is 0 to 1", share);
     }
     while (*evicted < max_entries) {
-        result = writer_begin(&writer, handle, STEP_WAIT_MS);
+        result = begin_step(&writer, handle);
         if (result != LARDER_OK) {
             return result;
         }

@@ -1,7 +1,8 @@
 /* upkeep.h: keeping a map in order: removal of expired entries and old tombstones, eviction to a
  * watermark, dead readers. larderd's janitor calls it in small steps; workers evict through the
  * same code when they find the map full. Every step holds the write gate for about a millisecond at
- * most.
+ * most. With the handle of a larderd (replica_claim()) that another has relieved, what would change
+ * entries is REPLICA_FENCED.
  */
 #ifndef LARDER_LIB_UPKEEP_H
 #define LARDER_LIB_UPKEEP_H

@@ -74,6 +74,9 @@ int cmd_set(struct tool *tool)
         return TOOL_USAGE;
     }
     int result = tool_key(tool, tool->arguments[0], &key);
+    if (result == TOOL_OK) { /* not before: a mistake makes no map */
+        result = tool_open(tool, ACCESS_CREATE);
+    }
     if (result == TOOL_OK && strcmp(given, "-") == 0) {
         result = read_input(tool->handle->max_value, &input, &size);
         value = input;

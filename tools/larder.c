@@ -19,7 +19,7 @@ const struct command tool_commands[] = {
      1, 1, OPTION_META | OPTION_READ_THROUGH, ACCESS_EXAMINE, cmd_get},
     {"set", "KEY VALUE|- [--ttl DURATION | --at TIME | --every DURATION | --sliding DURATION]",
      "store a value; \"-\" reads it from standard input",
-     1, 2, OPTIONS_POLICY, ACCESS_CREATE, cmd_set},
+     1, 2, OPTIONS_POLICY, ACCESS_NONE, cmd_set},
     {"rm", "KEY...", "delete keys",
      1, -1, 0, ACCESS_ATTACH, cmd_rm},
     {"ls", "[PREFIX | --match GLOB] [--long] [--limit N]", "list keys in byte order",

@@ -37,6 +37,10 @@ run "an option without its argument" 2 set k v --ttl
 complains "an option without its argument is named" '"--ttl" wants an argument'
 run "too few arguments" 2 get
 complains "too few arguments" "usage: larder get KEY"
+run "set without a value" 2 -m nowhere set key
+complains "set without a value" "a VALUE is missing"
+[ ! -e "$dir/nowhere" ]
+report $? "a mistake makes no map"
 run "too many arguments" 2 get a b
 [ -z "$(ls -A "$dir")" ]
 report $? "nothing of that made a map"

@@ -116,7 +116,7 @@ static const struct {
      "t.conf:1: redis.breaker_failures must be a whole number, not text"},
     {"janitor = { watermark = 90; };\n", "t.conf:1: janitor.watermark must be 0.10 to 0.99"},
     {"janitor = { watermark = \"0.9\"; };\n",
-     "t.conf:1: janitor.watermark must be a fraction, not text"},
+     "t.conf:1: janitor.watermark must be a fraction like 0.9, not text"},
     {"listen = \"example.org:80\";\n",
      "t.conf:1: listen must be ADDRESS:PORT with a numeric address (IPv6 in brackets), or "
      "unix:/PATH"},

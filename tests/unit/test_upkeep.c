@@ -368,6 +368,27 @@ START_TEST(a_map_too_small_for_what_redis_has_not_got_is_not_made)
 }
 END_TEST
 
+/* One that was stopped while another took the map over removes nothing more. */
+START_TEST(a_larderd_that_was_relieved_leaves_the_map_alone)
+{
+    upkeep_step step = {.next_row = 0};
+    size_t evicted = 99;
+    ck_assert_int_eq(maps_set(map, "k", "v"), LARDER_OK);
+    ck_assert_int_eq(larder_delete(map, "gone", 4), LARDER_MISS);
+    clean();
+    (void)atomic_fetch_add(&maps_control(map)->fence, 1);
+    ck_assert_int_eq(upkeep_expire(map, &step, 100, -60000), REPLICA_FENCED);
+    ck_assert_uint_eq(step.removed, 0);
+    ck_assert_int_eq(upkeep_evict(map, 0, 100, &evicted), REPLICA_FENCED);
+    ck_assert_uint_eq(evicted, 0);
+    ck_assert_ptr_nonnull(maps_get(map, "k"));
+    (void)atomic_fetch_sub(&maps_control(map)->fence, 1); /* as it was */
+    ck_assert_uint_eq(expire(-60000), 1);
+    ck_assert_int_eq(upkeep_evict(map, 0, 100, &evicted), LARDER_EFULL);
+    ck_assert_uint_eq(evicted, 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("upkeep");
@@ -386,6 +407,7 @@ int main(void)
     tcase_add_test(tests, a_smaller_map_keeps_the_newest_and_all_that_is_dirty);
     tcase_add_test(tests, a_busy_map_can_have_many_lives);
     tcase_add_test(tests, a_map_too_small_for_what_redis_has_not_got_is_not_made);
+    tcase_add_test(tests, a_larderd_that_was_relieved_leaves_the_map_alone);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
 }
