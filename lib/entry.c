@@ -417,6 +417,25 @@ static int drop_dead(struct writer *writer, const struct key *key, const struct 
     return result;
 }
 
+int entry_stand_in(struct writer *writer, const struct key *key, const struct record *old,
+                   larder_version version)
+{
+    bool had_value = old != NULL && old->header.kind != RECORD_DELETED;
+    struct record tombstone = record_make(version, RECORD_DELETED, 0, CLOCK_NEVER);
+    int result = LARDER_OK;
+    if (writer->ledger.tombstones < entry_tombstone_cap(writer->transaction.store) ||
+        (old != NULL && !had_value)) {
+        result = put(writer, key, old, &tombstone, NULL);
+    } else {
+        removal_raise_floor(writer->control, key->hash, version.clock);
+        result = old == NULL ? LARDER_OK : erase(writer, key, old);
+    }
+    if (result == LARDER_OK && had_value) {
+        writer_tell(writer, LARDER_EVENT_DELETE, key, version, CLOCK_NEVER);
+    }
+    return result;
+}
+
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old)
 {
     bool value = old->header.kind != RECORD_DELETED; /* of tombstones nobody wants to know */

@@ -381,6 +381,45 @@ replica_record replica_of_record(const struct record *record, uint32_t home)
     return r;
 }
 
+/* It is newer than ours, or than what might still come of a key that we know nothing of, and its
+ * value is not to be had, or not yet: ours goes. Redis holds the newer one, so no invalidation is
+ * needed. Where the value may be fetched, a removal of the version just before it keeps its place:
+ * the floor of a bucket is that of other keys, too, whose newer ones would then shut this one out.
+ */
+static int take_place(struct writer *writer, const struct key *key, const struct record *old,
+                      const replica_event *event, bool dead)
+{
+    const replica_record *in = &event->record;
+    larder_version before = in->version;
+    if (before.node-- == 0) {
+        before.clock--; /* the node is the greatest now */
+    }
+    if (before.node == REPLICA_FOREIGN_NODE) {
+        before.node--;
+    }
+    if (event->value_missing && !dead) {
+        if (old == NULL || clock_compare(record_version(old, writer->control->home), before) < 0) {
+            return entry_stand_in(writer, key, old, before);
+        }
+        before = (larder_version){.clock = in->version.clock - 1}; /* another value of ours */
+    } else {
+        before.clock = in->version.clock; /* it will never come */
+    }
+    int result = LARDER_OK;
+    if (old != NULL) {
+        struct record again;
+        result = replica_clean(writer, key, old, 0);
+        if (result == LARDER_OK) {
+            result = entry_find(&writer->transaction, key, &again);
+        }
+        if (result == LARDER_OK) {
+            result = entry_drop(writer, key, &again);
+        }
+    }
+    removal_raise_floor(writer->control, key->hash, before.clock);
+    return result;
+}
+
 int replica_store_inbound(struct writer *writer, const struct key *key, const struct record *old,
                           replica_event *event)
 {
@@ -389,25 +428,9 @@ int replica_store_inbound(struct writer *writer, const struct key *key, const st
     bool unusable = event->value_missing ||
                     in->value_size > atomic_load(&writer->transaction.store->life->max_value);
     event->verdict = unusable && !dead ? REPLICA_REFUSED : REPLICA_APPLIED;
-    if ((dead || unusable) && old == NULL && in->kind != REPLICA_DELETED) {
-        if (event->unordered) { /* nothing of ours to take away, but nothing older may come now */
-            removal_raise_floor(writer->control, key->hash, in->version.clock - 1);
-        }
-        return LARDER_OK;
-    }
-    if (in->kind != REPLICA_DELETED && (dead || unusable)) {
-        /* Newer, and not to be had: ours goes; Redis holds the newer one, no invalidation needed.
-         */
-        int result = replica_clean(writer, key, old, 0);
-        struct record again;
-        if (result == LARDER_OK) {
-            result = entry_find(&writer->transaction, key, &again);
-        }
-        if (result == LARDER_OK) {
-            result = entry_drop(writer, key, &again);
-        }
-        removal_raise_floor(writer->control, key->hash, in->version.clock - 1);
-        return result;
+    if ((dead || unusable) && in->kind != REPLICA_DELETED) {
+        return old == NULL && !event->unordered ? LARDER_OK
+                                                : take_place(writer, key, old, event, dead);
     }
     struct record record =
         record_make(in->version, (enum record_kind)in->kind, 0,

@@ -144,6 +144,12 @@ int entry_bury(struct writer *writer, const struct key *key, const struct record
  * a failover bring back, something older. One that is dead is buried. */
 int entry_drop(struct writer *writer, const struct key *key, const struct record *old);
 
+/* Redis holds something newer than old (NULL: nothing is here), whose value is still to come: a
+ * removal of this version, which nobody is told of, keeps its place. Where there is no room for
+ * tombstones, the floor of its bucket does. */
+int entry_stand_in(struct writer *writer, const struct key *key, const struct record *old,
+                   larder_version version);
+
 /* Write a record again whose flags, row or times changed; value and long key are still old's. */
 int entry_reseal(struct writer *writer, const struct key *key, const struct record *old,
                  const struct record *changed);

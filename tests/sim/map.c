@@ -371,33 +371,58 @@ static void check_value(const replica_event *event)
         sim_fail("a value that is not its record's");
 }
 
-/* Nothing of the newer one can be had: ours goes, and nothing older may come. */
-static void drop_for_missing(host *self, int key, const replica_record *in)
+/* Something newer stands in Redis, and its value does not come with the event: ours goes, and a
+ * removal of the version just before that one keeps its place, so that nothing older comes in. */
+static void stand_in(host *self, int key, const replica_record *in)
 {
     held_entry *at = &self->map.keys[key];
-    if (rule_off(RULE_DROP_OLDER))
-        return;
-    at->there = at->dirty = false;
-    if (!rule_off(RULE_FLOOR_OF_MISSING)) {
-        raise_floor(&self->map, key, at->record.version.clock);
+    replica_record gone = {
+        .version = in->version, .kind = REPLICA_DELETED, .expires_at_ms = INT64_MAX};
+    gone.version.node--;                                   /* the ids that are drawn are even */
+    if (at->there && sync_order(&at->record, &gone) > 0) { /* a twin's: of ours, another value */
+        at->there = at->dirty = false;
         raise_floor(&self->map, key, in->version.clock - 1);
+    } else {
+        store(self, key, &gone, false);
     }
     check_lost(key);
+}
+
+/* Newer, and of no use to anybody here: ours goes, and nothing older may come. */
+static void give_up(host *self, int key, const replica_record *in)
+{
+    held_entry *at = &self->map.keys[key];
+    at->there = at->dirty = false;
+    raise_floor(&self->map, key, at->record.version.clock);
+    raise_floor(&self->map, key, in->version.clock);
+    check_lost(key);
+}
+
+static void take_place(host *self, int key, const replica_event *event, bool dead)
+{
+    held_entry *at = &self->map.keys[key];
+    bool missing = event->value_missing && !dead;
+    if (at->there ? rule_off(RULE_DROP_OLDER) : !event->unordered || rule_off(RULE_UNORDERED))
+        return;
+    if (rule_off(RULE_PLACE_OF_MISSING)) {
+        at->there = at->dirty = false;
+        check_lost(key);
+    } else if (missing) {
+        stand_in(self, key, &event->record);
+    } else {
+        give_up(self, key, &event->record);
+    }
 }
 
 static void apply_newer(host *self, int key, replica_event *event)
 {
     const replica_record *in = &event->record;
-    held_entry *at = &self->map.keys[key];
     bool deleted = in->kind == REPLICA_DELETED;
     bool dead = deleted || expired(self, in);
     bool unusable = event->value_missing || sim_size(in->value_hash) >= HUGE_SIZE;
     event->verdict = unusable && !dead ? REPLICA_REFUSED : REPLICA_APPLIED;
     if ((dead || unusable) && !deleted) {
-        if (at->there)
-            drop_for_missing(self, key, in);
-        else if (event->unordered && !rule_off(RULE_UNORDERED))
-            raise_floor(&self->map, key, in->version.clock - 1);
+        take_place(self, key, event, dead);
         return;
     }
     check_value(event);

@@ -465,10 +465,16 @@ START_TEST(an_event_without_its_value_drops_an_older_copy)
     ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
     ck_assert_ptr_null(maps_get(map, "k"));
     ck_assert_str_eq(outbox(), ""); /* Redis has the newer one: no invalidation of ours */
-    ck_assert_uint_eq(maps_stats(map).tombstones, 0);
-    /* when the value comes it is stored; what is older than it is not */
+    ck_assert_uint_eq(maps_stats(map).tombstones, 1); /* it keeps the place */
+    ck_assert_uint_eq(maps_stats(map).dirty, 0);
+    /* when the value comes it is stored; what is older than it is not, nor is one of its own clock
+     */
     replica_event older = event_of("k", 500, REPLICA_VALUE, "older");
-    ck_assert_int_eq(apply(&older), REPLICA_REFUSED);
+    ck_assert_int_eq(apply(&older), REPLICA_OLDER);
+    older.record.version = event.record.version;
+    older.record.version.node -= 2;
+    ck_assert_int_eq(apply(&older), REPLICA_OLDER);
+    ck_assert_ptr_null(maps_get(map, "k"));
     replica_event with = event;
     with.value_missing = false;
     with.record.value = (const uint8_t *)"value";
@@ -490,6 +496,41 @@ START_TEST(an_event_without_its_value_drops_an_older_copy)
     event = event_of("unknown", 1000, REPLICA_VALUE, NULL);
     event.value_missing = true;
     ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+}
+END_TEST
+
+/* After history was lost all keys that were written meanwhile are missed at once. */
+START_TEST(neighbours_do_not_shut_each_other_out)
+{
+    char name[16], other[16];
+    struct key key;
+    ck_assert_int_eq(key_make(&key, "k", 1), LARDER_OK);
+    uint64_t bucket = key.hash >> 52;
+    for (int i = 0;; i++) { /* another key of the same bucket of floors */
+        (void)snprintf(other, sizeof other, "other%d", i);
+        ck_assert_int_eq(key_make(&key, other, strlen(other)), LARDER_OK);
+        if (key.hash >> 52 == bucket)
+            break;
+    }
+    for (int held = 0; held < 2; held++) {
+        const char *const keys[] = {"k", other};
+        replica_event events[2];
+        for (int i = 0; i < 2; i++) {
+            (void)snprintf(name, sizeof name, "new%d", i);
+            ck_assert_int_eq(held != 0 ? maps_set(map, keys[i], "old") : LARDER_OK, LARDER_OK);
+            events[i] = event_of(keys[i], 1000 * (held + 1) + 10 * i, REPLICA_VALUE, "new");
+            events[i].unordered = true;
+            events[i].value_missing = true;
+            ck_assert_int_eq(apply(&events[i]), REPLICA_REFUSED);
+        }
+        for (int i = 0; i < 2; i++) { /* fetched, or told at last */
+            events[i].value_missing = false;
+            ck_assert_int_eq(apply(&events[i]), REPLICA_APPLIED);
+            ck_assert_str_eq(maps_get(map, keys[i]), "new");
+        }
+        ck_assert_uint_eq(maps_stats(map).tombstones, 0);
+        ck_assert_str_eq(outbox(), "");
+    }
 }
 END_TEST
 
@@ -801,6 +842,7 @@ int main(void)
     tcase_add_test(tests, chunked_values_are_compared_by_their_hash_too);
     tcase_add_test(tests, older_ones_make_ours_travel_again);
     tcase_add_test(tests, an_event_without_its_value_drops_an_older_copy);
+    tcase_add_test(tests, neighbours_do_not_shut_each_other_out);
     tcase_add_test(tests, expired_and_oversized_values_do_not_come_in);
     tcase_add_test(tests, nothing_under_the_floor_comes_in);
     tcase_add_test(tests, local_entries_stay_local);
