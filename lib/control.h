@@ -88,7 +88,8 @@ struct ledger {
     uint64_t block_bytes;       /* of the log's newest block, see rows_number() */
     uint64_t recent_pages;      /* that large writes took lately, see evict_reserve() */
     int64_t position_seen_ms;   /* Redis's time when position was known to be its stream's end */
-    uint8_t padding[24];
+    int64_t position_since_ms; /* the same of the end that it was begun at; 0: from its beginning */
+    uint8_t padding[16];
 };
 static_assert(sizeof(struct ledger) == 256, "MAP_FORMAT");
 

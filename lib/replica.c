@@ -500,6 +500,14 @@ static int apply_one(struct writer *writer, replica_event *event)
         event->verdict = REPLICA_REFUSED;
         return LARDER_OK;
     }
+    if (found == LARDER_MISS && event->late) {
+        if (in->kind != REPLICA_VALUE) {
+            removal_raise_floor(writer->control, key.hash, in->version.clock);
+            event->verdict = REPLICA_REFUSED;
+            return LARDER_OK;
+        }
+        event->value_missing = true;
+    }
     return replica_store_inbound(writer, &key, found == LARDER_OK ? &old : NULL, event);
 }
 
@@ -529,6 +537,7 @@ static int apply_operation(struct writer *writer, void *context)
         memcpy(position->run_id, in->run_id, sizeof position->run_id);
         position->run_id[sizeof position->run_id - 1] = '\0';
         writer->ledger.position_seen_ms = in->seen_ms;
+        writer->ledger.position_since_ms = in->since_ms;
         result = store_touch(&writer->transaction);
     }
     return result;
@@ -583,7 +592,8 @@ int replica_position_read(larder *handle, replica_position *out)
     *out = (replica_position){.epoch = ledger.position.epoch,
                               .number = ledger.position.number,
                               .nonce = ledger.position.nonce,
-                              .seen_ms = ledger.position_seen_ms};
+                              .seen_ms = ledger.position_seen_ms,
+                              .since_ms = ledger.position_since_ms};
     memcpy(out->run_id, ledger.position.run_id, sizeof out->run_id);
     out->run_id[sizeof out->run_id - 1] = '\0';
     return LARDER_OK;

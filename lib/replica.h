@@ -62,11 +62,13 @@ int replica_compare(const replica_record *a, const replica_record *b);
 
 /* Where the inbound stream was left. Stored in the map, moved in the transaction that applies. */
 typedef struct replica_position {
-    uint64_t epoch;  /* of the event stream; 0: never connected */
-    uint64_t number; /* last number applied */
-    uint64_t nonce;  /* of the event at that number */
-    char run_id[48]; /* of the server, text, 0-terminated */
-    int64_t seen_ms; /* Redis's clock when this was known to be the stream's end; 0: unknown */
+    uint64_t epoch;   /* of the event stream; 0: never connected */
+    uint64_t number;  /* last number applied */
+    uint64_t nonce;   /* of the event at that number */
+    char run_id[48];  /* of the server, text, 0-terminated */
+    int64_t seen_ms;  /* Redis's clock when this was known to be the stream's end; 0: unknown */
+    int64_t since_ms; /* the same of the stream's end that this host began at: what had been told
+                         before, it does not know; 0: nothing */
 } replica_position;
 
 /* Become the map's daemon: an exclusive lock on DIR/NAME/larderd.lock (released when the process
@@ -164,6 +166,9 @@ typedef struct replica_event {
     bool value_missing; /* the event names a version without its value: drop an older local copy */
     bool unordered; /* older events of this key may still come after it: what is not stored of it
                        leaves a floor, which they do not pass */
+    bool late;      /* something newer of this key may have been told before this host listened: it
+                       counts only where something of the key is here. Of a value that the event
+                       brings to nothing, value_missing says so afterwards: to be fetched */
     bool untold;    /* Redis holds it, but the others may not have been told: if we have exactly
                        this, its dirty flag stays */
     enum replica_verdict verdict; /* out */

@@ -105,6 +105,8 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
     event->value_missing = change->value_missing;
     event->unordered = self->settings.events_apart;
     event->untold = self->settings.events_apart && !from_stream;
+    event->late = self->settings.events_apart && from_stream && record->kind != REPLICA_MARK &&
+                  (int64_t)(record->version.clock >> 16) <= self->cursor.since_ms;
     set->full_size[set->count] = change->full_size;
     set->from_stream[set->count] = from_stream;
     set->count++;
@@ -475,6 +477,7 @@ static bool position_moved(const struct sync *self)
            (self->cursor.epoch != self->stored.epoch ||
             self->cursor.number != self->stored.number ||
             self->cursor.nonce != self->stored.nonce || /* another stream's of the same epoch */
+            self->cursor.since_ms != self->stored.since_ms ||
             self->cursor.seen_ms >= self->stored.seen_ms + SEEN_EVERY_MS ||
             strcmp(self->cursor.run_id, self->stored.run_id) != 0);
 }

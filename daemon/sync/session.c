@@ -198,6 +198,8 @@ static void adopt(struct sync *self, const sync_joined *joined)
     self->cursor.epoch = joined->epoch;
     self->cursor.number = beginning ? 0 : joined->last_number;
     self->cursor.nonce = beginning ? 0 : joined->last_nonce;
+    if (!beginning && joined->last_number != 0)
+        self->cursor.since_ms = joined->redis_ms;
 }
 
 static void joined(struct sync *self, const sync_joined *joined)

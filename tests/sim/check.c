@@ -175,7 +175,7 @@ void check_deletions_told(void)
             const held_entry *ours = &sim.hosts[h].map.keys[k];
             known = known || (ours->there && sync_order(&ours->record, &at->newest) == 0);
         }
-        if (!at->any || at->newest.kind != REPLICA_DELETED || !known ||
+        if (!at->any || at->silent || at->newest.kind != REPLICA_DELETED || !known ||
             sim.now_ms - at->since_ms < TOLD_WITHIN_MS)
             continue;
         for (unsigned h = 0; h < sim.hosts_count; h++)

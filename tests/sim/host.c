@@ -379,7 +379,8 @@ static void give_joined(host *self, request *r, sync_event *event)
         self->map.position = (replica_position){.epoch = joined->epoch,
                                                 .number = joined->last_number,
                                                 .nonce = joined->last_nonce,
-                                                .seen_ms = joined->redis_ms};
+                                                .seen_ms = joined->redis_ms,
+                                                .since_ms = joined->redis_ms};
         memcpy(self->map.position.run_id, sim.server.run_id, sizeof sim.server.run_id);
     }
     TRACE("host %d: joins %" PRIu64 "-%" PRIu64 ", its place %" PRIu64 "-%" PRIu64 " is %s",

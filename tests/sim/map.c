@@ -480,6 +480,14 @@ static void apply_one(host *self, replica_event *event)
         event->verdict = REPLICA_REFUSED;
         return;
     }
+    if (!at->there && event->late && !rule_off(RULE_LATE)) {
+        if (in->kind != REPLICA_VALUE) {
+            raise_floor(map, key, in->version.clock);
+            event->verdict = REPLICA_REFUSED;
+            return;
+        }
+        event->value_missing = true;
+    }
     apply_newer(self, key, event);
 }
 

@@ -109,6 +109,9 @@ const struct rule_row rules[RULE_COUNT] = {
          "rare: a daemon must die between the two steps of a resync: one seed in 100,000 or so"},
     [RULE_UNORDERED] = {"unordered", "Cluster: what is not stored of an event keeps older ones out",
                         BIT(CLUSTER) | BIT(LARGE), ALONE, 200000, ""},
+    [RULE_LATE] = {"late",
+                   "Cluster: of what may be older than what was told before, the value is fetched",
+                   BIT(CLUSTER) | BIT(WIPE) | BIT(SHORT), ALONE, 200000, ""},
     [RULE_UNTOLD] =
         {"untold", "Cluster: our own entry as the winner of a push is no acknowledgement",
          BIT(CLUSTER) | BIT(FLUSH) | BIT(LARGE), ALONE, 0,

@@ -534,6 +534,35 @@ START_TEST(neighbours_do_not_shut_each_other_out)
 }
 END_TEST
 
+/* Of a key that is not here something newer may have been told before this host listened. */
+START_TEST(late_ones_are_not_believed)
+{
+    replica_event event = event_of("k", 0, REPLICA_VALUE, "late");
+    event.unordered = event.late = true;
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    ck_assert(event.value_missing); /* to be fetched, whatever it is by now */
+    ck_assert_ptr_null(maps_get(map, "k"));
+    event.late = event.value_missing = false;
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "k"), "late");
+    event = event_of("k", 10, REPLICA_VALUE, "newer");
+    event.unordered = event.late = true; /* what is here is compared */
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "k"), "newer");
+    enum replica_kind kinds[] = {REPLICA_NEGATIVE, REPLICA_DELETED};
+    for (int i = 0; i < 2; i++) {
+        char key[] = {(char)('x' + i), 0};
+        event = event_of(key, 20, kinds[i], NULL);
+        event.unordered = event.late = true;
+        ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+        ck_assert_uint_eq(maps_stats(map).tombstones, 0);
+        replica_event older = event_of(key, -1000, REPLICA_VALUE, "older");
+        ck_assert_int_eq(apply(&older), REPLICA_REFUSED);
+        ck_assert_ptr_null(maps_get(map, key));
+    }
+}
+END_TEST
+
 START_TEST(expired_and_oversized_values_do_not_come_in)
 {
     ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
@@ -842,6 +871,7 @@ int main(void)
     tcase_add_test(tests, chunked_values_are_compared_by_their_hash_too);
     tcase_add_test(tests, older_ones_make_ours_travel_again);
     tcase_add_test(tests, an_event_without_its_value_drops_an_older_copy);
+    tcase_add_test(tests, late_ones_are_not_believed);
     tcase_add_test(tests, neighbours_do_not_shut_each_other_out);
     tcase_add_test(tests, expired_and_oversized_values_do_not_come_in);
     tcase_add_test(tests, nothing_under_the_floor_comes_in);

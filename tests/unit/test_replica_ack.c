@@ -257,10 +257,17 @@ END_TEST
 
 START_TEST(the_place_remembers_when_it_was_the_end)
 {
-    replica_position at = {.epoch = 1, .number = 2, .nonce = 3, .run_id = "r", .seen_ms = 4}, got;
+    replica_position at = {.epoch = 1,
+                           .number = 2,
+                           .nonce = 3,
+                           .run_id = "r",
+                           .seen_ms = 4,
+                           .since_ms = 5},
+                     got;
     ck_assert_int_eq(replica_apply(map, fence, NULL, 0, &at), LARDER_OK);
     ck_assert_int_eq(replica_position_read(map, &got), LARDER_OK);
     ck_assert_int_eq(got.seen_ms, 4);
+    ck_assert_int_eq(got.since_ms, 5);
     ck_assert_uint_eq(got.number, 2);
 }
 END_TEST

@@ -384,6 +384,41 @@ START_TEST(what_was_told_before_a_set_of_marks_was_lost_is_heard_before_another_
 }
 END_TEST
 
+/* A host of a cluster that begins at the stream's end: what is told late may be older than what was
+ * told before it listened. */
+START_TEST(what_is_older_than_the_beginning_is_told_late)
+{
+    static const replica_position nowhere = {.epoch = 0};
+    sync_settings settings = {.batch_commands = 8,
+                              .batch_bytes = 65536,
+                              .retry_entries = 8,
+                              .heartbeat_ms = 1000000,
+                              .page = 8,
+                              .events_apart = true,
+                              .random_seed = harness_seed()};
+    sync_destroy(&machine);
+    machine = sync_create(&settings);
+    ck_assert_ptr_nonnull(machine);
+    give((sync_event){.kind = SYNC_EV_START, .position = &nowhere});
+    give((sync_event){.kind = SYNC_EV_CONNECTED, .run_id = "run"});
+    give((sync_event){.kind = SYNC_EV_JOINED,
+                      .joined = {.epoch = 7, .last_number = 5, .last_nonce = 1, .redis_ms = 9000}});
+    for (int late = 1; late >= 0; late--) {
+        sync_change change = change_of(UINT64_C(9001) << 16, 1, 3);
+        change.record.version.clock -= (uint64_t)late << 16;
+        change.number = 7 - (uint64_t)late;
+        done.count = 0;
+        give((sync_event){.kind = SYNC_EV_STREAM, .change = &change});
+        give((sync_event){.kind = SYNC_EV_IDLE});
+        const sync_action *apply = asked_for(SYNC_ACT_APPLY);
+        ck_assert_ptr_nonnull(apply);
+        ck_assert_uint_eq(apply->apply.count, 1);
+        ck_assert_int_eq(apply->apply.events[0].late, late);
+        give((sync_event){.kind = SYNC_EV_APPLIED});
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sync_scenes");
@@ -395,6 +430,7 @@ int main(void)
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
     tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
+    tcase_add_test(all, what_is_older_than_the_beginning_is_told_late);
     tcase_add_test(all, a_set_of_marks_that_is_lost_in_an_exchange_is_told_the_floors);
     tcase_add_test(all,
                    what_was_told_before_a_set_of_marks_was_lost_is_heard_before_another_is_filled);
