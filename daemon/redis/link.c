@@ -74,6 +74,7 @@ void link_destroy(struct link **self)
     unscripted_destroy(&(*self)->unscripted);
     cluster_destroy(&(*self)->cluster);
     free((*self)->run_ids);
+    free((*self)->flushed);
     resolver_close(&(*self)->resolver);
     if ((*self)->ping != NULL)
         event_free((*self)->ping);
@@ -199,6 +200,9 @@ void link_commands_answer(void *context, const connection_tag *tag, const reply 
         break;
     case REQUEST_MARK_SET:
         link_got_mark_set(self, got);
+        break;
+    case REQUEST_FLUSHED:
+        link_cluster_flushed(self, tag->index, got);
         break;
     case REQUEST_AUTH:
     case REQUEST_SELECT:

@@ -41,10 +41,11 @@ static void on_mapped(void *context)
 static void on_up(void *context, size_t node, connection *to)
 {
     struct link *self = context;
-    const char *info[] = {"INFO", "server", "replication"}, *state[] = {"CLUSTER", "INFO"};
+    const char *info[] = {"INFO", "server", "replication", "commandstats"},
+               *state[] = {"CLUSTER", "INFO"};
     if (!link_greet(self, to) || !link_send_scripts(self, to) ||
         !link_send(self, to, REQUEST_STATE, 0, 0, NULL, 2, state, NULL) ||
-        !link_send(self, to, REQUEST_SERVER, (uint32_t)node, 0, NULL, 3, info, NULL))
+        !link_send(self, to, REQUEST_SERVER, (uint32_t)node, 0, NULL, 4, info, NULL))
         link_fail(self, SYNC_LOST_CONNECTION, "no memory for the greeting", false, false);
 }
 
@@ -71,9 +72,10 @@ bool link_cluster_create(struct link *self)
     self->foreign_unwatched = self->settings.foreign != LINK_FOREIGN_OFF;
     self->settings.foreign = LINK_FOREIGN_OFF; /* both ways would be wanted of every node */
     self->run_ids = calloc(SLOTS_NODES_MAX, sizeof *self->run_ids);
+    self->flushed = calloc(SLOTS_NODES_MAX, sizeof *self->flushed);
     self->cluster =
         cluster_create(self->settings.base, url->places, url->place_count, &callbacks, self);
-    return self->run_ids != NULL && self->cluster != NULL;
+    return self->run_ids != NULL && self->flushed != NULL && self->cluster != NULL;
 }
 
 /* A node that was started again takes a while until it serves its slots; a session before that
@@ -105,24 +107,52 @@ static void sum_up(struct link *self)
     snprintf(self->history, sizeof self->history, "%s", self->run_id);
 }
 
-void link_cluster_server(struct link *self, size_t node)
+/* FLUSHALL of the node that has the stream shows by that; of another one by this alone. */
+static uint64_t count_flushes(const reply *got)
+{
+    char all[200], database[200];
+    link_info_field(got, "cmdstat_flushall:calls=", all, sizeof all);
+    link_info_field(got, "cmdstat_flushdb:calls=", database, sizeof database);
+    return strtoull(all, NULL, 10) + strtoull(database, NULL, 10);
+}
+
+void link_cluster_server(struct link *self, size_t node, const reply *got)
 {
     if (node >= cluster_nodes(self->cluster))
         return;
-    snprintf(self->run_ids[node], sizeof *self->run_ids, "%s", self->history);
+    self->run_ids[node][0] = 0;
+    if (got->kind == REPLY_STRING && self->history[0] != 0) {
+        self->flushed[node] = count_flushes(got);
+        snprintf(self->run_ids[node], sizeof *self->run_ids, "%.41s-%04x", self->history,
+                 (unsigned)(self->flushed[node] & 0xffff));
+    }
     if (++self->run_ids_known < cluster_nodes(self->cluster))
         return;
     sum_up(self);
     self->commands_ready = true;
 }
 
+/* The next session finds another history, and compares all. */
+void link_cluster_flushed(struct link *self, size_t node, const reply *got)
+{
+    if (got->kind == REPLY_STRING && node < cluster_nodes(self->cluster) &&
+        count_flushes(got) != self->flushed[node])
+        link_fail(self, SYNC_LOST_CONNECTION, "a node of the cluster was flushed", false, false);
+}
+
+/* Where INFO may be asked for, it is asked for also while much else is under way: flushing shows
+ * in nothing else. */
 void link_cluster_ping(struct link *self)
 {
-    const char *words[] = {"PING"};
+    const char *ping[] = {"PING"}, *info[] = {"INFO", "commandstats"};
     for (size_t i = 0; i < cluster_nodes(self->cluster); i++) {
         connection *to = cluster_connection(self->cluster, i);
-        if (connection_waiting(to) == 0 &&
-            !link_send(self, to, REQUEST_PING, 0, 0, NULL, 1, words, NULL)) {
+        bool sent = true;
+        if (self->run_id[0] != 0)
+            sent = link_send(self, to, REQUEST_FLUSHED, (uint32_t)i, 0, NULL, 2, info, NULL);
+        else if (connection_waiting(to) == 0)
+            sent = link_send(self, to, REQUEST_PING, 0, 0, NULL, 1, ping, NULL);
+        if (!sent) {
             link_fail(self, SYNC_LOST_CONNECTION, "no memory for a request", false, false);
             return;
         }

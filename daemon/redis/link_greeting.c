@@ -100,8 +100,7 @@ static void tell_connected(struct link *self)
     self->callbacks.connected(self->context, self->run_id, self->history, self->redis_version);
 }
 
-/* The value of "name:" in INFO's text. */
-static void info_field(const reply *got, const char *name, char *out, size_t out_size)
+void link_info_field(const reply *got, const char *name, char *out, size_t out_size)
 {
     const char *at = strstr(got->text, name);
     out[0] = 0;
@@ -120,7 +119,7 @@ static void info_field(const reply *got, const char *name, char *out, size_t out
 static void name_history(struct link *self, const reply *got)
 {
     char replication_id[48];
-    info_field(got, "master_replid:", replication_id, sizeof replication_id);
+    link_info_field(got, "master_replid:", replication_id, sizeof replication_id);
     snprintf(self->history, sizeof self->history, "%.20s-%.20s", self->run_id, replication_id);
 }
 
@@ -128,8 +127,8 @@ void link_got_server(struct link *self, uint32_t node, const reply *got)
 {
     self->run_id[0] = self->history[0] = self->redis_version[0] = 0;
     if (got->kind == REPLY_STRING) { /* where INFO is not permitted, the two are unknown */
-        info_field(got, "run_id:", self->run_id, sizeof self->run_id);
-        info_field(got, "redis_version:", self->redis_version, sizeof self->redis_version);
+        link_info_field(got, "run_id:", self->run_id, sizeof self->run_id);
+        link_info_field(got, "redis_version:", self->redis_version, sizeof self->redis_version);
         if (self->run_id[0] != 0)
             name_history(self, got);
     }
@@ -141,7 +140,7 @@ void link_got_server(struct link *self, uint32_t node, const reply *got)
         return;
     }
     if (self->cluster != NULL)
-        link_cluster_server(self, node);
+        link_cluster_server(self, node, got);
     else
         self->commands_ready = true;
     tell_connected(self);

@@ -40,7 +40,8 @@ enum request_kind {
     REQUEST_MARK,       /* invalidations of many */
     REQUEST_MARK_PAGE,
     REQUEST_MARK_SET, /* which set it is */
-    REQUEST_EMIT      /* pointer: batch */
+    REQUEST_EMIT,     /* pointer: batch */
+    REQUEST_FLUSHED   /* INFO commandstats; index: of the cluster's node */
 };
 
 #define LINK_ENDS 64u /* of a cluster's nodes, each answers when it does */
@@ -61,6 +62,7 @@ struct link {
     untold *untold;                 /* events of a cluster that have yet to be told */
     char (*run_ids)[48];            /* of the cluster's nodes; "": not known */
     size_t run_ids_known;
+    uint64_t *flushed;      /* how often each of the nodes was, when this session began */
     bool foreign_unwatched; /* with a cluster, though the settings ask for it */
     struct event *ping, *broken;
     bool commands_ready, channel_ready, told_connected;
@@ -111,6 +113,8 @@ void link_channel_up(void *self);
 void link_got_script(struct link *self, uint32_t index, const reply *got);
 void link_script_done(struct link *self);
 void link_got_server(struct link *self, uint32_t node, const reply *got);
+/* The value of "name:" in INFO's text; "": there is none. */
+void link_info_field(const reply *got, const char *name, char *out, size_t out_size);
 void link_got_role(struct link *self, const reply *got);
 void link_got_subscribed(struct link *self, const reply *got);
 /* An error that ends the session: any, for what the session cannot do without. */
@@ -131,7 +135,9 @@ void link_refused(struct link *self, const char *what, const reply *error);
 
 /* With a cluster. */
 bool link_cluster_create(struct link *self);
-void link_cluster_server(struct link *self, size_t node); /* a node's run_id has been read */
+/* A node's INFO, of which the history has been read. */
+void link_cluster_server(struct link *self, size_t node, const reply *got);
+void link_cluster_flushed(struct link *self, size_t node, const reply *got);
 void link_cluster_state(struct link *self, const reply *got);
 void link_cluster_ping(struct link *self);
 /* connection_open() with the settings of this link. */

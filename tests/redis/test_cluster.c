@@ -260,6 +260,31 @@ START_TEST(node_restarts_empty)
 }
 END_TEST
 
+/* Nobody is told, and the stream is elsewhere; the rolling comparison takes its ten minutes. */
+START_TEST(node_is_flushed)
+{
+    int node = (cluster_owner(&redis, stream_slot()) + 1) % redis.masters;
+    const char *how = _i == 0 ? "FLUSHALL" : "FLUSHDB";
+    fill(&a, "k", 300, "1");
+    fill(&b, "gone", 50, "1");
+    expect_filled(&b, "k", 300, "1");
+    expect_filled(&a, "gone", 50, "1");
+    for (int i = 0; i < 50; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "gone%d", i);
+        host_delete(&b, key);
+    }
+    expect_filled(&a, "gone", 50, NULL);
+    host_drained(&a);
+    host_drained(&b);
+    free(harness_redis_command(&redis.nodes[node], how, NULL));
+    expect_in_redis("k", 300, "1");
+    expect_in_redis("gone", 50, NULL);
+    host_logs(&a, "was flushed");
+    expect_filled(&b, "gone", 50, NULL);
+}
+END_TEST
+
 START_TEST(cluster_goes_and_returns)
 {
     fill(&a, "k", 100, "1");
@@ -399,6 +424,7 @@ int main(void)
     tcase_add_test(masters, slot_moves_while_written);
     tcase_add_test(masters, stream_moves_while_written);
     tcase_add_loop_test(masters, node_restarts_empty, 0, 2);
+    tcase_add_loop_test(masters, node_is_flushed, 0, 2);
     tcase_add_test(masters, cluster_goes_and_returns);
     tcase_add_test(masters, larderd_killed);
     tcase_add_test(masters, any_seed_will_do);
