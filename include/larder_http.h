@@ -248,6 +248,163 @@ int larder_http_select(const larder_http_policy *policy, const larder_http_reque
                        larder_bytes key, const larder_http_stored *stored, larder_http_arena *arena,
                        larder_bytes *variant);
 
+/* ---- Reasons -----------------------------------------------------------------------------------
+ */
+
+/* larder_http_decision.reason, larder_http_plan.reason; numbers are frozen */
+enum {
+    LARDER_HTTP_WHY_NONE = 0,
+    /* of serving, or not */
+    LARDER_HTTP_WHY_ABSENT = 1,      /* nothing is stored for this request */
+    LARDER_HTTP_WHY_FRESH = 2,       /* RFC 9111, 4.2 */
+    LARDER_HTTP_WHY_STALE = 3,       /* past its lifetime */
+    LARDER_HTTP_WHY_MAX_STALE = 4,   /* stale, and the client takes that (RFC 9111, 5.2.1.2) */
+    LARDER_HTTP_WHY_NO_CACHE = 5,    /* the client asks for a new one (5.2.1.4, 5.2.1.1) */
+    LARDER_HTTP_WHY_MIN_FRESH = 6,   /* not fresh for as long as the client wants (5.2.1.3) */
+    LARDER_HTTP_WHY_REVALIDATE = 7,  /* the response says no-cache (5.2.2.4) */
+    LARDER_HTTP_WHY_CREDENTIALS = 8, /* it may be another user's (3.5) */
+    /* of not storing */
+    LARDER_HTTP_WHY_METHOD = 16,   /* not GET */
+    LARDER_HTTP_WHY_STATUS = 17,   /* not 2xx; 206, 304; a status that is not kept unasked */
+    LARDER_HTTP_WHY_NO_STORE = 18, /* the request or the response says so (5.2.1.5, 5.2.2.5) */
+    LARDER_HTTP_WHY_PRIVATE = 19,  /* the response says so (5.2.2.7) */
+    LARDER_HTTP_WHY_SET_COOKIE = 20,
+    LARDER_HTTP_WHY_VARY = 21,        /* Vary: *, or more names than LARDER_HTTP_VARY_MAX (4.1) */
+    LARDER_HTTP_WHY_PARTIAL = 22,     /* Range, Content-Range: a part of a page */
+    LARDER_HTTP_WHY_OPEN_ENDED = 23,  /* not whole, or not of the length that it says */
+    LARDER_HTTP_WHY_TOO_LARGE = 24,   /* over max_body, or over the limits of a head */
+    LARDER_HTTP_WHY_NO_FRESHNESS = 25 /* never fresh, and nothing to revalidate it with */
+};
+
+/* A short English text; never NULL, static. */
+const char *larder_http_reason(uint32_t reason);
+
+/* ---- May it be served? (RFC 9111, 4; RFC 5861)
+ * --------------------------------------------------- */
+
+/* larder_http_decision.action */
+enum {
+    LARDER_HTTP_FORWARD = 0,     /* ask the origin */
+    LARDER_HTTP_SERVE = 1,       /* answer with it */
+    LARDER_HTTP_SERVE_STALE = 2, /* answer with it and renew it behind the client's back: who gets
+                                    LARDER_REFRESH of larder_lease_acquire() does */
+    LARDER_HTTP_REVALIDATE = 3,  /* ask the origin whether it has changed */
+    LARDER_HTTP_UNAVAILABLE = 4  /* answer 504: the client wants nothing but what is cached */
+};
+
+/* larder_http_decision.flags */
+enum {
+    /* should the origin not answer, or with 500, 502, 503 or 504: answer with what is stored */
+    LARDER_HTTP_IF_ERROR = 1u << 0
+};
+
+typedef struct larder_http_decision {
+    uint32_t action, reason, flags;
+    uint32_t
+        status;     /* SERVE, SERVE_STALE: the stored one, or 304 where the client has it already */
+    int64_t age_ms; /* since the origin made it */
+    int64_t
+        fresh_ms; /* how long it is still fresh; negative: since when not; INT64_MAX: for ever */
+    uint64_t reserved[4];
+} larder_http_decision;
+
+/* stored: what larder_http_select() chose, or NULL: nothing. Route: no-cache and max-age of the
+ * request are heard (a page of an age of max-age or more is a miss), stale pages as the policy
+ * says. Gateway: all of RFC 9111, 4.2 and 5.2.1, and RFC 5861. LARDER_OK, or EINVAL (policy). */
+int larder_http_serve(const larder_http_policy *policy, const larder_http_request *request,
+                      const larder_http_stored *stored, int64_t now_ms,
+                      larder_http_decision *decision);
+
+/* The header fields for asking the origin: without those that end here (RFC 9110, 7.6.1), and for
+ * what is to be stored without the client's conditions. stored: with REVALIDATE, what is to be
+ * revalidated: If-None-Match and If-Modified-Since of it (RFC 9111, 4.3.1); else NULL. */
+int larder_http_forward(const larder_http_policy *policy, const larder_http_request *request,
+                        const larder_http_stored *stored, larder_http_arena *arena,
+                        const larder_http_header **headers, size_t *header_count);
+
+/* ---- May it be stored? (RFC 9111, 3)
+ * --------------------------------------------------------------- */
+
+/* Where the page belongs and when it was asked for. */
+typedef struct larder_http_place {
+    larder_bytes key; /* of larder_http_key(), not a variant's */
+    const larder_http_stored
+        *found; /* what was found under it, whatever select() said; NULL: none */
+    int64_t request_ms, response_ms; /* when the origin was asked, and when it answered */
+    uint64_t seed; /* any number that hardly comes twice: larder_lease.version.clock;
+                      0 = made of time, key and body */
+    uint64_t reserved[4];
+} larder_http_place;
+
+typedef struct larder_http_write {
+    larder_bytes key, value;
+    larder_policy policy; /* expiry and staleness; add group and tags, the same for all writes */
+} larder_http_write;
+
+typedef struct larder_http_plan {
+    uint32_t reason;
+    uint32_t write_count; /* in this order; the one whose key you hold the lease of by
+                             larder_lease_fill(), and after a LARDER_CONFLICT no more of them */
+    larder_http_write writes[2];
+    larder_http_stored stored; /* the response as it is stored, to answer with */
+    uint64_t reserved[4];
+} larder_http_plan;
+
+/* LARDER_OK: do the plan's writes. LARDER_SKIP: not for the cache, for the plan's reason. Route:
+ * GET and 2xx but 206, fresh for as long as the policy says. Gateway: RFC 9111, 3 and 4.2. Neither:
+ * what has Set-Cookie, is one user's, is not whole or too large. Left out of what is stored: fields
+ * that end here, Content-Length, Date, Age. A route's page gets an ETag if it has none. The arena
+ * holds the body. Errors: EINVAL, ETOOBIG (the variant's key), ESIZE. */
+int larder_http_store(const larder_http_policy *policy, const larder_http_request *request,
+                      const larder_http_response *response, const larder_http_place *place,
+                      larder_http_arena *arena, larder_http_plan *plan);
+
+/* The same after a 304 for what is stored (RFC 9111, 3.2 and 4.3.4): its fields replace the stored
+ * ones of the same name. LARDER_CONFLICT: it speaks of another entity tag: ask again without
+ * conditions. */
+int larder_http_update(const larder_http_policy *policy, const larder_http_request *request,
+                       const larder_http_stored *stored, const larder_http_response *response,
+                       const larder_http_place *place, larder_http_arena *arena,
+                       larder_http_plan *plan);
+
+/* ---- Answering ---------------------------------------------------------------------------------
+ */
+
+/* larder_http_answer(): what the status header says */
+enum {
+    LARDER_HTTP_HIT = 0,
+    LARDER_HTTP_MISS = 1,
+    LARDER_HTTP_BYPASSED = 2,  /* "BYPASS" */
+    LARDER_HTTP_STALE_HIT = 3, /* "STALE" */
+    LARDER_HTTP_REVALIDATED = 4
+};
+
+/* Status and header fields for the client; all but Content-Length and what the server adds itself.
+ * stored: of larder_http_decode() or the plan; the response then is &stored->response. NULL: it is
+ * not stored. Route: Cache-Control is "max-age=REMAINING" or, without an expiry, "no-cache", after
+ * "private, " where the policy says so; the same ETag in all processes. Gateway: Date and Age (RFC
+ * 9111, 5.1). 304 where the client has it already (RFC 9110, 15.4.5): with ETag, Cache-Control,
+ * Vary, Content-Location, Expires, Date, and the status header alone. answer->body: with HEAD it is
+ * for its size alone. */
+int larder_http_answer(const larder_http_policy *policy, const larder_http_request *request,
+                       const larder_http_response *response, const larder_http_stored *stored,
+                       uint32_t cache_status, int64_t now_ms, larder_http_arena *arena,
+                       larder_http_response *answer);
+
+/* ---- Invalidating (RFC 9111, 4.4)
+ * ---------------------------------------------------------------- */
+
+#define LARDER_HTTP_KEYS_MAX 3u
+
+/* After an unsafe method that did not fail (2xx or 3xx): the keys to delete, at most
+ * LARDER_HTTP_KEYS_MAX: the request's own and those of Location and Content-Location where they are
+ * of the same origin (an absolute URI or an absolute path). A GET's keys: with
+ * LARDER_HTTP_KEY_METHOD the user's own. */
+int larder_http_invalidates(const larder_http_request *request,
+                            const larder_http_response *response,
+                            const larder_http_key_options *options, larder_http_arena *arena,
+                            larder_bytes *keys, size_t *key_count);
+
 #ifdef __cplusplus
 }
 #endif

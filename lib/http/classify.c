@@ -20,6 +20,10 @@ int http_policy_check(const larder_http_policy *policy)
         policy->stale_if_error_ms < 0 || policy->heuristic_max_ms < 0) {
         return error_set(LARDER_EINVAL, "a time of larder_http_policy is negative");
     }
+    if ((policy->flags & LARDER_HTTP_PRIVATE) != 0 &&
+        ((policy->flags & LARDER_HTTP_SHARED) != 0 || policy->kind != LARDER_HTTP_ROUTE)) {
+        return error_set(LARDER_EINVAL, "LARDER_HTTP_PRIVATE is for a route that is not shared");
+    }
     if (policy->status_header.size > 0 && !text_is_token(policy->status_header)) {
         return error_set(LARDER_EINVAL, "the status header's name is not one");
     }
