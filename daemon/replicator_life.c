@@ -182,7 +182,7 @@ static void on_beat(evutil_socket_t fd, short what, void *context)
     count.entries = stats.entries + stats.tombstones;
     replicator_feed(self, &count);
     if (stats.dirty != 0) {
-        sync_event event = {.kind = SYNC_EV_RECHECK};
+        sync_event event = {.kind = SYNC_EV_RECHECK, .entries = stats.dirty};
         replicator_feed(self, &event);
     }
 }

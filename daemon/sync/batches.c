@@ -133,13 +133,6 @@ static bool untold(const struct sync *self, const sync_item *item)
     return self->settings.events_apart && item->outcome == SYNC_STORED;
 }
 
-/* A quiet push found it there: all is well with a clean entry. But a dirty one has perhaps been
- * stored and not told: it waits for its own push, which tells it again. */
-static bool untold_if_dirty(const struct sync *self)
-{
-    return self->settings.events_apart;
-}
-
 static void acknowledge(struct sync *self, struct sync_batch *batch)
 {
     if (batch->acking || batch->ack_at > self->now_ms)
@@ -158,9 +151,11 @@ static void finish_batch(struct sync *self, struct sync_batch *batch)
 {
     for (size_t i = 0; i < batch->count; i++) {
         const sync_item *item = &batch->items[i];
+        /* That a quiet push found it there says nothing new of a clean entry. But a dirty one has
+         * perhaps been stored and not told (in a cluster, or without scripts): it waits for its own
+         * push, which tells it again. */
         bool done = item->outcome == SYNC_STORED || item->outcome == SYNC_AHEAD ||
-                    (item->outcome == SYNC_SAME &&
-                     (item->what == REPLICA_FORGET || !untold_if_dirty(self)));
+                    (item->outcome == SYNC_SAME && item->what == REPLICA_FORGET);
         if (!done)
             continue;
         replica_ack *ack = &batch->acks[batch->ack_count++];
@@ -201,7 +196,7 @@ static void answered(struct sync *self, struct sync_batch *batch, sync_item *ite
         break;
     case SYNC_SAME:
         settled(self, batch, item);
-        if (untold_if_dirty(self) && batch->source == FROM_RETRY)
+        if (batch->source == FROM_RETRY)
             pending_again(self, item->row); /* only the retry set knew of it */
         break;
     case SYNC_LACKING:

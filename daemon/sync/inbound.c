@@ -7,11 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Places of events are cleared when they are taken. */
+static struct change_set *make_set(void)
+{
+    struct change_set *set = malloc(sizeof *set);
+    if (set != NULL) {
+        set->count = set->bytes = 0;
+        set->with_position = false;
+    }
+    return set;
+}
+
 bool inbound_create(struct sync *self)
 {
     struct inbound *in = &self->in;
-    in->collecting = calloc(1, sizeof *in->collecting);
-    in->applying = calloc(1, sizeof *in->applying);
+    in->collecting = make_set();
+    in->applying = make_set();
     in->fetches = calloc(FETCHES_MAX, sizeof *in->fetches);
     in->apply_at = SYNC_NEVER;
     return in->collecting != NULL && in->applying != NULL && in->fetches != NULL;

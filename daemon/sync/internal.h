@@ -260,7 +260,7 @@ void outbound_disconnected(struct sync *self);
 /* reads_on: the stream is read on from the cursor. */
 void outbound_resync(struct sync *self, bool reads_on);
 void outbound_wake(struct sync *self);
-void outbound_recheck(struct sync *self);
+void outbound_recheck(struct sync *self, uint64_t dirty); /* so many the map counts */
 void outbound_advance(struct sync *self);
 int64_t outbound_deadline(const struct sync *self);
 bool outbound_drained(const struct sync *self);

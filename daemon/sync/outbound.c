@@ -92,10 +92,20 @@ void outbound_wake(struct sync *self)
     self->out.scan = LOG_ACTIVE;
 }
 
-void outbound_recheck(struct sync *self)
+/* Nothing is known of that could be done now: what is refused waits for its time. */
+static bool idle(const struct sync *self)
+{
+    const struct outbound *out = &self->out;
+    return out->scan == LOG_ARMED && !out->reading && out->range_count == 0 && out->batches == 0 &&
+           self->verify.wanted_count == 0;
+}
+
+/* All that is dirty is in the retry set, at most, and there are more: a worker died between its
+ * commit and the wake-up, say. */
+void outbound_recheck(struct sync *self, uint64_t dirty)
 {
     struct outbound *out = &self->out;
-    if (!self->joined || !outbound_drained(self) || out->resync != RESYNC_NONE ||
+    if (!self->joined || !idle(self) || dirty <= out->retry_count || out->resync != RESYNC_NONE ||
         self->now_ms < out->recheck_at)
         return;
     out->recheck_pause_ms = out->recheck_pause_ms == 0 ? 1000 : out->recheck_pause_ms * 2;
@@ -108,9 +118,7 @@ void outbound_recheck(struct sync *self)
 
 bool outbound_drained(const struct sync *self)
 {
-    const struct outbound *out = &self->out;
-    return out->scan == LOG_ARMED && !out->reading && out->range_count == 0 && out->batches == 0 &&
-           out->retry_count == 0 && self->verify.wanted_count == 0;
+    return idle(self) && self->out.retry_count == 0;
 }
 
 /* ---- At the end of every step -----------------------------------------------------------------

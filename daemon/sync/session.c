@@ -341,7 +341,7 @@ static void take(struct sync *self, const sync_event *event)
         sync_marks_look(self);
         break;
     case SYNC_EV_RECHECK:
-        outbound_recheck(self);
+        outbound_recheck(self, event->entries);
         break;
     case SYNC_EV_COUNT:
         self->verify.entries = event->entries;

@@ -139,7 +139,7 @@ enum sync_event_kind {
     SYNC_EV_MARKS_TOLD,   /* status */
     SYNC_EV_MARK_PAGE,    /* mark_page: a piece of it */
     SYNC_EV_WAKE,         /* a worker wrote */
-    SYNC_EV_RECHECK, /* the map counts dirty entries: scan from the start if nothing is known */
+    SYNC_EV_RECHECK, /* entries: so many are dirty; scan from the start if they are not known */
     SYNC_EV_COUNT,   /* entries: so many are in the map, about */
     SYNC_EV_TICK     /* the time asked for came (or any other time) */
 };

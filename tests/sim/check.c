@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TOLD_WITHIN_MS = 2000 };
+enum { TOLD_WITHIN_MS = 2000, FOUND_WITHIN_MS = 62000 };
 
 /* ---- The truth --------------------------------------------------------------------------------
  */
@@ -164,6 +164,12 @@ static bool same_version(const replica_record *a, const replica_record *b)
     return a->version.clock == b->version.clock && a->version.node == b->version.node;
 }
 
+/* What no worker has lived to say, larderd finds by itself, within a minute. */
+int64_t check_told_within(void)
+{
+    return sim.faults[FAULT_KILL] ? FOUND_WITHIN_MS : TOLD_WITHIN_MS;
+}
+
 /* With Redis out of memory, everybody in touch with it learns of a deletion all the same. (Not of
  * an eviction's invalidation, which has the version of the value: that one is no older.) */
 void check_deletions_told(void)
@@ -176,7 +182,7 @@ void check_deletions_told(void)
             known = known || (ours->there && sync_order(&ours->record, &at->newest) == 0);
         }
         if (!at->any || at->silent || at->newest.kind != REPLICA_DELETED || !known ||
-            sim.now_ms - at->since_ms < TOLD_WITHIN_MS)
+            sim.now_ms - at->since_ms < check_told_within())
             continue;
         for (unsigned h = 0; h < sim.hosts_count; h++)
             if (map_live(&sim.hosts[h], (int)k) &&
@@ -298,6 +304,8 @@ static void check_position(const host *self)
     const replica_position *at = &self->map.position;
     const server_data *data = &sim.server.data;
     uint64_t nonce = data->stream[data->count - 1].nonce;
+    if (sim.faults[FAULT_DAMAGE] && at->epoch == 0)
+        return; /* it was lost with what stood there, and has not moved: as if it never had been */
     if (at->epoch != data->last_epoch || at->number != data->last_number ||
         (at->nonce != 0 && at->nonce != nonce) ||
         (strcmp(at->run_id, sim.server.run_id) != 0 && !rule_off(RULE_RUN_ID)))

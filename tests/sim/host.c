@@ -337,6 +337,12 @@ void host_say(host *self, enum sync_event_kind kind)
     feed(self, &event);
 }
 
+void host_recheck(host *self)
+{
+    sync_event event = {.kind = SYNC_EV_RECHECK, .entries = map_dirty(&self->map)};
+    feed(self, &event);
+}
+
 void host_disconnect(host *self, enum sync_cause cause)
 {
     sync_event event = {.kind = SYNC_EV_DISCONNECTED, .cause = cause};
@@ -534,6 +540,37 @@ void host_give_message(host *self)
 
 /* ---- Life -------------------------------------------------------------------------------------
  */
+
+/* It believes that its connections are lost, and what it had taken in before still counts: it would
+ * store that, and acknowledge. Each transaction of its asks who owns the map: then it ends. */
+void host_wake_ghost(host *self)
+{
+    sync_action_list actions;
+    sync_event event = {.kind = SYNC_EV_DISCONNECTED,
+                        .cause = SYNC_LOST_CONNECTION,
+                        .now_ms = sim.now_ms,
+                        .wall_ms = host_wall(self)};
+    if (self->ghost == NULL)
+        return;
+    TRACE("host %d: the larderd of before wakes", self->number);
+    sync_step(self->ghost, &event, &actions);
+    for (size_t i = 0; i < actions.count && rule_off(RULE_FENCE); i++) {
+        size_t cleared;
+        if (actions.items[i].kind == SYNC_ACT_APPLY)
+            (void)map_apply(self, &actions.items[i]);
+        else if (actions.items[i].kind == SYNC_ACT_ACKNOWLEDGE)
+            (void)map_acknowledge(self, &actions.items[i], &cleared);
+    }
+    sync_destroy(&self->ghost);
+}
+
+void host_stop(host *self)
+{
+    sync_destroy(&self->ghost);
+    self->ghost = self->machine;
+    self->machine = NULL;
+    host_start(self);
+}
 
 void host_start(host *self)
 {

@@ -123,6 +123,10 @@ void map_wake(host *self)
 {
     if (!self->armed)
         return;
+    if (sim.faults[FAULT_KILL] && !sim.calm && sim_one_in(8)) {
+        TRACE("host %d: the worker dies before it wakes larderd", self->number);
+        return;
+    }
     self->armed = false;
     if (!rule_off(RULE_WAKE))
         host_say(self, SYNC_EV_WAKE);
@@ -240,6 +244,20 @@ void map_switch(host *self)
         erase(self, (int)k);
         check_lost((int)k);
     }
+}
+
+/* Nothing can be read of what stood there. Nothing older than now may come in again: it may have
+ * been newer, or deleted. What the control segment holds (marks, clock, row numbers) stays. */
+void map_damage(host *self)
+{
+    host_map *map = &self->map;
+    TRACE("host %d: its map is damaged, and begins anew", self->number);
+    memset(map->keys, 0, sizeof map->keys);
+    memset(&map->position, 0, sizeof map->position);
+    uint64_t now = map_next_version(self).clock;
+    for (unsigned b = 0; b < BUCKETS && !rule_off(RULE_DAMAGE_FLOORS); b++)
+        map->floors[b] = now;
+    map->fill_floor = now;
 }
 
 void map_copy(host *self, const host *from)

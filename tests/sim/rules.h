@@ -39,6 +39,8 @@ enum rule {
     RULE_MARK_FLOOR,
     RULE_MARK_FLOOR_TOLD,
     RULE_MARK_BURY,
+    RULE_DAMAGE_FLOORS,
+    RULE_FENCE,
     /* of Redis and its scripts */
     RULE_MARK_MERGE,
     RULE_MARK_EVENT,

@@ -256,6 +256,10 @@ static void push(request *r)
         write_entry(r, at, set);
         r->outcome = SYNC_STORED;
     } else if (!server_emit(r, &entry)) {
+        /* Without scripts it may have been there when it was looked at, and gone when the
+         * transaction came: that writes all but the event. */
+        if (sim.faults[FAULT_UNSCRIPTED] && sim_one_in(2))
+            write_entry(r, at, set);
         r->outcome = SYNC_NO_STREAM;
     } else {
         write_entry(r, at, set);

@@ -125,5 +125,5 @@ void sim_destroy(void)
     free(sim.server.data.stream);
     free(sim.server.replica.stream);
     for (unsigned h = 0; h < HOSTS_MAX; h++)
-        sync_destroy(&sim.hosts[h].machine);
+        sync_destroy(&sim.hosts[h].machine), sync_destroy(&sim.hosts[h].ghost);
 }

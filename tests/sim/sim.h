@@ -95,6 +95,10 @@ enum fault {
     FAULT_SET,         /* their set in Redis is lost */
     FAULT_CLUSTER,     /* Redis is a Cluster: set and event are two steps, on two nodes */
     FAULT_MIGRATE,     /* slots move between its nodes */
+    FAULT_KILL,        /* workers die between their commit and the wake-up */
+    FAULT_UNSCRIPTED,  /* a server that refuses scripts: a push is not one step */
+    FAULT_GHOST,       /* a larderd that was stopped wakes when its successor is at work */
+    FAULT_DAMAGE,      /* a map is damaged, and begins anew */
     FAULT_COUNT
 };
 
@@ -228,7 +232,7 @@ struct kept { /* what has been stored of a batch, and not been told */
 
 typedef struct host {
     int number;
-    struct sync *machine;
+    struct sync *machine, *ghost; /* ghost: of a larderd that was stopped, and replaced */
     sync_settings settings;
     host_map map;
     int64_t skew, beat_at;
@@ -351,6 +355,7 @@ void map_evict(host *self, int key);
 void map_expire(host *self);
 void map_forget_old(host *self); /* tombstones older than T */
 void map_switch(host *self);     /* a new generation: with all that must stay */
+void map_damage(host *self);     /* one without what stood there */
 void map_copy(host *self, const host *from);
 /* Does Redis's clock say that this is too far ahead? */
 bool map_ahead(const host_map *self, uint64_t clock);
@@ -393,7 +398,10 @@ void many_check(void);     /* at rest */
  */
 
 void host_start(host *self); /* larderd starts; the one before died where it stood */
+void host_stop(host *self);  /* the same, but that one was only stopped */
+void host_wake_ghost(host *self);
 void host_say(host *self, enum sync_event_kind kind);
+void host_recheck(host *self); /* the map has dirty entries */
 void host_disconnect(host *self, enum sync_cause cause);
 void host_work_one(host *self);
 void host_give_reply(host *self);
@@ -417,6 +425,18 @@ bool machine_emits(const struct sync *machine, uint64_t emitter); /* is that its
 
 void world_begin(uint64_t seed);
 void world_run(void);
+host *world_any_host(void);
+int world_any_key(void);
+void world_let_all_through(void); /* until nothing is under way */
+void world_pass_time(void);       /* on to when somebody wants to be called */
+/* The others go on, without it; until they are in step: false: they are not. */
+void world_go_on_without(const host *away, unsigned turns);
+bool world_settle_without(const host *away);
+
+/* ---- ending.c ---------------------------------------------------------------------------------
+ */
+
+void ending_run(void);
 
 /* ---- check.c ----------------------------------------------------------------------------------
  */
@@ -439,6 +459,7 @@ void check_gave_way(int key);
 void check_buried(int key);
 void check_bounds(const host *self);
 bool check_settled(void);
+int64_t check_told_within(void);
 void check_deletions_told(void);
 void check_converged(void);
 void check_never_settled(void) __attribute__((noreturn));

@@ -1,21 +1,19 @@
 /* world.c: what happens next: a seed chooses the fleet, the kinds of trouble it will have, and then
  * every step: who writes, what arrives, what is lost, who dies. Each seed has some kinds of trouble
- * and not others, so that rare meetings of two are not drowned by a third. Afterwards all is let
- * through until the fleet is at rest.
+ * and not others, so that rare meetings of two are not drowned by a third. How it ends is in
+ * ending.c.
  */
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { ROUNDS_MAX = 4000, QUIET_MS = 1600, NO_MEMORY_MS = 3000 };
-
-static host *any_host(void)
+host *world_any_host(void)
 {
     return &sim.hosts[sim_pick(sim.hosts_count)];
 }
 
-static int any_key(void)
+int world_any_key(void)
 {
     return (int)sim_pick(sim.keys_count);
 }
@@ -40,6 +38,8 @@ static bool is_event(enum fault fault)
     case FAULT_MARKS:
     case FAULT_CROWD:
     case FAULT_CLUSTER:
+    case FAULT_KILL:
+    case FAULT_UNSCRIPTED:
     case FAULT_COUNT:
         return false;
     default:
@@ -51,17 +51,22 @@ static void choose_faults(void)
 {
     uint64_t needs = rules[rule_switched_off].needs;
     unsigned share = sim_pick(4); /* none, a quarter, half, three quarters of them */
+    uint64_t apart = ~sim.seed;   /* so that seeds without the later kinds go as they did before */
     for (unsigned f = 0; f < FAULT_COUNT; f++)
-        sim.faults[f] = needs >> f & 1 || sim_pick(4) < (needs != 0 && share != 0 ? 1 : share);
+        sim.faults[f] =
+            needs >> f & 1 || (f < FAULT_KILL ? sim_pick(4) < (needs != 0 && share != 0 ? 1 : share)
+                                              : sync_random(&apart) % 12 < share);
     /* It mends what the other rules are for: only some have it. */
     if (rule_switched_off != RULE_NONE && !(needs >> FAULT_VERIFY & 1))
         sim.faults[FAULT_VERIFY] = false;
     /* An invalidation by a clock that is far ahead rules over all that is written after it. */
     sim.faults[FAULT_FAR] = sim.faults[FAULT_FAR] && !sim.faults[FAULT_MARKS];
     sim.faults[FAULT_MIGRATE] = sim.faults[FAULT_MIGRATE] && sim.faults[FAULT_CLUSTER];
+    sim.faults[FAULT_UNSCRIPTED] = sim.faults[FAULT_UNSCRIPTED] && !sim.faults[FAULT_CLUSTER];
     /* what has not been looked into with one: see doc/protocol.md */
-    static const enum fault not_with_cluster[] = {
-        FAULT_ABSENCE, FAULT_FAR, FAULT_SWITCH, FAULT_TWINS, FAULT_MARKS, FAULT_CROWD, FAULT_SET};
+    static const enum fault not_with_cluster[] = {FAULT_ABSENCE, FAULT_FAR,   FAULT_SWITCH,
+                                                  FAULT_TWINS,   FAULT_MARKS, FAULT_CROWD,
+                                                  FAULT_SET,     FAULT_DAMAGE};
     for (size_t i = 0;
          sim.faults[FAULT_CLUSTER] && i < sizeof not_with_cluster / sizeof *not_with_cluster; i++)
         sim.faults[not_with_cluster[i]] = false;
@@ -76,6 +81,7 @@ static void begin_host(unsigned number)
 {
     host *self = &sim.hosts[number];
     struct sync *machine = self->machine;
+    sync_destroy(&self->ghost);
     memset(self, 0, offsetof(host, asked));
     self->machine = machine;
     self->number = (int)number;
@@ -133,7 +139,7 @@ static void tick(host *self)
         return;
     self->beat_at = sim.now_ms + 1000;
     if (map_dirty(&self->map) != 0 && !rule_off(RULE_RECHECK))
-        host_say(self, SYNC_EV_RECHECK);
+        host_recheck(self);
 }
 
 /* All that is under way for a host; false: nothing was. */
@@ -150,7 +156,7 @@ static bool let_through(host *self)
     return any;
 }
 
-static void let_all_through(void)
+void world_let_all_through(void)
 {
     bool more = true;
     for (unsigned turn = 0; turn < 1000 && more; turn++) {
@@ -163,7 +169,7 @@ static void let_all_through(void)
 }
 
 /* On to when somebody wants to be called. */
-static void pass_time(void)
+void world_pass_time(void)
 {
     int64_t next = sim.now_ms + 300;
     for (unsigned h = 0; h < sim.hosts_count; h++) {
@@ -197,15 +203,15 @@ static void worker(host *self)
     case 0:
     case 1:
     case 2:
-        map_set(self, any_key(), REPLICA_DELETED, INT64_MAX);
+        map_set(self, world_any_key(), REPLICA_DELETED, INT64_MAX);
         break;
     case 3:
-        map_set(self, any_key(), REPLICA_NEGATIVE, choose_expiry(self));
+        map_set(self, world_any_key(), REPLICA_NEGATIVE, choose_expiry(self));
         break;
     case 4:
     case 5:
         if (sim.faults[FAULT_EVICT])
-            map_evict(self, any_key());
+            map_evict(self, world_any_key());
         break;
     case 6:
         if (sim.faults[FAULT_FORGET])
@@ -217,7 +223,7 @@ static void worker(host *self)
         break;
     case 8:
         if (sim.faults[FAULT_FILL])
-            map_fill_begin(self, any_key());
+            map_fill_begin(self, world_any_key());
         break;
     case 9:
         map_fill_end(self);
@@ -228,7 +234,7 @@ static void worker(host *self)
             many_invalidate(self, (int)sim_pick(MARK_CLEAR + 1));
         break;
     default:
-        map_set(self, any_key(), REPLICA_VALUE, choose_expiry(self));
+        map_set(self, world_any_key(), REPLICA_VALUE, choose_expiry(self));
     }
 }
 
@@ -244,9 +250,29 @@ static void wipe(host *self)
     host_start(self);
 }
 
+static void damage(host *self)
+{
+    map_damage(self);
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        check_untold((int)k);
+        check_lost((int)k);
+    }
+    if (sim_one_in(2))
+        host_start(self);
+}
+
+/* It is stopped, and replaced; or one that was wakes. */
+static void stop_or_wake(host *self)
+{
+    if (self->ghost == NULL)
+        host_stop(self);
+    else
+        host_wake_ghost(self);
+}
+
 static void copy_map(host *self)
 {
-    const host *from = any_host();
+    const host *from = world_any_host();
     if (from == self)
         return;
     map_copy(self, from);
@@ -344,13 +370,13 @@ static void trouble_of_server(enum fault fault)
         many_forgotten();
         break;
     case FAULT_MIGRATE:
-        server_migrate(any_key());
+        server_migrate(world_any_key());
         break;
     case FAULT_REDIS_EVICT:
-        server_evict(any_key(), sim.faults[FAULT_VERIFY] && sim_one_in(2));
+        server_evict(world_any_key(), sim.faults[FAULT_VERIFY] && sim_one_in(2));
         break;
     default:
-        server_foreign_write(any_key());
+        server_foreign_write(world_any_key());
     }
 }
 
@@ -365,13 +391,13 @@ static bool in_step(const host *self)
 }
 
 /* The others go on, without it. */
-static void go_on_without(const host *away, unsigned turns)
+void world_go_on_without(const host *away, unsigned turns)
 {
     for (unsigned turn = 0; turn < turns; turn++) {
         for (unsigned h = 0; h < sim.hosts_count; h++)
             if (&sim.hosts[h] != away && !host_stalled(&sim.hosts[h]))
                 (void)let_through(&sim.hosts[h]);
-        pass_time();
+        world_pass_time();
     }
 }
 
@@ -383,6 +409,13 @@ static bool others_in_step(const host *away)
     return true;
 }
 
+bool world_settle_without(const host *away)
+{
+    for (unsigned turn = 0; turn < 60 && !others_in_step(away); turn++)
+        world_go_on_without(away, 1);
+    return others_in_step(away);
+}
+
 /* So long that everybody else has forgotten what was deleted meanwhile, and the stream, too. */
 static void be_away(host *self)
 {
@@ -392,15 +425,16 @@ static void be_away(host *self)
         sim.hosts[h].busy = sim.hosts[h].map.filling = false; /* nor for a day */
     host_disconnect(self, SYNC_LOST_CONNECTION);
     self->stalled_until = UINT64_MAX;
-    go_on_without(self, 4);
+    world_go_on_without(self, 4);
     for (unsigned i = sim_pick(6); i > 0; i--) {
-        host *other = any_host();
+        host *other = world_any_host();
         if (other != self)
-            map_set(other, any_key(), sim_one_in(2) ? REPLICA_DELETED : REPLICA_VALUE, INT64_MAX);
+            map_set(other, world_any_key(), sim_one_in(2) ? REPLICA_DELETED : REPLICA_VALUE,
+                    INT64_MAX);
     }
-    go_on_without(self, 4);
+    world_go_on_without(self, 4);
     for (unsigned turn = 0; turn < 30 && !others_in_step(self); turn++)
-        go_on_without(self, 1);
+        world_go_on_without(self, 1);
     if (!others_in_step(self)) { /* nobody else is behind for a day */
         self->stalled_until = 0;
         return;
@@ -413,7 +447,7 @@ static void be_away(host *self)
     sim.now_ms += SIM_KEEP_MS + 60000;
     sim.failover_at = 0; /* no replica lags by a day */
     TRACE("a day passes");
-    go_on_without(self, 2);
+    world_go_on_without(self, 2);
     server_expire();
     for (unsigned h = 0; h < sim.hosts_count; h++)
         map_forget_old(&sim.hosts[h]);
@@ -430,7 +464,7 @@ static void be_away(host *self)
 
 static void trouble(enum fault fault)
 {
-    host *self = any_host();
+    host *self = world_any_host();
     switch (fault) {
     case FAULT_CUT:
         TRACE("host %d: connection lost", self->number);
@@ -461,6 +495,12 @@ static void trouble(enum fault fault)
     case FAULT_SWITCH:
         map_switch(self);
         break;
+    case FAULT_GHOST:
+        stop_or_wake(self);
+        break;
+    case FAULT_DAMAGE:
+        damage(self);
+        break;
     case FAULT_ABSENCE:
         be_away(self);
         break;
@@ -488,15 +528,15 @@ static void lull(void)
         for (unsigned h = 0; h < sim.hosts_count; h++)
             if (!host_stalled(&sim.hosts[h]))
                 (void)let_through(&sim.hosts[h]);
-        pass_time();
+        world_pass_time();
     }
     if (evicts && all_in_step())
-        server_evict(any_key(), true);
+        server_evict(world_any_key(), true);
 }
 
 static void one_step(void)
 {
-    host *self = any_host();
+    host *self = world_any_host();
     bool stalled = host_stalled(self);
     sim.step++;
     if (sim.step == sim.failover_at) {
@@ -542,73 +582,12 @@ static void one_step(void)
     }
 }
 
-/* ---- The end ----------------------------------------------------------------------------------
+/* ---- All of it --------------------------------------------------------------------------------
  */
-
-/* Redis goes on having no memory while all else is well: deletions must be known all the same. */
-static void end_without_memory(void)
-{
-    int64_t until = sim.now_ms + NO_MEMORY_MS;
-    TRACE("all is well, but Redis has no memory");
-    while (sim.now_ms < until) {
-        let_all_through();
-        pass_time();
-    }
-    let_all_through();
-    check_deletions_told();
-}
-
-static void at_rest(void)
-{
-    int64_t quiet_since = sim.now_ms;
-    size_t emitted = sim.emitted;
-    TRACE("all is well");
-    for (unsigned round = 0; round < ROUNDS_MAX; round++) {
-        let_all_through();
-        if (!check_settled() || sim.emitted != emitted)
-            quiet_since = sim.now_ms;
-        emitted = sim.emitted;
-        if (sim.now_ms - quiet_since >= QUIET_MS) /* over several heartbeats */
-            return;
-        pass_time();
-    }
-    check_never_settled();
-}
-
-/* Another server, which has all: everybody pushes everything again, and nobody is told anything. */
-static void move_house(void)
-{
-    size_t missing = 0, before = sim.emitted;
-    server_replicate();
-    server_fail_over(ALL_NODES);
-    for (unsigned k = 0; k < sim.keys_count; k++)
-        if (!sim.server.data.keys[k].there || sim.truth[k].lost)
-            missing += sim.hosts_count; /* hints of lost deletions are told, too */
-    at_rest();
-    check_converged();
-    if (sim.emitted > before + missing)
-        sim_fail("a server that has all was told %zu entries", sim.emitted - before);
-}
 
 void world_run(void)
 {
     for (unsigned i = 0; i < sim.steps; i++)
         one_step();
-    sim.calm = true;
-    sim.server.loading = sim.server.denied = false;
-    sim.server.refused = sim.server.moving = 0;
-    for (unsigned h = 0; h < sim.hosts_count; h++) {
-        host *self = &sim.hosts[h];
-        self->busy = self->dies_applying = false;
-        self->dies_in = 0;
-    }
-    while (sim.server.orphan_count != 0)
-        server_work_orphan();
-    if (sim.server.no_memory)
-        end_without_memory();
-    sim.server.no_memory = false;
-    at_rest();
-    check_converged();
-    if (!sim.faults[FAULT_EXPIRY] && !sim.faults[FAULT_CROWD] && sim_one_in(2))
-        move_house();
+    ending_run();
 }
