@@ -1,5 +1,5 @@
-/* link_internal.h: what link.c (the session), link_greeting.c (how it begins), link_requests.c
- * (commands and replies) and the other link_*.c share.
+/* link_internal.h: what link.c (the session), link_greeting.c (how it begins), link_push.c and
+ * link_requests.c (commands and replies) and the other link_*.c share.
  */
 #ifndef LARDER_DAEMON_REDIS_LINK_INTERNAL_H
 #define LARDER_DAEMON_REDIS_LINK_INTERNAL_H

@@ -1,6 +1,6 @@
 /* unscripted.h: does what the scripts of script.h do on a server that refuses them, with WATCH,
  * MULTI and EXEC: the comparison is made here, and stands if nobody wrote the record meanwhile.
- * Calls go in as the words of an EVALSHA and come out as its reply, so that link_requests.c does
+ * Calls go in as the words of an EVALSHA and come out as its reply, so that link_push.c does
  * not know the difference. Two round trips for every few calls instead of one for all: slower.
  *
  * What a script does at once is in one respect done in two steps: the channel is told after the

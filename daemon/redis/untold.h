@@ -1,6 +1,6 @@
 /* untold.h: the events of a cluster's batches between storing and telling: kept as text, so that
  * what was stored can be told when the whole batch is answered, though the map may have moved on.
- * Bounded by the batches in flight. Used by link_requests.c.
+ * Bounded by the batches in flight. Used by link_push.c.
  */
 #ifndef LARDER_DAEMON_REDIS_UNTOLD_H
 #define LARDER_DAEMON_REDIS_UNTOLD_H
