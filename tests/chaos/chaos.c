@@ -1,14 +1,17 @@
-/* chaos.c: three hosts and a Redis in network namespaces, workers that write, delete and evict, and
- * a schedule of trouble drawn from the seed: cuts in both directions or in one, SIGKILL and SIGSTOP
- * of Redis, larderds and workers, FLUSHALL, output buffers that are cut, clocks that are set. Then
- * all is repaired, and within ten seconds all hosts and Redis (the master) must agree (compare.h).
- * At the end each way of disagreeing is made by hand, to see that the comparison notices it.
+/* chaos.c: three hosts and a Redis in network namespaces, workers that write, delete, invalidate
+ * and evict, and a schedule of trouble drawn from the seed: cuts in both directions or in one,
+ * SIGKILL and SIGSTOP of Redis, larderds and workers, failovers, slots that move, FLUSHALL, output
+ * buffers that are cut, clocks that are set. Then all is repaired, and within ten seconds all hosts
+ * and Redis must agree (compare.h). At the end each way of disagreeing is made by hand, to see that
+ * the comparison notices it.
  *
  *   LARDER_SEED=N            the same schedule again
- *   LARDER_CHAOS_FORM=N      0: one Redis, 1: a master, a replica and three Sentinels (0; by the
- * seed) LARDER_CHAOS_SECONDS=N   of trouble (20; 120 in the long form) LARDER_CHAOS_SCHEDULES=N one
- * after another, each with a seed of its own (1; 20) LARDER_CHAOS_RATE=N      operations a second
- * of a worker (250; 0: as many as it can) LARDER_CHAOS_SETTLE=N    seconds until all agree (10)
+ *   LARDER_CHAOS_FORM=N      0: one Redis; 1: a master, a replica and three Sentinels; 2: a cluster
+ *                            (by the seed)
+ *   LARDER_CHAOS_SECONDS=N   of trouble (20; 120 in the long form)
+ *   LARDER_CHAOS_SCHEDULES=N one after another, each with a seed of its own (1; 20)
+ *   LARDER_CHAOS_RATE=N      operations a second of a worker (250; 0: as many as it can)
+ *   LARDER_CHAOS_SETTLE=N    seconds until all agree (30; 10)
  *
  * What larderds, workers and Redis said is kept in chaos-SEED/ of the working directory on failure.
  */
@@ -26,6 +29,8 @@
 #include "tests/chaos/compare.h"
 #include "tests/chaos/faults.h"
 #include "tests/chaos/servers.h"
+
+enum { MEND_US = 1000000, GOSSIP_S = 8 };
 
 static struct host hosts[HOSTS];
 static struct redis_side redis_side;
@@ -45,22 +50,27 @@ static void set_locally(struct host *host, uint32_t key)
     test_check(code == LARDER_OK, "set: %d %s", code, larder_last_error());
 }
 
-/* A key that is present in Redis and of which the newest is known. */
-static uint32_t present_key(void)
+/* A key that is present, and so in Redis, too, and stays so. */
+static uint32_t present_key(char full[64])
 {
-    struct client client;
-    test_check(client_connect(&client, &redis_master(&redis_side)->server), "connect");
     for (uint32_t key = HOT; key < KEYS - OWNED; key++) {
-        char name[32], full[64];
-        key_name(key, name);
-        snprintf(full, sizeof full, PREFIX "%s", name);
+        static uint8_t value[VALUE_MAX];
+        char name[32];
+        larder_info info;
+        size_t size = key_name(key, name);
+        int code = larder_get(hosts[0].map, name, size, value, sizeof value, &info);
+        if (code != LARDER_OK || info.expires_ms != INT64_MAX)
+            continue;
+        size = (size_t)snprintf(full, 64, PREFIX "%s", name);
+        struct client client;
+        const struct redis *redis = redis_of(&redis_side, full, size);
+        test_check(client_connect(&client, &redis->server), "connect");
         struct reply reply = client_words(&client, 2, (const char *const[]){"TTL", full});
-        if (reply.type == ':' && reply.number == -1) {
-            client_close(&client);
+        client_close(&client);
+        if (reply.type == ':' && reply.number == -1)
             return key;
-        }
     }
-    test_fail("no key is in Redis");
+    test_fail("no key is on a host and in Redis");
 }
 
 static void must_differ(const char *what, uint64_t before, const uint64_t *figure)
@@ -74,15 +84,17 @@ static void see_that_it_sees(void)
     char name[32], full[64];
     for (unsigned i = 0; i < HOSTS; i++)
         host_end_larderd(&hosts[i], SIGTERM); /* nobody mends it */
-    uint32_t key = present_key();
+    uint32_t key = present_key(full);
+    const struct redis *redis = redis_of(&redis_side, full, strlen(full));
     key_name(key, name);
-    snprintf(full, sizeof full, PREFIX "%s", name);
     compare(hosts, &redis_side, board, stderr, &differences);
     test_check(differences.total == differences.dirty, "it sees what is not there");
-    redis_tell(redis_master(&redis_side),
-               (const char *const[]){"SET", full, "something else", NULL});
+    redis_tell(redis, (const char *const[]){"SET", full, "something else", NULL});
     must_differ("a value of Redis's that is not its record's", 0, &differences.in_redis);
-    redis_tell(redis_master(&redis_side), (const char *const[]){"DEL", full, NULL});
+    redis_tell(redis, (const char *const[]){"DEL", full, NULL});
+    atomic_store(&board->dead[0].all, UINT64_MAX); /* as if all had been cleared just now */
+    must_differ("what was cleared, and is there", 0, &differences.marks);
+    atomic_store(&board->dead[0].all, 0);
     struct deed *deed = &board->deeds[OWNED - 1]; /* as if it had been deleted just now */
     atomic_store(&deed->begun, tag_of(KEYS - 1, 0, 1, true));
     atomic_store(&deed->done, tag_of(KEYS - 1, 0, 1, true));
@@ -99,16 +111,19 @@ static void see_that_it_sees(void)
 static void begin(uint64_t rate)
 {
     static char path[300];
+    static const char *const forms[] = {"one Redis", "a master, a replica, three Sentinels",
+                                        "a cluster of three masters and three replicas"};
     test_random random = test_random_new(5);
     snprintf(path, sizeof path, "%s/board", test_directory());
     board = board_map(path, true);
     network_begin();
     bool keeps = test_random_below(&random, 2) == 0;
     printf("Redis keeps %s\n", keeps ? "what is a second old" : "nothing");
-    enum redis_form form =
-        (enum redis_form)test_number("LARDER_CHAOS_FORM", REDIS_SINGLE, test_seed() % 2);
-    printf("%s\n", form == REDIS_SINGLE ? "one Redis" : "a master, a replica, three Sentinels");
-    redis_side_begin(&redis_side, form, keeps);
+    uint64_t form =
+        test_number("LARDER_CHAOS_FORM", test_seed() % REDIS_FORMS, test_seed() % REDIS_FORMS);
+    test_check(form < REDIS_FORMS, "there is no form %" PRIu64, form);
+    printf("%s\n", forms[form]);
+    redis_side_begin(&redis_side, (enum redis_form)form, keeps);
     struct host_settings settings = {.board = path, .url = redis_side.url, .rate = rate};
     for (unsigned i = 0; i < HOSTS; i++)
         host_begin(&hosts[i], i, &settings);
@@ -133,6 +148,24 @@ static bool filled(void)
     return true;
 }
 
+/* Which of them is the master is for the Sentinels, or for the nodes, to repair. */
+static void wait_for_redis(void)
+{
+    uint64_t began = test_now_us(), mended = began;
+    while (!redis_whole(&redis_side)) {
+        uint64_t now = test_now_us(), passed = (now - began) / 1000000;
+        test_check(passed < 120 * TEST_SLOWNESS, "Redis does not come together again: %s",
+                   redis_side.missing);
+        if (now - mended >= MEND_US) {
+            redis_mend(&redis_side, passed >= GOSSIP_S);
+            mended = test_now_us();
+        }
+        look();
+        test_pause_us(100000);
+    }
+    test_figure("chaos_redis_whole_after", (double)(test_now_us() - began) / 1e6, "s");
+}
+
 static void trouble(uint64_t seconds)
 {
     atomic_store(&board->go, 1);
@@ -146,10 +179,9 @@ static void trouble(uint64_t seconds)
     }
     atomic_store(&board->stop, 1);
     faults_end();
-    /* which of them is the master is for Sentinel to repair */
-    test_until(redis_master(&redis_side) != NULL, 120000, "the Sentinels find no master");
     for (unsigned i = 0; i < HOSTS; i++)
         host_join_workers(&hosts[i]);
+    wait_for_redis();
 }
 
 /* What differs is written to differences.log, and told to whoever reads the test's. */
@@ -166,9 +198,10 @@ static void tell_differences(double after_s)
     fclose(file);
     fprintf(stderr,
             "%.1f s after the last repair: %" PRIu64 " differences: %" PRIu64 " waiting, %" PRIu64
-            " versions, %" PRIu64 " values, %" PRIu64 " in Redis, %" PRIu64 " owned\n",
+            " versions, %" PRIu64 " values, %" PRIu64 " in Redis, %" PRIu64 " owned, %" PRIu64
+            " invalidated\n",
             after_s, differences.total, differences.dirty, differences.versions, differences.values,
-            differences.in_redis, differences.deeds);
+            differences.in_redis, differences.deeds, differences.marks);
 }
 
 /* How long a process was ready to run and did not get a processor, so far, in microseconds. */
@@ -186,13 +219,16 @@ static uint64_t starved_us(pid_t pid)
     return waited / 1000;
 }
 
-/* What a machine that others use as well takes from the fleet is not the fleet's delay: the wait of
- * the one that waited most. */
-static uint64_t starved(uint64_t before[HOSTS + 1])
+/* What a machine that others use as well takes from the fleet, and from the one that looks at it,
+ * is not the fleet's delay: the wait of the one that waited most. */
+static uint64_t starved(uint64_t before[HOSTS + SERVERS_MAX + 1])
 {
     uint64_t most = 0;
-    for (unsigned i = 0; i <= HOSTS; i++) {
-        uint64_t now = starved_us(i < HOSTS ? hosts[i].larderd : redis_side.servers[0].pid);
+    for (unsigned i = 0; i <= HOSTS + redis_side.count; i++) {
+        pid_t pid = i == 0       ? getpid()
+                    : i <= HOSTS ? hosts[i - 1].larderd
+                                 : redis_side.servers[i - 1 - HOSTS].pid;
+        uint64_t now = starved_us(pid);
         if (before[i] == 0)
             before[i] = now + 1;
         most = now + 1 - before[i] > most ? now + 1 - before[i] : most;
@@ -203,14 +239,14 @@ static uint64_t starved(uint64_t before[HOSTS + 1])
 /* Once it is too late it goes on for some time: never and late are two kinds of mistakes. */
 static void settle(uint64_t limit_s)
 {
-    uint64_t starved_before[HOSTS + 1] = {0};
+    uint64_t starved_before[HOSTS + SERVERS_MAX + 1] = {0};
     uint64_t began = test_now_us(), limit = limit_s * 1000000 * TEST_SLOWNESS, late = 0;
     (void)starved(starved_before);
     for (;;) {
-        uint64_t took = test_now_us() - began, waited = starved(starved_before);
-        uint64_t own = took > waited ? took - waited : 0;
         look();
         compare(hosts, &redis_side, board, NULL, &differences);
+        uint64_t took = test_now_us() - began, waited = starved(starved_before);
+        uint64_t own = took > waited ? took - waited : 0;
         if (differences.total == 0) {
             test_figure("chaos_equal_after", (double)took / 1e6, "s");
             test_figure("chaos_equal_after_with_a_processor", (double)own / 1e6, "s");
@@ -250,8 +286,19 @@ static void figures(void)
     test_figure("chaos_hits", (double)hits, "count");
     test_figure("chaos_evictions", (double)evictions, "count");
     test_figure("chaos_tombstones", (double)tombstones, "count");
+    test_figure("chaos_marks", (double)atomic_load(&board->marks), "count");
+    test_figure("chaos_clears", (double)atomic_load(&board->clears), "count");
     faults_figures();
     test_check(sets > 0 && hits > 0, "nothing was done");
+}
+
+static void see_that_marks_hold(void)
+{
+    uint64_t hidden = differences.hidden, answered = 0;
+    hidden_stay_hidden(hosts, &answered);
+    test_figure("chaos_hidden_in_redis", (double)hidden, "count");
+    test_figure("chaos_hidden_asked_for", (double)answered, "count");
+    test_check(hidden == 0 || answered != 0, "no larderd asks Redis");
 }
 
 static int schedule(void *context)
@@ -260,7 +307,8 @@ static int schedule(void *context)
     begin(test_number("LARDER_CHAOS_RATE", 250, 250));
     trouble(test_number("LARDER_CHAOS_SECONDS", 20, 120));
     figures();
-    settle(test_number("LARDER_CHAOS_SETTLE", 10, 10));
+    settle(test_number("LARDER_CHAOS_SETTLE", 30, 10));
+    see_that_marks_hold();
     for (unsigned i = 0; i < HOSTS; i++)
         printf("chaos_keys_on_host_%u %" PRIu64 " count\n", i, differences.present[i]);
     test_figure("chaos_keys_in_redis", (double)differences.present[HOSTS], "count");

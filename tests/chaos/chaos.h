@@ -12,6 +12,7 @@
 
 #include "larder.h"
 #include "tests/chaos/network.h"
+#include "tests/chaos/wall_clock.h"
 #include "tests/multi/harness.h"
 
 enum {
@@ -22,7 +23,11 @@ enum {
     HOT = 500,     /* the first keys get a third of all writes */
     FILL = 7000,   /* a worker's first writes, as fast as it can: the maps are full after them */
     VALUE_MAX = 6000,
-    REMEMBERED_MS = 30000 /* what Redis forgets of later is brought back */
+    REMEMBERED_MS = 30000, /* what Redis forgets of later is brought back */
+    GROUPS = 499,          /* three keys of four are in one of these, whoever writes them */
+    TAGS = 997,            /* a third of the keys bears one of these */
+    PREFIXES = 50,         /* an eighth of the keys begins with one of these */
+    OWN_GROUPS = 40        /* of a worker: each of its own keys is in one of these */
 };
 
 #define MAP_NAME "chaos"
@@ -40,6 +45,10 @@ int key_owner(uint32_t key);
 uint64_t tag_of(uint32_t key, unsigned worker, uint64_t count, bool deletion);
 uint32_t tag_key(uint64_t tag);
 bool tag_deletes(uint64_t tag);
+/* A deletion by an invalidation of many: all hosts know it, but where none of them holds the key,
+ * nobody takes the plain value away from Redis. */
+uint64_t tag_wide(uint64_t tag);
+bool tag_is_wide(uint64_t tag);
 /* A set that was refused: its host serves neither the old value nor the new one, other hosts may go
  * on with the old one. */
 uint64_t tag_refused(uint64_t tag);
@@ -56,14 +65,41 @@ struct worker_board {
     _Atomic uint64_t sets, deletes, gets, hits, refused;
 };
 
+/* Of what carries one of these, nothing may be read any more whose clock is no higher than this: it
+ * was seen on that host before the invalidation was called. */
+struct many_dead_clocks {
+    _Atomic uint64_t groups[GROUPS], tags[TAGS], prefixes[PREFIXES], all;
+};
+
 struct board {
     _Atomic uint32_t go, stop;
-    _Atomic uint64_t lost_ms; /* when Redis lost data last, by the monotonic clock */
+    _Atomic uint64_t lost_ms;             /* when Redis lost data last, by the monotonic clock */
+    _Atomic uint32_t clear_wanted[HOSTS]; /* a worker of that host is to clear its map */
+    _Atomic uint64_t marks, clears;       /* how many */
+    struct many_dead_clocks dead[HOSTS];
     struct worker_board workers[HOSTS * WORKERS];
     struct deed deeds[OWNED];
 };
 
 struct board *board_map(const char *path, bool create);
+
+/* ---- Invalidations of many (many.c) -------------------------------------------------------- */
+
+struct many_names { /* what a policy points to */
+    char group[24], tag[16];
+    larder_bytes tags[1];
+};
+
+/* The marks that the key bears: into the policy, which lives as long as text. */
+void many_give(uint32_t key, struct many_names *text, larder_policy *policy);
+/* Entries of this key up to that clock are dead, as far as the host's workers know. */
+uint64_t many_dead(const struct many_dead_clocks *dead, uint32_t key);
+/* A worker's turn: invalidate something, which is not what is asked for in clear_wanted. seen: a
+ * clock that this host knows. */
+void many_invalidate(larder *map, struct board *board, unsigned worker, uint64_t seen,
+                     test_random *random);
+/* Clear the map, if that is wanted. */
+void many_clear(larder *map, struct board *board, unsigned worker, uint64_t seen);
 
 /* ---- Workers (worker.c) -------------------------------------------------------------------- */
 
@@ -76,9 +112,9 @@ int worker_main(int argc, char **argv);
 struct host {
     unsigned number;
     struct place place;
-    char directory[300], log[300], worker_log[300], config[300], clock_path[300];
+    char directory[300], log[300], worker_log[300], config[300];
     char url[300];
-    _Atomic int64_t *clock_ms;
+    struct wall_clock clock;
     pid_t larderd, workers[WORKERS];
     bool larderd_frozen, worker_frozen[WORKERS];
     larder *map; /* the test's own handle */
@@ -96,8 +132,6 @@ void host_start_worker(struct host *host, unsigned worker);
 void host_kill_worker(struct host *host, unsigned worker);
 /* Fails the test if a process has ended that was to run. */
 void host_look(struct host *host);
-void host_set_clock(struct host *host, int64_t offset_ms);
-bool host_can_set_clock(void);
 larder_stats host_stats(struct host *host);
 /* After the board's stop: all workers must end well. */
 void host_join_workers(struct host *host);

@@ -1,6 +1,6 @@
-/* clock_shim.c: preloaded into a host's processes, so that the test can set that host's wall clock:
- * what $LARDER_CHAOS_CLOCK (a file of one int64_t, milliseconds) holds is added to the real time.
- * The monotonic clock goes on as it does on a real machine whose clock is set.
+/* clock_shim.c: preloaded into the processes of a host, or into a Redis, so that the test can set
+ * its wall clock: what $LARDER_CHAOS_CLOCK (a file of one int64_t, milliseconds) holds is added to
+ * the real time. The monotonic clock goes on as it does on a real machine whose clock is set.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -53,4 +53,13 @@ __attribute__((visibility("default"))) int gettimeofday(struct timeval *restrict
     out->tv_sec = now.tv_sec;
     out->tv_usec = now.tv_nsec / 1000;
     return result;
+}
+
+__attribute__((visibility("default"))) time_t time(time_t *out)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out != NULL)
+        *out = now.tv_sec;
+    return now.tv_sec;
 }

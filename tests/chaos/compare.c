@@ -13,15 +13,18 @@
 #include "daemon/redis/wire.h"
 #include "lib/replica.h"
 
-enum { PIPELINE = 1000, REDIS = HOSTS };
+enum { PIPELINE = 1000, REDIS = HOSTS, DETAILS_MAX = 200, ASKED_MAX = 2000, ASK_MS = 5000 };
 
 struct sight {              /* of a key on a host or in Redis */
     larder_version version; /* clock 0: not known there */
-    bool present, deleted, dirty;
+    bool present, deleted;
     uint64_t hash, tag, record_hash;
+    int64_t acked_ms; /* by a host's log */
 };
 
 static struct sight sights[HOSTS + 1][KEYS];
+static uint32_t hidden[KEYS];
+static size_t hidden_count;
 
 static void tell(struct differences *out, uint64_t *figure, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -72,6 +75,7 @@ static void see_log(struct host *host, struct sight *seen)
                 continue;
             seen[key].version = record->version;
             seen[key].deleted = record->kind == REPLICA_DELETED;
+            seen[key].acked_ms = record->acked_ms;
         }
         row = batch.next_row;
     } while (!batch.end);
@@ -121,6 +125,10 @@ static void ask(struct client *client, uint32_t key)
 static void take(struct client *client, struct sight *sight, struct differences *out)
 {
     struct reply reply = client_reply(client);
+    if (reply.type == '-') { /* its slot has just been given away, say: look again */
+        tell(out, &out->dirty, "MGET: %.*s\n", (int)reply.size, reply.text);
+        return;
+    }
     test_check(reply.type == '*' && reply.number == 2, "MGET: %c", reply.type);
     reply = client_reply(client);
     if (reply.type == '$') {
@@ -139,22 +147,42 @@ static void take(struct client *client, struct sight *sight, struct differences 
     }
 }
 
-static void see_redis(const struct redis_side *side, struct sight *seen, struct differences *out)
+/* The server that a key is at: many at a time, since each answers in its own order. */
+static void see_server(const struct redis_side *side, const struct redis *redis, struct sight *seen,
+                       struct differences *out)
 {
+    static uint32_t asked[PIPELINE];
     struct client client;
-    const struct redis *master = redis_master(side);
-    if (master == NULL) {
-        tell(out, &out->dirty, "there is no master, or its replica is behind\n");
-        return;
-    }
-    test_check(client_connect(&client, &master->server), "connect");
-    for (uint32_t first = 0; first < KEYS; first += PIPELINE) {
-        for (uint32_t key = first; key < first + PIPELINE; key++)
+    size_t count = 0;
+    test_check(client_connect(&client, &redis->server), "connect");
+    for (uint32_t key = 0; key <= KEYS; key++) {
+        char name[32], full[64];
+        if (key < KEYS) {
+            key_name(key, name);
+            int size = snprintf(full, sizeof full, PREFIX "%s", name);
+            if (redis_of(side, full, (size_t)size) != redis)
+                continue;
             ask(&client, key);
-        for (uint32_t key = first; key < first + PIPELINE; key++)
-            take(&client, &seen[key], out);
+            asked[count++] = key;
+        }
+        if (count < PIPELINE && key < KEYS)
+            continue;
+        for (size_t i = 0; i < count; i++)
+            take(&client, &seen[asked[i]], out);
+        count = 0;
     }
     client_close(&client);
+}
+
+static void see_redis(struct redis_side *side, struct sight *seen, struct differences *out)
+{
+    if (!redis_whole(side)) {
+        tell(out, &out->dirty, "Redis is not whole: %s\n", side->missing);
+        return;
+    }
+    for (unsigned i = 0; i < side->count; i++)
+        if (memchr(side->owner, (int)i, sizeof side->owner) != NULL)
+            see_server(side, &side->servers[i], seen, out);
 }
 
 /* ---- All of them --------------------------------------------------------------------------- */
@@ -173,6 +201,22 @@ static bool forgotten(const struct deed *deed, const struct board *board)
            atomic_load(&deed->done_ms) + REMEMBERED_MS < atomic_load(&board->lost_ms);
 }
 
+static void tell_key(uint32_t key, struct differences *out)
+{
+    static uint64_t told;
+    told = out->total == 1 ? 0 : told;
+    if (out->told == NULL || ++told > DETAILS_MAX)
+        return;
+    for (unsigned place = 0; place <= REDIS; place++) {
+        const struct sight *sight = &sights[place][key];
+        fprintf(out->told,
+                "    %s: %" PRIx64 "/%08" PRIx32 "%s%s, %016" PRIx64 ", acked %" PRId64 "\n",
+                place_name(place), sight->version.clock, sight->version.node,
+                sight->present ? ", present" : "", sight->deleted ? ", deleted" : "", sight->tag,
+                sight->acked_ms);
+    }
+}
+
 static void judge_deed(uint32_t key, int place, const struct sight *sight,
                        const struct board *board, struct differences *out)
 {
@@ -189,7 +233,35 @@ static void judge_deed(uint32_t key, int place, const struct sight *sight,
          ((double)atomic_load(&board->lost_ms) - (double)atomic_load(&deed->done_ms)) / 1e3);
 }
 
-static void judge(uint32_t key, const struct board *board, struct differences *out)
+/* Invalidations that one host has made hold on all of them. */
+static uint64_t dead_clock(uint32_t key, const struct board *board)
+{
+    uint64_t clock = 0;
+    for (unsigned host = 0; host < HOSTS; host++) {
+        uint64_t there = many_dead(&board->dead[host], key);
+        clock = there > clock ? there : clock;
+    }
+    return clock;
+}
+
+/* Redis has it, no host knows of it, and an invalidation of many, or of a bucket, has hit it. */
+static bool is_hidden(uint32_t key, const struct sight *newest, const struct board *board)
+{
+    const struct sight *sight = &sights[REDIS][key];
+    bool wide = sight->version.clock <= dead_clock(key, board);
+    if (newest->deleted || order(&sight->version, &newest->version) != 0)
+        return false;
+    for (unsigned host = 0; host < HOSTS; host++)
+        if (sights[host][key].present)
+            return false;
+    if (key_owner(key) >= 0 && !wide) {
+        const struct deed *deed = &board->deeds[key - (KEYS - OWNED)];
+        wide = tag_is_wide(atomic_load(&deed->done)) && sight->tag != atomic_load(&deed->begun);
+    }
+    return wide;
+}
+
+static const struct sight *newest_of(uint32_t key)
 {
     const struct sight *newest = &sights[0][key];
     for (unsigned place = 1; place <= REDIS; place++) {
@@ -198,37 +270,85 @@ static void judge(uint32_t key, const struct board *board, struct differences *o
         if (ordered > 0 || (ordered == 0 && sight->deleted && !newest->deleted))
             newest = sight;
     }
-    out->deleted += newest->deleted && newest->version.clock != 0;
-    for (unsigned place = 0; place <= REDIS; place++) {
-        const struct sight *sight = &sights[place][key];
-        if (!sight->present)
-            continue;
-        if (newest->deleted || order(&sight->version, &newest->version) != 0)
-            tell(out, place == REDIS ? &out->in_redis : &out->versions,
-                 "k:%" PRIu32 ": %s has %" PRIx64 "/%08" PRIx32 " (%016" PRIx64
-                 "), the newest is %" PRIx64 "/%08" PRIx32 "%s of %s\n",
-                 key, place_name(place), sight->version.clock, sight->version.node, sight->tag,
-                 newest->version.clock, newest->version.node, newest->deleted ? ", deleted," : "",
-                 place_name((unsigned)((newest - &sights[0][key]) / KEYS)));
-        else if (place == REDIS && sight->hash != sight->record_hash)
-            tell(out, &out->in_redis, "k:%" PRIu32 ": Redis's value is not its record's\n", key);
-        else if (newest->present && sight->hash != newest->hash)
-            tell(out, &out->values, "k:%" PRIu32 ": %s has another value than %s\n", key,
-                 place_name(place), place_name((unsigned)((newest - &sights[0][key]) / KEYS)));
-        if (key_owner(key) >= 0)
-            judge_deed(key, (int)place, sight, board, out);
-    }
+    return newest;
 }
 
-void compare(struct host *hosts, const struct redis_side *side, const struct board *board,
-             FILE *told, struct differences *out)
+static void judge_place(uint32_t key, unsigned place, const struct sight *newest,
+                        const struct board *board, struct differences *out)
+{
+    const struct sight *sight = &sights[place][key];
+    uint64_t dead = dead_clock(key, board);
+    if (newest->deleted || order(&sight->version, &newest->version) != 0)
+        tell(out, place == REDIS ? &out->in_redis : &out->versions,
+             "k:%" PRIu32 ": %s has %" PRIx64 "/%08" PRIx32 " (%016" PRIx64
+             "), the newest is %" PRIx64 "/%08" PRIx32 "%s of %s\n",
+             key, place_name(place), sight->version.clock, sight->version.node, sight->tag,
+             newest->version.clock, newest->version.node, newest->deleted ? ", deleted," : "",
+             place_name((unsigned)((newest - &sights[0][key]) / KEYS)));
+    else if (place == REDIS && sight->hash != sight->record_hash)
+        tell(out, &out->in_redis, "k:%" PRIu32 ": Redis's value is not its record's\n", key);
+    else if (newest->present && sight->hash != newest->hash)
+        tell(out, &out->values, "k:%" PRIu32 ": %s has another value than %s\n", key,
+             place_name(place), place_name((unsigned)((newest - &sights[0][key]) / KEYS)));
+    if (place != REDIS && sight->version.clock <= dead)
+        tell(out, &out->marks,
+             "k:%" PRIu32 ": %s has %" PRIx64 ", which was invalidated up to %" PRIx64
+             " at least\n",
+             key, place_name(place), sight->version.clock, dead);
+    if (key_owner(key) >= 0)
+        judge_deed(key, (int)place, sight, board, out);
+}
+
+static void judge(uint32_t key, const struct board *board, struct differences *out)
+{
+    const struct sight *newest = newest_of(key);
+    uint64_t before = out->total;
+    out->deleted += newest->deleted && newest->version.clock != 0;
+    for (unsigned place = 0; place <= REDIS; place++) {
+        if (!sights[place][key].present)
+            continue;
+        if (place == REDIS && is_hidden(key, newest, board))
+            hidden[hidden_count++] = key;
+        else
+            judge_place(key, place, newest, board, out);
+    }
+    if (out->total != before)
+        tell_key(key, out);
+}
+
+void compare(struct host *hosts, struct redis_side *side, const struct board *board, FILE *told,
+             struct differences *out)
 {
     memset(out, 0, sizeof *out);
     out->told = told;
     memset(sights, 0, sizeof sights);
+    hidden_count = 0;
     see_redis(side, sights[REDIS], out);
     for (unsigned host = 0; host < HOSTS; host++)
         see_host(&hosts[host], sights[host], out);
     for (uint32_t key = 0; key < KEYS; key++)
         judge(key, board, out);
+    out->hidden = hidden_count;
+}
+
+void hidden_stay_hidden(struct host *hosts, uint64_t *answered)
+{
+    *answered = 0;
+    for (size_t i = 0; i < hidden_count && i < ASKED_MAX; i++) {
+        for (unsigned host = 0; host < HOSTS; host++) {
+            static uint8_t value[VALUE_MAX];
+            char name[32];
+            size_t size = key_name(hidden[i], name);
+            larder_asked asked;
+            larder_info info;
+            int code = larder_ask(hosts[host].map, name, size, ASK_MS, &asked);
+            if (code == LARDER_WAIT)
+                code = larder_ask_wait(hosts[host].map, &asked, ASK_MS);
+            *answered += code == LARDER_MISS || code == LARDER_OK;
+            code = larder_get(hosts[host].map, name, size, value, sizeof value, &info);
+            test_check(code == LARDER_MISS,
+                       "%s was invalidated, and host %u has %" PRIx64 " from Redis: %d", name, host,
+                       info.version.clock, code);
+        }
+    }
 }

@@ -1,7 +1,10 @@
 /* compare.h: whether the hosts of the chaos test and Redis agree, looked at when nothing is written
  * any more: for every key one version wherever it is present, its value everywhere; nothing older
- * than the newest that anybody knows, deletions included; of the owned keys nothing but what their
- * writer did last; nothing waits in an outbox.
+ * than the newest that anybody knows, deletions included; nothing that an invalidation of many has
+ * hit; of the owned keys nothing but what their writer did last; nothing waits in an outbox.
+ *
+ * What such an invalidation has hit may stand in Redis for a while, or for ever where no host
+ * holds it: no larder reads it there, and hidden_stay_hidden() sees that none does.
  */
 #ifndef LARDER_TESTS_CHAOS_COMPARE_H
 #define LARDER_TESTS_CHAOS_COMPARE_H
@@ -18,13 +21,18 @@ struct differences {
     uint64_t values;   /* another value under the newest version */
     uint64_t in_redis; /* Redis's value or record is not the newest, or they do not fit */
     uint64_t deeds;    /* an owned key is not what its writer did last */
+    uint64_t marks;    /* invalidated, and there */
+    uint64_t hidden;   /* no difference: invalidated, and still in Redis alone */
     uint64_t present[HOSTS + 1],
         deleted; /* keys: on each host and in Redis; whose newest is that */
     FILE *told;  /* where each of them is told; NULL: nowhere */
 };
 
 /* Look once. Redis must answer. */
-void compare(struct host *hosts, const struct redis_side *side, const struct board *board,
-             FILE *told, struct differences *out);
+void compare(struct host *hosts, struct redis_side *side, const struct board *board, FILE *told,
+             struct differences *out);
+/* After a comparison without differences: each host asks Redis for what is hidden there, and must
+ * find it to be missing. answered: how often it was told so by its larderd. */
+void hidden_stay_hidden(struct host *hosts, uint64_t *answered);
 
 #endif

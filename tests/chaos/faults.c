@@ -6,11 +6,18 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PAUSE_MS = 1000 }; /* between two new ones, on average */
+#include "daemon/redis/names.h"
+#include "tests/chaos/nodes.h"
+
+enum {
+    PAUSE_MS = 1000,   /* between two new ones, on average */
+    MOVE_PAUSE_MS = 10 /* between a few keys of a slot that is moved and the next */
+};
 
 enum kind {
     CUT_HOST,
     CUT_REDIS,
+    SPLIT_REDIS,
     DEAF_HOST,
     MUTE_HOST,
     KILL_REDIS,
@@ -25,9 +32,13 @@ enum kind {
     KILL_CLIENTS,
     SMALL_BUFFERS,
     SET_CLOCK,
+    SET_REDIS_CLOCK,
     NO_MEMORY,
     FORGET_SCRIPTS,
     TRIM_STREAM,
+    SWITCH_MASTER,
+    MOVE_SLOTS,
+    CLEAR_HOST,
     KINDS
 };
 
@@ -37,37 +48,58 @@ enum where {
     HOST_LARDERD,
     HOST_WORKER,
     HOST_CLOCK,
+    HOST_AT_ONCE,
     REDIS_CABLE,
     REDIS_PROCESS,
-    AT_ONCE,
-    REDIS_SETTINGS
+    REDIS_CLOCK,
+    REDIS_SLOTS, /* of all servers together */
+    REDIS_AT_ONCE,
+    REDIS_SETTINGS,
+    PLACES
+};
+
+/* The forms of Redis that can have it; the cluster's streams is the server that has the stream. */
+enum {
+    ALONE = 1 << REDIS_SINGLE,
+    SENTINEL = 1 << REDIS_SENTINEL,
+    CLUSTER = 1 << REDIS_CLUSTER,
+    SEVERAL = SENTINEL | CLUSTER,
+    ALL = ALONE | SEVERAL
 };
 
 static const struct {
     const char *name, *what;
     enum where where;
     unsigned weight, least_ms, most_ms; /* how long until it is repaired */
+    unsigned forms;
 } kinds[KINDS] = {
-    [CUT_HOST] = {"cut_host", "its cable is pulled", HOST_CABLE, 6, 500, 12000},
-    [CUT_REDIS] = {"cut_redis", "its cable is pulled", REDIS_CABLE, 3, 500, 9000},
-    [DEAF_HOST] = {"deaf_host", "hears nothing of Redis", HOST_CABLE, 3, 500, 9000},
-    [MUTE_HOST] = {"mute_host", "is not heard by Redis", HOST_CABLE, 3, 500, 9000},
-    [KILL_REDIS] = {"kill_redis", "killed", REDIS_PROCESS, 3, 50, 5000},
-    [FREEZE_REDIS] = {"freeze_redis", "stopped", REDIS_PROCESS, 3, 200, 8000},
-    [KILL_LARDERD] = {"kill_larderd", "larderd killed", HOST_LARDERD, 7, 20, 5000},
-    [FREEZE_LARDERD] = {"freeze_larderd", "larderd stopped", HOST_LARDERD, 5, 200, 8000},
-    [RESTART_LARDERD] = {"restart_larderd", "larderd ended", HOST_LARDERD, 2, 20, 3000},
-    [KILL_WORKER] = {"kill_worker", "a worker killed", HOST_WORKER, 8, 10, 1000},
-    [FREEZE_WORKER] = {"freeze_worker", "a worker stopped", HOST_WORKER, 6, 100, 5000},
-    [FLUSH_REDIS] = {"flush_redis", "FLUSHALL", AT_ONCE, 2, 0, 0},
-    [KILL_CHANNELS] = {"kill_channels", "subscribers' connections ended", AT_ONCE, 4, 0, 0},
-    [KILL_CLIENTS] = {"kill_clients", "clients' connections ended", AT_ONCE, 3, 0, 0},
+    [CUT_HOST] = {"cut_host", "its cable is pulled", HOST_CABLE, 6, 500, 12000, ALL},
+    [CUT_REDIS] = {"cut_redis", "its cable is pulled", REDIS_CABLE, 3, 500, 9000, ALL},
+    [SPLIT_REDIS] = {"split_redis", "cut off from the other servers", REDIS_CABLE, 3, 500, 9000,
+                     SEVERAL},
+    [DEAF_HOST] = {"deaf_host", "hears nothing of Redis", HOST_CABLE, 3, 500, 9000, ALL},
+    [MUTE_HOST] = {"mute_host", "is not heard by Redis", HOST_CABLE, 3, 500, 9000, ALL},
+    [KILL_REDIS] = {"kill_redis", "killed", REDIS_PROCESS, 3, 50, 5000, ALL},
+    [FREEZE_REDIS] = {"freeze_redis", "stopped", REDIS_PROCESS, 3, 200, 8000, ALL},
+    [KILL_LARDERD] = {"kill_larderd", "larderd killed", HOST_LARDERD, 7, 20, 5000, ALL},
+    [FREEZE_LARDERD] = {"freeze_larderd", "larderd stopped", HOST_LARDERD, 5, 200, 8000, ALL},
+    [RESTART_LARDERD] = {"restart_larderd", "larderd ended", HOST_LARDERD, 2, 20, 3000, ALL},
+    [KILL_WORKER] = {"kill_worker", "a worker killed", HOST_WORKER, 8, 10, 1000, ALL},
+    [FREEZE_WORKER] = {"freeze_worker", "a worker stopped", HOST_WORKER, 6, 100, 5000, ALL},
+    [FLUSH_REDIS] = {"flush_redis", "FLUSHALL", REDIS_AT_ONCE, 2, 0, 0, ALL},
+    [KILL_CHANNELS] = {"kill_channels", "subscribers' connections ended", REDIS_AT_ONCE, 4, 0, 0,
+                       ALL},
+    [KILL_CLIENTS] = {"kill_clients", "clients' connections ended", REDIS_AT_ONCE, 3, 0, 0, ALL},
     [SMALL_BUFFERS] = {"small_buffers", "output buffers of subscribers of 8 kB", REDIS_SETTINGS, 4,
-                       500, 6000},
-    [SET_CLOCK] = {"set_clock", "clock set", HOST_CLOCK, 5, 200, 15000},
-    [NO_MEMORY] = {"no_memory", "no memory for writes", REDIS_SETTINGS, 2, 300, 5000},
-    [FORGET_SCRIPTS] = {"forget_scripts", "SCRIPT FLUSH", AT_ONCE, 2, 0, 0},
-    [TRIM_STREAM] = {"trim_stream", "stream trimmed to 10 entries", AT_ONCE, 2, 0, 0},
+                       500, 6000, ALL},
+    [SET_CLOCK] = {"set_clock", "clock set", HOST_CLOCK, 5, 200, 15000, ALL},
+    [SET_REDIS_CLOCK] = {"set_redis_clock", "clock set", REDIS_CLOCK, 4, 200, 15000, ALL},
+    [NO_MEMORY] = {"no_memory", "no memory for writes", REDIS_SETTINGS, 2, 300, 5000, ALL},
+    [FORGET_SCRIPTS] = {"forget_scripts", "SCRIPT FLUSH", REDIS_AT_ONCE, 2, 0, 0, ALL},
+    [TRIM_STREAM] = {"trim_stream", "stream trimmed to 10 entries", REDIS_AT_ONCE, 2, 0, 0, ALL},
+    [SWITCH_MASTER] = {"switch_master", "to be another's master", REDIS_AT_ONCE, 3, 0, 0, SEVERAL},
+    [MOVE_SLOTS] = {"move_slots", "slots begin to move", REDIS_SLOTS, 8, 500, 12000, CLUSTER},
+    [CLEAR_HOST] = {"clear_host", "everything is invalidated", HOST_AT_ONCE, 1, 0, 0, ALL},
 };
 
 struct broken { /* one per place; until 0: whole */
@@ -81,8 +113,8 @@ static struct redis_side *side;
 static struct board *board;
 static struct broken host_cables[HOSTS], host_larderds[HOSTS], host_workers[HOSTS],
     host_clocks[HOSTS], redis_cables[SERVERS_MAX], redis_processes[SERVERS_MAX],
-    redis_settings[SERVERS_MAX];
-static uint64_t counts[KINDS], began_ms, next_ms;
+    redis_settings[SERVERS_MAX], redis_clocks[SERVERS_MAX], redis_slots;
+static uint64_t counts[KINDS], began_ms, next_ms, moved_ms;
 static test_random randomness;
 
 static uint64_t now_ms(void)
@@ -97,7 +129,7 @@ static unsigned below(unsigned limit)
 
 static bool on_a_host(enum where where)
 {
-    return where <= HOST_CLOCK;
+    return where <= HOST_AT_ONCE;
 }
 
 static void say(enum kind kind, unsigned target, const char *what)
@@ -123,10 +155,24 @@ static struct broken *broken_at(enum where where, unsigned target)
         return &redis_processes[target];
     case REDIS_SETTINGS:
         return &redis_settings[target];
-    case AT_ONCE:
+    case REDIS_CLOCK:
+        return &redis_clocks[target];
+    case REDIS_SLOTS:
+        return &redis_slots;
+    case HOST_AT_ONCE:
+    case REDIS_AT_ONCE:
+    case PLACES:
         break;
     }
     return NULL;
+}
+
+/* A failover forgets what the replica had not got, a broken move what the old owner had not. */
+static bool forgets(enum kind kind)
+{
+    bool failover = kind == CUT_REDIS || kind == FREEZE_REDIS || kind == SPLIT_REDIS ||
+                    kind == SWITCH_MASTER || kind == MOVE_SLOTS || kind == SET_REDIS_CLOCK;
+    return kind == FLUSH_REDIS || kind == KILL_REDIS || (failover && side->form != REDIS_SINGLE);
 }
 
 /* ---- Repairs ------------------------------------------------------------------------------- */
@@ -141,6 +187,9 @@ static void repair(enum kind kind, unsigned target, struct broken *broken)
         break;
     case CUT_REDIS:
         network_cable(&redis->place, true);
+        break;
+    case SPLIT_REDIS:
+        redis_split(side, redis, false);
         break;
     case DEAF_HOST:
         for (unsigned i = 0; i < side->count; i++)
@@ -172,7 +221,10 @@ static void repair(enum kind kind, unsigned target, struct broken *broken)
         host->worker_frozen[broken->worker] = false;
         break;
     case SET_CLOCK:
-        host_set_clock(host, 0);
+        wall_clock_set(&host->clock, 0);
+        break;
+    case SET_REDIS_CLOCK:
+        wall_clock_set(&redis->clock, 0);
         break;
     case SMALL_BUFFERS:
         redis_tell(redis, (const char *const[]){"CONFIG", "SET", "client-output-buffer-limit",
@@ -188,6 +240,8 @@ static void repair(enum kind kind, unsigned target, struct broken *broken)
     snprintf(text, sizeof text, "%s is over", kinds[kind].name);
     say(kind, target, text);
     broken->until_ms = 0;
+    if (forgets(kind))
+        atomic_store(&board->lost_ms, now_ms());
 }
 
 /* Settings can be given back only by a server that answers, and one that was killed has forgotten
@@ -199,11 +253,11 @@ static bool repairable(enum kind kind, unsigned target)
 
 static void repair_due(uint64_t now)
 {
-    for (enum where where = HOST_CABLE; where <= REDIS_SETTINGS; where++) {
+    for (enum where where = HOST_CABLE; where < PLACES; where++) {
         unsigned count = on_a_host(where) ? HOSTS : side->count;
-        for (unsigned target = 0; target < count && where != AT_ONCE; target++) {
+        for (unsigned target = 0; target < count; target++) {
             struct broken *broken = broken_at(where, target);
-            if (broken->until_ms != 0 && broken->until_ms <= now &&
+            if (broken != NULL && broken->until_ms != 0 && broken->until_ms <= now &&
                 repairable(broken->kind, target))
                 repair(broken->kind, target, broken);
         }
@@ -246,69 +300,103 @@ static void break_host(enum kind kind, struct host *host, struct broken *broken)
         host->worker_frozen[worker] = true;
         break;
     case SET_CLOCK:
-        host_set_clock(host, (int64_t)below(20000) - 10000);
+        wall_clock_set(&host->clock, (int64_t)below(20000) - 10000);
+        break;
+    case CLEAR_HOST:
+        atomic_store(&board->clear_wanted[host->number], 1);
         break;
     default:
         break;
     }
 }
 
-static void break_redis(enum kind kind, struct redis *redis)
+static const char *const *words_of(enum kind kind)
+{
+    static const char *const flush[] = {"FLUSHALL", NULL},
+                             *const channels[] = {"CLIENT", "KILL", "TYPE", "pubsub", NULL},
+                             *const clients[] = {"CLIENT", "KILL", "TYPE", "normal", NULL},
+                             *const buffers[] = {"CONFIG", "SET", "client-output-buffer-limit",
+                                                 "pubsub 8kb 4kb 1", NULL},
+                             *const memory[] = {"CONFIG", "SET", "maxmemory", "1mb", NULL},
+                             *const scripts[] = {"SCRIPT", "FLUSH", NULL},
+                             *const trim[] = {"XTRIM", STREAM, "MAXLEN", "10", NULL};
+    switch (kind) {
+    case FLUSH_REDIS:
+        return flush;
+    case KILL_CHANNELS:
+        return channels;
+    case KILL_CLIENTS:
+        return clients;
+    case SMALL_BUFFERS:
+        return buffers;
+    case NO_MEMORY:
+        return memory;
+    case FORGET_SCRIPTS:
+        return scripts;
+    default:
+        return trim;
+    }
+}
+
+/* false: it cannot be had here and now. */
+static bool break_redis(enum kind kind, struct redis *redis)
 {
     switch (kind) {
     case CUT_REDIS:
         network_cable(&redis->place, false);
-        break;
+        return true;
+    case SPLIT_REDIS:
+        redis_split(side, redis, true);
+        return true;
     case KILL_REDIS:
         redis_kill(redis);
-        break;
+        return true;
     case FREEZE_REDIS:
         redis_freeze(redis);
-        break;
-    case FLUSH_REDIS:
-        redis_tell(redis, (const char *const[]){"FLUSHALL", NULL});
-        break;
-    case KILL_CHANNELS:
-        redis_tell(redis, (const char *const[]){"CLIENT", "KILL", "TYPE", "pubsub", NULL});
-        break;
-    case KILL_CLIENTS:
-        redis_tell(redis, (const char *const[]){"CLIENT", "KILL", "TYPE", "normal", NULL});
-        break;
-    case SMALL_BUFFERS:
-        redis_tell(redis, (const char *const[]){"CONFIG", "SET", "client-output-buffer-limit",
-                                                "pubsub 8kb 4kb 1", NULL});
-        break;
-    case NO_MEMORY:
-        redis_tell(redis, (const char *const[]){"CONFIG", "SET", "maxmemory", "1mb", NULL});
-        break;
-    case FORGET_SCRIPTS:
-        redis_tell(redis, (const char *const[]){"SCRIPT", "FLUSH", NULL});
-        break;
-    case TRIM_STREAM:
-        redis_tell(redis, (const char *const[]){"XTRIM", STREAM, "MAXLEN", "10", NULL});
-        break;
-    default:
-        break;
+        return true;
+    case SET_REDIS_CLOCK:
+        wall_clock_set(&redis->clock, (int64_t)below(20000) - 10000);
+        return true;
+    case SWITCH_MASTER:
+        return redis_switch_master(side, redis, below(2) == 0);
+    case MOVE_SLOTS:
+        return nodes_move_begin(side, &randomness);
+    default: /* a replica takes neither FLUSHALL nor XTRIM, other nodes do not have the stream */
+        return redis_tell(redis, words_of(kind));
     }
 }
 
 static enum kind draw_kind(void)
 {
-    unsigned sum = 0;
-    for (unsigned kind = 0; kind < KINDS; kind++)
-        sum += kinds[kind].weight;
+    unsigned sum = 0, weights[KINDS];
+    for (unsigned kind = 0; kind < KINDS; kind++) {
+        weights[kind] = (kinds[kind].forms >> side->form & 1) != 0 ? kinds[kind].weight : 0;
+        sum += weights[kind];
+    }
     unsigned at = below(sum), kind = 0;
-    while (at >= kinds[kind].weight)
-        at -= kinds[kind++].weight;
+    while (at >= weights[kind])
+        at -= weights[kind++];
     return (enum kind)kind;
 }
 
 /* A Redis that does not answer cannot be told anything. */
 static bool possible(enum kind kind, unsigned target)
 {
-    bool told = kinds[kind].where == AT_ONCE || kinds[kind].where == REDIS_SETTINGS;
+    bool told = kinds[kind].where == REDIS_AT_ONCE || kinds[kind].where == REDIS_SETTINGS;
     return !(told && !redis_answers(&side->servers[target])) &&
-           !(kind == SET_CLOCK && !host_can_set_clock());
+           !((kind == SET_CLOCK || kind == SET_REDIS_CLOCK) && !wall_clock_can_be_set());
+}
+
+/* What is about the stream and its channel hits the server that has them, most of the time. */
+static unsigned draw_server(enum kind kind)
+{
+    bool streams = kind == KILL_CHANNELS || kind == SMALL_BUFFERS || kind == TRIM_STREAM;
+    if (kinds[kind].where == REDIS_SLOTS)
+        return 0;
+    int of = -1;
+    if (streams && side->form == REDIS_CLUSTER && below(4) != 0)
+        of = nodes_server(side, names_slot((const uint8_t *)STREAM, strlen(STREAM)));
+    return of < 0 ? below(side->count) : (unsigned)of;
 }
 
 static void break_something(uint64_t now)
@@ -316,25 +404,23 @@ static void break_something(uint64_t now)
     static struct broken nowhere;
     enum kind kind = draw_kind();
     bool host = on_a_host(kinds[kind].where);
-    unsigned target = below(host ? HOSTS : side->count);
+    unsigned target = host ? below(HOSTS) : draw_server(kind);
     unsigned lasts = kinds[kind].least_ms + below(kinds[kind].most_ms - kinds[kind].least_ms + 1);
     struct broken *broken = broken_at(kinds[kind].where, target);
     if (broken == NULL)
         broken = &nowhere;
     if (broken->until_ms != 0 || !possible(kind, target))
         return;
-    say(kind, target, kinds[kind].what);
     broken->kind = kind;
     if (host)
         break_host(kind, &hosts[target], broken);
-    else
-        break_redis(kind, &side->servers[target]);
+    else if (!break_redis(kind, &side->servers[target]))
+        return;
+    say(kind, target, kinds[kind].what);
     counts[kind]++;
-    /* a failover forgets what the replica had not got */
-    bool failover = side->form == REDIS_SENTINEL && (kind == CUT_REDIS || kind == FREEZE_REDIS);
-    if (kind == FLUSH_REDIS || kind == KILL_REDIS || failover)
+    if (forgets(kind))
         atomic_store(&board->lost_ms, now);
-    if (kinds[kind].where != AT_ONCE)
+    if (broken != &nowhere)
         broken->until_ms = now + lasts;
 }
 
@@ -352,6 +438,11 @@ void faults_step(void)
 {
     uint64_t now = now_ms();
     repair_due(now);
+    if (redis_slots.until_ms != 0 && now >= moved_ms) {
+        moved_ms = now + below(2 * MOVE_PAUSE_MS);
+        if (!nodes_move_step(side, &randomness) && redis_slots.until_ms > now)
+            redis_slots.until_ms = now; /* through, or stuck */
+    }
     if (now < next_ms)
         return;
     next_ms = now + 1 + below(2 * PAUSE_MS);
@@ -371,4 +462,5 @@ void faults_figures(void)
         snprintf(name, sizeof name, "chaos_%s", kinds[kind].name);
         test_figure(name, (double)counts[kind], "count");
     }
+    test_figure("chaos_slots_moved", (double)nodes_moved(), "count");
 }

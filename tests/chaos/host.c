@@ -1,12 +1,10 @@
 /* host.c: the hosts of the chaos test; see chaos.h. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,33 +13,9 @@
 
 static struct host_settings common;
 
-/* The shim that sets a clock, beside this program; a sanitizer's runtime wants to be loaded first.
- */
-static const char *clock_shim(void)
-{
-    static char path[600];
-    ssize_t size = TEST_SLOWNESS > 1 ? 0 : readlink("/proc/self/exe", path, sizeof path - 40);
-    char *slash = size > 0 ? memrchr(path, '/', (size_t)size) : NULL;
-    if (slash == NULL)
-        return NULL;
-    memcpy(slash, "/.libs/clock_shim.so", sizeof "/.libs/clock_shim.so");
-    return access(path, R_OK) == 0 ? path : NULL;
-}
-
-bool host_can_set_clock(void)
-{
-    return clock_shim() != NULL;
-}
-
 static pid_t run(struct host *host, const char *const *words, const char *log)
 {
-    static char preload[700], clock[400];
-    const char *environment[] = {clock, preload, NULL};
-    snprintf(clock, sizeof clock, "LARDER_CHAOS_CLOCK=%s", host->clock_path);
-    snprintf(preload, sizeof preload, "LD_PRELOAD=%s", host_can_set_clock() ? clock_shim() : "");
-    if (!host_can_set_clock())
-        environment[1] = NULL;
-    return network_run(&host->place, words, log, environment);
+    return network_run(&host->place, words, log, wall_clock_environment(&host->clock));
 }
 
 void host_start_larderd(struct host *host)
@@ -106,28 +80,12 @@ void host_look(struct host *host)
         look(host->workers[worker], host, "worker", host->worker_log);
 }
 
-void host_set_clock(struct host *host, int64_t offset_ms)
-{
-    atomic_store(host->clock_ms, offset_ms);
-}
-
 larder_stats host_stats(struct host *host)
 {
     larder_stats stats;
     int code = larder_stats_read(host->map, &stats, sizeof stats);
     test_check(code == LARDER_OK, "stats: %d %s", code, larder_last_error());
     return stats;
-}
-
-static void make_clock(struct host *host)
-{
-    int file = open(host->clock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    test_check(file >= 0 && ftruncate(file, sizeof *host->clock_ms) == 0, "%s: %s",
-               host->clock_path, strerror(errno));
-    host->clock_ms =
-        mmap(NULL, sizeof *host->clock_ms, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    test_check(host->clock_ms != MAP_FAILED, "mmap: %s", strerror(errno));
-    close(file);
 }
 
 void host_begin(struct host *host, unsigned number, const struct host_settings *settings)
@@ -143,10 +101,9 @@ void host_begin(struct host *host, unsigned number, const struct host_settings *
     snprintf(host->worker_log, sizeof host->worker_log, "%s/worker%u.log", test_directory(),
              number);
     snprintf(host->config, sizeof host->config, "%s/%s.conf", test_directory(), name);
-    snprintf(host->clock_path, sizeof host->clock_path, "%s/%s.clock", test_directory(), name);
     snprintf(host->url, sizeof host->url, "%s", settings->url);
     test_check(mkdir(host->directory, 0700) == 0, "mkdir: %s", strerror(errno));
-    make_clock(host);
+    wall_clock_make(&host->clock, name);
     FILE *file = fopen(host->config, "we");
     test_check(file != NULL, "%s: %s", host->config, strerror(errno));
     /* so small that it evicts all the time, and so large that it remembers all deletions (an eighth

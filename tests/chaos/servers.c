@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/redis/names.h"
+#include "tests/chaos/nodes.h"
 #include "tests/multi/harness.h"
 
 static void await(const struct redis *redis)
@@ -30,12 +32,12 @@ static void await(const struct redis *redis)
 }
 
 /* master: its address, or NULL */
-static void start(struct redis *redis, const char *master)
+static void start(const struct redis_side *side, struct redis *redis, const char *master)
 {
     char port[16], replica_of[64];
     snprintf(port, sizeof port, "%d", REDIS_PORT);
     snprintf(replica_of, sizeof replica_of, "%s %d", master == NULL ? "" : master, REDIS_PORT);
-    const char *words[] = {"redis-server",
+    const char *first[] = {"redis-server",
                            "--port",
                            port,
                            "--bind",
@@ -51,20 +53,32 @@ static void start(struct redis *redis, const char *master)
                            "--protected-mode",
                            "no",
                            "--repl-diskless-sync-delay",
-                           "0",
-                           master == NULL ? NULL : "--replicaof",
-                           replica_of,
-                           NULL};
+                           "0"};
+    const char *words[48];
+    size_t count = sizeof first / sizeof *first;
+    memcpy(words, first, sizeof first);
+    for (size_t i = 0; side->form == REDIS_CLUSTER && nodes_settings[i] != NULL; i++)
+        words[count++] = nodes_settings[i];
+    if (master != NULL) {
+        words[count++] = "--replicaof";
+        words[count++] = replica_of;
+    }
+    words[count] = NULL;
     unlink(redis->server.socket);
-    redis->pid = network_run(&redis->place, words, redis->server.log, NULL);
+    redis->pid =
+        network_run(&redis->place, words, redis->server.log, wall_clock_environment(&redis->clock));
     redis->frozen = false;
     await(redis);
 }
 
-static void redis_begin(struct redis *redis, const char *name, bool keeps, const char *master)
+static void redis_begin(struct redis_side *side, bool keeps, const char *master)
 {
+    char name[16];
+    struct redis *redis = &side->servers[side->count];
+    snprintf(name, sizeof name, "redis%u", side->count++);
     memset(redis, 0, sizeof *redis);
     network_place(&redis->place, name);
+    wall_clock_make(&redis->clock, name);
     redis->keeps = keeps;
     snprintf(redis->directory, sizeof redis->directory, "%s/%s", test_directory(), name);
     snprintf(redis->server.log, sizeof redis->server.log, "%s/%s.log", test_directory(), name);
@@ -72,7 +86,7 @@ static void redis_begin(struct redis *redis, const char *name, bool keeps, const
                         test_directory(), name);
     test_check(size > 0 && (size_t)size < sizeof redis->server.socket, "a long directory");
     test_check(mkdir(redis->directory, 0700) == 0, "mkdir: %s", strerror(errno));
-    start(redis, master);
+    start(side, redis, master);
 }
 
 static void start_sentinel(struct redis_side *side, unsigned number)
@@ -96,29 +110,48 @@ static void start_sentinel(struct redis_side *side, unsigned number)
     side->sentinels[number] = network_run(&side->sentinel_places[number], words, log, NULL);
 }
 
-void redis_side_begin(struct redis_side *side, enum redis_form form, bool keeps)
+static void begin_single(struct redis_side *side, bool keeps)
 {
-    memset(side, 0, sizeof *side);
-    side->form = form;
-    side->count = 1;
-    redis_begin(&side->servers[0], "redis0", keeps, NULL);
-    if (form == REDIS_SINGLE) {
-        snprintf(side->url, sizeof side->url, "redis://%s:%d/0", side->servers[0].place.address,
-                 REDIS_PORT);
-        return;
-    }
-    side->count = 2;
-    redis_begin(&side->servers[1], "redis1", keeps, side->servers[0].place.address);
+    redis_begin(side, keeps, NULL);
+    snprintf(side->url, sizeof side->url, "redis://%s:%d/0", side->servers[0].place.address,
+             REDIS_PORT);
+}
+
+static void begin_sentinel(struct redis_side *side, bool keeps)
+{
+    redis_begin(side, keeps, NULL);
+    redis_begin(side, keeps, side->servers[0].place.address);
     for (unsigned i = 0; i < SENTINELS; i++)
         start_sentinel(side, i);
     snprintf(side->url, sizeof side->url, "redis-sentinel://%s:%d,%s:%d,%s:%d/chaos",
              side->sentinel_places[0].address, SENTINEL_PORT, side->sentinel_places[1].address,
              SENTINEL_PORT, side->sentinel_places[2].address, SENTINEL_PORT);
-    test_until(redis_master(side) != NULL, 20000, "the replica does not catch up");
+    test_until(redis_whole(side), 20000, "the replica does not catch up");
 }
 
-/* 'm': master; 'r': replica that has caught up; '?': anything else. */
-static char role(const struct redis *redis)
+static void begin_cluster(struct redis_side *side, bool keeps)
+{
+    for (unsigned i = 0; i < SERVERS_MAX; i++)
+        redis_begin(side, keeps, NULL);
+    nodes_join(side);
+    snprintf(side->url, sizeof side->url, "redis-cluster://%s:%d,%s:%d,%s:%d",
+             side->servers[0].place.address, REDIS_PORT, side->servers[1].place.address, REDIS_PORT,
+             side->servers[MASTERS].place.address, REDIS_PORT);
+}
+
+void redis_side_begin(struct redis_side *side, enum redis_form form, bool keeps)
+{
+    memset(side, 0, sizeof *side);
+    side->form = form;
+    if (form == REDIS_SINGLE)
+        begin_single(side, keeps);
+    else if (form == REDIS_SENTINEL)
+        begin_sentinel(side, keeps);
+    else
+        begin_cluster(side, keeps);
+}
+
+char redis_role(const struct redis *redis)
 {
     struct client client;
     char found = '?';
@@ -162,27 +195,48 @@ static bool sentinels_name(const struct redis_side *side, const struct redis *ma
     return true;
 }
 
-const struct redis *redis_master(const struct redis_side *side)
+static bool has_one_master(struct redis_side *side)
 {
     const struct redis *master = NULL;
-    if (side->form == REDIS_SINGLE)
-        return &side->servers[0];
     for (unsigned i = 0; i < side->count; i++) {
-        char is = role(&side->servers[i]);
+        char is = redis_role(&side->servers[i]);
         if (is == '?' || (is == 'm' && master != NULL))
-            return NULL;
+            return false;
         master = is == 'm' ? &side->servers[i] : master;
     }
-    return master != NULL && sentinels_name(side, master) ? master : NULL;
+    if (master == NULL || !sentinels_name(side, master))
+        return false;
+    memset(side->owner, (int)(master - side->servers), sizeof side->owner);
+    return true;
+}
+
+bool redis_whole(struct redis_side *side)
+{
+    snprintf(side->missing, sizeof side->missing, "not one master, its replica and its name");
+    if (!redis_all_answer(side))
+        return false;
+    return side->form == REDIS_SINGLE || /* its owner of all is number 0 */
+           (side->form == REDIS_SENTINEL ? has_one_master(side) : nodes_whole(side));
+}
+
+void redis_mend(struct redis_side *side, bool gossiped)
+{
+    if (side->form == REDIS_CLUSTER && redis_all_answer(side))
+        nodes_mend(side, gossiped);
+}
+
+const struct redis *redis_of(const struct redis_side *side, const void *name, size_t size)
+{
+    return &side->servers[side->owner[names_slot(name, size)]];
 }
 
 void redis_restart(struct redis_side *side, struct redis *redis)
 {
     const char *master = NULL;
-    for (unsigned i = 0; i < side->count; i++)
-        if (&side->servers[i] != redis && role(&side->servers[i]) == 'm')
+    for (unsigned i = 0; i < side->count && side->form == REDIS_SENTINEL; i++)
+        if (&side->servers[i] != redis && redis_role(&side->servers[i]) == 'm')
             master = side->servers[i].place.address;
-    start(redis, master);
+    start(side, redis, master);
 }
 
 void redis_kill(struct redis *redis)
@@ -210,15 +264,51 @@ bool redis_answers(const struct redis *redis)
     return redis->pid != 0 && !redis->frozen;
 }
 
-void redis_tell(const struct redis *redis, const char *const *words)
+bool redis_all_answer(const struct redis_side *side)
+{
+    for (unsigned i = 0; i < side->count; i++)
+        if (!redis_answers(&side->servers[i]))
+            return false;
+    return true;
+}
+
+static bool tell(const struct server *server, const char *const *words)
 {
     struct client client;
     size_t count = 0;
     while (words[count] != NULL)
         count++;
-    test_check(client_connect(&client, &redis->server), "%s: connect", redis->place.name);
-    (void)client_words(&client, count, words);
+    test_check(client_connect(&client, server), "%s: connect", server->socket);
+    bool good = client_words(&client, count, words).type != '-';
     client_close(&client);
+    return good;
+}
+
+bool redis_tell(const struct redis *redis, const char *const *words)
+{
+    return tell(&redis->server, words);
+}
+
+bool redis_switch_master(struct redis_side *side, const struct redis *replica, bool forced)
+{
+    static const char *const by_sentinel[] = {"SENTINEL", "FAILOVER", "chaos", NULL};
+    const char *by_replica[] = {"CLUSTER", "FAILOVER", forced ? "FORCE" : NULL, NULL};
+    return side->form == REDIS_CLUSTER ? tell(&replica->server, by_replica)
+                                       : tell(&side->sentinel_servers[0], by_sentinel);
+}
+
+void redis_split(const struct redis_side *side, const struct redis *redis, bool split)
+{
+    for (unsigned i = 0; i < side->count; i++) {
+        if (&side->servers[i] == redis)
+            continue;
+        network_silence(&redis->place, &side->servers[i].place, split);
+        network_silence(&side->servers[i].place, &redis->place, split);
+    }
+    for (unsigned i = 0; i < SENTINELS && side->form == REDIS_SENTINEL; i++) {
+        network_silence(&redis->place, &side->sentinel_places[i], split);
+        network_silence(&side->sentinel_places[i], &redis->place, split);
+    }
 }
 
 void redis_side_look(struct redis_side *side)
