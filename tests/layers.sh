@@ -42,6 +42,8 @@ forbid daemon/sync '(event2?/.*|event\.h|time\.h|sys/(time|timerfd|socket|un|epo
     'the protocol has no clock, no socket, no loop'
 forbid include '[^>"]*(lmdb|hiredis|event|xxhash|libconfig|lib/|daemon/).*' \
     'the public header needs standard headers alone'
+forbid 'modules' '(lib|daemon|tools)/.*|(store|replica|upkeep|inspect|control|map|handle)\.h|(hiredis|openssl|event2?)/.*' \
+    'modules are written against the public header'
 forbid 'examples' 'lib/.*|daemon/.*|(store|replica|upkeep|inspect|control|map)\.h' \
     'examples are written against the public header'
 

@@ -10,7 +10,7 @@ while read -r file; do
         echo "no Makefile.inc names $file"
         failed=1
     fi
-done < <(find include lib daemon tools bindings tests examples bench -name '*.[ch]' -o -name '*.sh' -o -name '*.bash' \
+done < <(find include lib daemon tools bindings modules tests examples bench -name '*.[ch]' -o -name '*.sh' -o -name '*.bash' \
     -o -name '*.py' -o -name '*.pyi' | sort)
 [ $failed -eq 0 ] && echo "listed: ok"
 exit $failed
