@@ -153,6 +153,8 @@ void many_invalidate(host *self, int mark)
 {
     host_map *map = &self->map;
     uint64_t clock = map_next_version(self).clock;
+    if (server_ahead(clock))
+        return; /* open, see doc/protocol.md */
     TRACE("host %d: invalidates %s at %" PRIu64 ".%u", self->number, names[mark], clock >> 16,
           (unsigned)(clock & 0xffff));
     store(map, mark, clock, true);
@@ -165,6 +167,10 @@ void many_invalidate(host *self, int mark)
         if (map->marks[mark] == clock)
             map->unswept[mark - MARK_PREFIX] = false;
     }
+    /* What was written before, by clocks that are right, is older than Redis's. More than that need
+     * not be believed of a clock that is ahead. */
+    uint64_t now = (uint64_t)server_wall(&sim.server) << 16 | UINT16_MAX;
+    clock = clock < now || !sim.faults[FAULT_FAR] ? clock : now;
     sim.invalidated[mark] = later(sim.invalidated[mark], clock);
     sim.made[mark][sim.made_count[mark]++ % MADE_MAX] = clock;
 }
@@ -231,14 +237,14 @@ static void arrive(host_map *map, int mark, uint64_t clock)
 
 void many_arrive(host *self, replica_event *event)
 {
-    uint64_t clock = event->record.version.clock;
+    uint64_t clock = map_believed(&self->map, event->record.version.clock);
     int mark = many_number(event->record.key, event->record.key_size);
     host_map *map = &self->map;
     arrive(map, mark, clock);
     if (is_prefix(mark))
         map->fill_floor = later(map->fill_floor, clock);
-    if (clock > map->clock && !rule_off(RULE_MARK_OBSERVE))
-        map->clock = clock;
+    if (!rule_off(RULE_MARK_OBSERVE))
+        map_observe(map, clock);
     event->verdict = REPLICA_APPLIED;
 }
 
@@ -333,7 +339,8 @@ static void cut_set(uint64_t *set)
 
 static bool take_one(const request *r, int mark, uint64_t clock)
 {
-    uint64_t *set = sim.server.data.marks;
+    uint64_t *set = sim.server.data.marks, told = clock;
+    clock = server_believed(clock);
     bool covered = set[mark] == 0 && floor_of(mark) >= 0 && clock <= set[floor_of(mark)];
     if (clock <= set[mark] && !(rule_off(RULE_MARK_MERGE) && clock < set[mark]))
         return true;
@@ -342,7 +349,7 @@ static bool take_one(const request *r, int mark, uint64_t clock)
     stream_entry entry = {.nonce = sim_random(),
                           .emitter = r->emitter,
                           .key = mark,
-                          .record = many_change(mark, clock).record};
+                          .record = many_change(mark, told).record};
     if (!rule_off(RULE_MARK_EVENT) && !server_emit(r, &entry))
         return false;
     if (!covered)

@@ -95,7 +95,7 @@ static uint64_t limit(const host_map *self)
     return (uint64_t)(sim.now_ms + self->redis_ms + SIM_AHEAD_MS) << 16 | UINT16_MAX;
 }
 
-static void observe(host_map *self, uint64_t clock)
+void map_observe(host_map *self, uint64_t clock)
 {
     if (clock <= limit(self))
         self->clock_seen = clock > self->clock_seen ? clock : self->clock_seen;
@@ -107,6 +107,11 @@ static void observe(host_map *self, uint64_t clock)
 bool map_ahead(const host_map *self, uint64_t clock)
 {
     return clock > limit(self);
+}
+
+uint64_t map_believed(const host_map *self, uint64_t clock)
+{
+    return map_ahead(self, clock) ? limit(self) : clock;
 }
 
 larder_version map_next_version(host *self)
@@ -486,7 +491,7 @@ static void apply_one(host *self, replica_event *event)
         }
     }
     if (!rule_off(RULE_OBSERVE))
-        observe(map, in->version.clock);
+        map_observe(map, in->version.clock);
     death = in->kind == REPLICA_DELETED ? 0 : many_death(self, key, in, true);
     if (death != 0) {
         event->verdict = at->there ? REPLICA_APPLIED : REPLICA_REFUSED;
@@ -543,6 +548,11 @@ static void stamp_anew(host *self, int key)
             map->floors[b] = map->floors[b] > most ? most : map->floors[b];
     }
     at->record.version = map_next_version(self);
+    if (old.kind != REPLICA_DELETED && many_death(self, key, &old, false) != 0) {
+        at->record = old;
+        map_bury(self, key, old.version); /* a new version would bring it back to life */
+        return;
+    }
     TRACE("host %d: stamps %s of %s anew: %s", self->number, sim_text(&old), sim.key_names[key],
           sim_text(&at->record));
     map->seen_any[key] = false;
@@ -582,7 +592,7 @@ static void acknowledge_one(host *self, const replica_ack *ack, size_t *cleared)
     } else if (at->dirty) {
         at->dirty = false;
         at->acked_ms = host_wall(self);
-        observe(&self->map, ack->version.clock);
+        map_observe(&self->map, ack->version.clock);
         ++*cleared;
         TRACE("host %d: %s of %s is acknowledged", self->number, sim_text(&at->record),
               sim.key_names[key]);

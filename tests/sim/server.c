@@ -174,10 +174,20 @@ bool server_emit(const request *r, stream_entry *entry)
     return true;
 }
 
+bool server_ahead(uint64_t clock)
+{
+    return (int64_t)(clock >> 16) > server_wall(&sim.server) + SIM_AHEAD_MS;
+}
+
+uint64_t server_believed(uint64_t clock)
+{
+    uint64_t most = (uint64_t)(server_wall(&sim.server) + SIM_AHEAD_MS) << 16 | UINT16_MAX;
+    return clock < most ? clock : most;
+}
+
 static bool ahead(uint64_t clock)
 {
-    return (int64_t)(clock >> 16) > server_wall(&sim.server) + SIM_AHEAD_MS &&
-           !rule_off(RULE_AHEAD);
+    return server_ahead(clock) && !rule_off(RULE_AHEAD);
 }
 
 static void write_entry(const request *r, stored *at, bool set)

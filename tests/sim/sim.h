@@ -340,6 +340,9 @@ void server_flush(bool stream_alone);
 void server_trim(void);
 void server_evict(int key, bool record_too);
 void server_foreign_write(int key);
+/* Too far ahead of its clock? And an invalidation's clock, but no more than that. */
+bool server_ahead(uint64_t clock);
+uint64_t server_believed(uint64_t clock);
 bool server_plain_there(const stored *at);
 
 /* ---- map.c ------------------------------------------------------------------------------------
@@ -359,6 +362,9 @@ void map_damage(host *self);     /* one without what stood there */
 void map_copy(host *self, const host *from);
 /* Does Redis's clock say that this is too far ahead? */
 bool map_ahead(const host_map *self, uint64_t clock);
+void map_observe(host_map *self, uint64_t clock);
+/* An invalidation's clock, but no more than that. */
+uint64_t map_believed(const host_map *self, uint64_t clock);
 void map_forget_tombstones(host *self);
 void map_fill_begin(host *self, int key);
 void map_fill_end(host *self);

@@ -59,8 +59,6 @@ static void choose_faults(void)
     /* It mends what the other rules are for: only some have it. */
     if (rule_switched_off != RULE_NONE && !(needs >> FAULT_VERIFY & 1))
         sim.faults[FAULT_VERIFY] = false;
-    /* An invalidation by a clock that is far ahead rules over all that is written after it. */
-    sim.faults[FAULT_FAR] = sim.faults[FAULT_FAR] && !sim.faults[FAULT_MARKS];
     sim.faults[FAULT_MIGRATE] = sim.faults[FAULT_MIGRATE] && sim.faults[FAULT_CLUSTER];
     sim.faults[FAULT_UNSCRIPTED] = sim.faults[FAULT_UNSCRIPTED] && !sim.faults[FAULT_CLUSTER];
     /* what has not been looked into with one: see doc/protocol.md */
