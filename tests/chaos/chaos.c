@@ -253,6 +253,10 @@ static void settle(uint64_t limit_s)
             test_check(own < limit, "that is too late: the limit is %" PRIu64 " s", limit_s);
             return;
         }
+        printf("%7.2f s  it takes: %" PRIu64 " waiting, %" PRIu64 " versions, %" PRIu64
+               " values, %" PRIu64 " in Redis, %" PRIu64 " owned, %" PRIu64 " invalidated\n",
+               (double)took / 1e6, differences.dirty, differences.versions, differences.values,
+               differences.in_redis, differences.deeds, differences.marks);
         if (own >= limit && late++ == 0)
             tell_differences((double)own / 1e6);
         if (own >= limit + 60000000 || took >= 10 * limit + 60000000) {

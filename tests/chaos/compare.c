@@ -323,9 +323,11 @@ void compare(struct host *hosts, struct redis_side *side, const struct board *bo
     out->told = told;
     memset(sights, 0, sizeof sights);
     hidden_count = 0;
-    see_redis(side, sights[REDIS], out);
+    /* Hosts first: what invalidations have hit becomes a removal bit by bit, up to half a minute
+     * later, and goes to Redis then. Seen the other way round, Redis would be behind. */
     for (unsigned host = 0; host < HOSTS; host++)
         see_host(&hosts[host], sights[host], out);
+    see_redis(side, sights[REDIS], out);
     for (uint32_t key = 0; key < KEYS; key++)
         judge(key, board, out);
     out->hidden = hidden_count;
