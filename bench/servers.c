@@ -217,7 +217,7 @@ static void more(struct client *client)
         test_check(client->in != NULL, "realloc");
     }
     struct pollfd wait = {.fd = client->socket, .events = POLLIN};
-    test_check(poll(&wait, 1, 10000) == 1, "Redis does not answer in 10 s");
+    test_check(poll(&wait, 1, 60000) == 1, "Redis does not answer in 60 s");
     ssize_t got =
         read(client->socket, client->in + client->in_used, client->in_size - client->in_used);
     test_check(got > 0, "Redis closed the connection");

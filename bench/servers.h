@@ -56,7 +56,7 @@ void client_append(struct client *client, size_t count, const char *const *argum
                    const size_t *sizes);
 /* Send what was appended. */
 void client_flush(struct client *client);
-/* The next reply; fails after 10 s. Flushes first. */
+/* The next reply; fails after 60 s. Flushes first. */
 struct reply client_reply(struct client *client);
 /* One command of words, one reply. */
 struct reply client_words(struct client *client, size_t count, const char *const *words);

@@ -128,7 +128,7 @@ static void begin(uint64_t rate)
     for (unsigned i = 0; i < HOSTS; i++)
         host_begin(&hosts[i], i, &settings);
     for (unsigned i = 0; i < HOSTS; i++)
-        test_until(host_stats(&hosts[i]).redis_up != 0, 20000, "host %u does not connect: see %s",
+        test_until(host_stats(&hosts[i]).redis_up != 0, 60000, "host %u does not connect: see %s",
                    i, hosts[i].log);
 }
 
@@ -169,7 +169,7 @@ static void wait_for_redis(void)
 static void trouble(uint64_t seconds)
 {
     atomic_store(&board->go, 1);
-    test_until(filled(), 60000, "the maps are not filled");
+    test_until(filled(), 180000, "the maps are not filled");
     uint64_t until = test_now_us() + seconds * 1000000;
     faults_begin(hosts, &redis_side, board);
     while (test_now_us() < until) {

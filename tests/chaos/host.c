@@ -35,7 +35,7 @@ void host_end_larderd(struct host *host, int signal_number)
     kill(host->larderd, signal_number);
     if (host->larderd_frozen)
         kill(host->larderd, SIGCONT);
-    int status = test_wait(host->larderd, 20000);
+    int status = test_wait(host->larderd, 60000);
     test_check(signal_number != SIGTERM || (WIFEXITED(status) && WEXITSTATUS(status) == 0),
                "larderd of host %u: %s", host->number, test_status_text(status));
     host->larderd = 0;
@@ -116,7 +116,7 @@ void host_begin(struct host *host, unsigned number, const struct host_settings *
     host_start_larderd(host);
     larder_options options = {.dir = host->directory, .flags = LARDER_ATTACH};
     int code = LARDER_ENOTFOUND;
-    test_until((code = larder_open(MAP_NAME, &options, &host->map)) != LARDER_ENOTFOUND, 20000,
+    test_until((code = larder_open(MAP_NAME, &options, &host->map)) != LARDER_ENOTFOUND, 60000,
                "larderd of host %u makes no map: see %s", number, host->log);
     test_check(code == LARDER_OK, "open: %d %s", code, larder_last_error());
     for (unsigned worker = 0; worker < WORKERS; worker++)
@@ -127,7 +127,7 @@ void host_join_workers(struct host *host)
 {
     for (unsigned worker = 0; worker < WORKERS; worker++) {
         if (host->workers[worker] != 0)
-            test_join(host->workers[worker], 10000, "a worker");
+            test_join(host->workers[worker], 60000, "a worker");
         host->workers[worker] = 0;
     }
 }

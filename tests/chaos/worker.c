@@ -264,7 +264,7 @@ int worker_main(int argc, char **argv)
     self.deeds = self.board->deeds;
     self.random.state = number(argv[3]);
     larder_options options = {.dir = argv[0], .flags = LARDER_ATTACH};
-    uint64_t deadline = test_now_us() + 20000000u * TEST_SLOWNESS;
+    uint64_t deadline = test_now_us() + 60000000u * TEST_SLOWNESS;
     int code;
     while ((code = larder_open(MAP_NAME, &options, &self.map)) != LARDER_OK) {
         test_check((code == LARDER_ENOTFOUND || code == LARDER_EBUSY) && test_now_us() < deadline,
