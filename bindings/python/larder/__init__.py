@@ -53,6 +53,7 @@ from ._larder import (
     AccessError,
     Asked,
     BusyError,
+    ClosedError,
     CorruptError,
     DuplicateError,
     Entry,

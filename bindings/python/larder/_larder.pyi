@@ -47,6 +47,82 @@ NAME_MAX: int
 TAGS_MAX: int
 MANY_MAX: int
 
+HTTP_ROUTE: int
+HTTP_GATEWAY: int
+HTTP_KEY_ROUTE: int
+HTTP_KEY_METHOD: int
+HTTP_KEY_URI: int
+HTTP_LOOKUP: int
+HTTP_BYPASS: int
+HTTP_UNSAFE: int
+HTTP_CHOSEN: int
+HTTP_VARIANT: int
+HTTP_OTHER: int
+HTTP_FORWARD: int
+HTTP_SERVE: int
+HTTP_SERVE_STALE: int
+HTTP_REVALIDATE: int
+HTTP_UNAVAILABLE: int
+HTTP_HIT: int
+HTTP_MISS: int
+HTTP_BYPASSED: int
+HTTP_STALE_HIT: int
+
+_Headers = List[Tuple[bytes, bytes]]
+_Answer = Tuple[int, _Headers, bytes]
+
+class HttpPolicy:
+    def __init__(
+        self,
+        *,
+        kind: int = ...,
+        private: bool = ...,
+        shared: bool = ...,
+        ttl: _Seconds = ...,
+        expires: _Instant = ...,
+        stale: _Seconds = ...,
+        stale_if_error: _Seconds = ...,
+        max_body: int = ...,
+        status_header: bytes = ...,
+    ) -> None: ...
+
+class HttpStored:
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> _Headers: ...
+    @property
+    def body(self) -> bytes: ...
+
+class HttpRequest:
+    def __init__(
+        self, method: bytes, path: bytes, query: bytes, headers: _Headers, scheme: bytes = ..., authority: bytes = ...
+    ) -> None: ...
+    def classify(self, policy: HttpPolicy) -> int: ...
+    def key(self, form: int = ..., prefix: bytes = ..., group: bytes = ..., user: bytes = ...) -> bytes: ...
+    def select(self, policy: HttpPolicy, key: bytes, stored: HttpStored, /) -> Tuple[int, Optional[bytes]]: ...
+    def serve(self, policy: HttpPolicy, stored: Optional[HttpStored], now_ms: int, /) -> Tuple[int, int, int]: ...
+    def store(
+        self,
+        policy: HttpPolicy,
+        status: int,
+        headers: _Headers,
+        body: bytes,
+        key: bytes,
+        found: Optional[HttpStored],
+        request_ms: int,
+        response_ms: int,
+        seed: int,
+        open_ended: bool,
+        /,
+    ) -> Tuple[int, List[Tuple[bytes, bytes, Dict[str, Any]]], Optional[HttpStored]]: ...
+    def answer(self, policy: HttpPolicy, stored: HttpStored, cache_status: int, now_ms: int, /) -> _Answer: ...
+    def answer_unstored(
+        self, policy: HttpPolicy, status: int, headers: _Headers, body: bytes, cache_status: int, now_ms: int, /
+    ) -> _Answer: ...
+
+def http_decode(data: bytes, /) -> Optional[HttpStored]: ...
+def http_etag(body: bytes, /) -> str: ...
 def version_text() -> str: ...
 def check_policy(**policy: Any) -> None: ...
 
@@ -54,6 +130,7 @@ class Error(Exception):
     code: int
 
 class BusyError(Error): ...
+class ClosedError(Error, ValueError): ...
 class SizeError(Error): ...
 class InvalidError(Error, ValueError): ...
 class TooBigError(Error, ValueError): ...

@@ -73,7 +73,7 @@ class Map(_larder.Map):
     def quick(self) -> _larder.Map:
         """A handle of the same map for use in a loop: its writes wait for the gate 4 ms at most."""
         if self.closed:
-            raise ValueError("the map is closed")
+            raise _larder.ClosedError("the map is closed")
         if self._quick is None:
             self._quick = _larder.Map(
                 self.name, attach=True, write_wait=_QUICK_WAIT, **self._options

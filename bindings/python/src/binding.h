@@ -21,6 +21,9 @@ int errors_add(PyObject *module);
  * NULL, so that callers return it. */
 PyObject *errors_raise(int code);
 
+/* Raise ClosedError. */
+void errors_closed(void);
+
 /* The code of an exception of ours, LARDER_ESYSTEM of another's. */
 int errors_code(PyObject *exception);
 

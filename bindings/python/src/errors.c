@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { CLOSED = 0 }; /* no number of larder.h's */
+
 static PyObject *error_class;
 
 static struct kind {
@@ -32,6 +34,7 @@ static struct kind {
     {LARDER_EUNSUPPORTED, "UnsupportedError", NULL, "This version cannot do that.", NULL},
     {LARDER_ELIMIT, "LimitError", NULL, "A bounded resource is used up.", NULL},
     {LARDER_EDUPLICATE, "DuplicateError", NULL, "A second liblarder in one process.", NULL},
+    {CLOSED, "ClosedError", "ValueError", "The map is closed; of Python alone.", NULL},
 };
 
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
@@ -107,6 +110,15 @@ PyObject *errors_raise(int code)
     PyErr_SetObject(class, message);
     Py_DECREF(message);
     return NULL;
+}
+
+void errors_closed(void)
+{
+    for (size_t i = 0; i < KINDS; i++) {
+        if (kinds[i].code == CLOSED) {
+            PyErr_SetString(kinds[i].class, "the map is closed");
+        }
+    }
 }
 
 int errors_code(PyObject *exception)

@@ -22,7 +22,7 @@ PyTypeObject *map_type;
 larder *map_handle(map_object *map)
 {
     if (map->handle == NULL || map->closing) {
-        PyErr_SetString(PyExc_ValueError, "the map is closed");
+        errors_closed();
         return NULL;
     }
     return map->handle;

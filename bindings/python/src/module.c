@@ -1,6 +1,7 @@
 /* module.c: larder._larder, the extension module: its types, and larder.h's numbers.
  */
 #include "binding.h"
+#include "http.h"
 
 #define NUMBER(name)                                                                               \
     {                                                                                              \
@@ -48,6 +49,26 @@ static const struct number {
     NUMBER(NAME_MAX),
     NUMBER(TAGS_MAX),
     NUMBER(MANY_MAX),
+    NUMBER(HTTP_ROUTE),
+    NUMBER(HTTP_GATEWAY),
+    NUMBER(HTTP_KEY_ROUTE),
+    NUMBER(HTTP_KEY_METHOD),
+    NUMBER(HTTP_KEY_URI),
+    NUMBER(HTTP_LOOKUP),
+    NUMBER(HTTP_BYPASS),
+    NUMBER(HTTP_UNSAFE),
+    NUMBER(HTTP_CHOSEN),
+    NUMBER(HTTP_VARIANT),
+    NUMBER(HTTP_OTHER),
+    NUMBER(HTTP_FORWARD),
+    NUMBER(HTTP_SERVE),
+    NUMBER(HTTP_SERVE_STALE),
+    NUMBER(HTTP_REVALIDATE),
+    NUMBER(HTTP_UNAVAILABLE),
+    NUMBER(HTTP_HIT),
+    NUMBER(HTTP_MISS),
+    NUMBER(HTTP_BYPASSED),
+    NUMBER(HTTP_STALE_HIT),
 };
 
 PyTypeObject *module_add_type(PyObject *module, PyType_Spec *spec)
@@ -95,7 +116,33 @@ static PyObject *module_check_policy(PyObject *self, PyObject *const *values, Py
     Py_RETURN_NONE;
 }
 
+static PyObject *module_http_decode(PyObject *self, PyObject *bytes)
+{
+    (void)self;
+    if (!PyBytes_Check(bytes)) {
+        PyErr_SetString(PyExc_TypeError, "http_decode() takes bytes");
+        return NULL;
+    }
+    return http_stored_decode(bytes);
+}
+
+static PyObject *module_http_etag(PyObject *self, PyObject *bytes)
+{
+    (void)self;
+    char text[LARDER_HTTP_ETAG_SIZE];
+    if (!PyBytes_Check(bytes)) {
+        PyErr_SetString(PyExc_TypeError, "http_etag() takes bytes");
+        return NULL;
+    }
+    larder_http_etag(http_view(bytes), text);
+    return PyUnicode_FromString(text);
+}
+
 static PyMethodDef module_methods[] = {
+    METHOD("http_decode", module_http_decode, METH_O,
+           "http_decode(bytes) -> HttpStored\n\nNone: these are no stored response."),
+    METHOD("http_etag", module_http_etag, METH_O,
+           "http_etag(body) -> str\n\nA weak entity tag, the same everywhere and for ever."),
     METHOD("check_policy", module_check_policy, METHOD_FAST,
            "check_policy(**policy)\n\nRaise what Map.set() would raise for these arguments."),
     METHOD("version_text", module_version, METH_NOARGS,
@@ -118,7 +165,7 @@ PyMODINIT_FUNC PyInit__larder(void)
     PyObject *module = PyModule_Create(&definition);
     int failed = module == NULL || errors_add(module) != 0 || entry_add(module) != 0 ||
                  lease_add(module) != 0 || follow_add(module) != 0 || view_add(module) != 0 ||
-                 map_add(module) != 0;
+                 http_add(module) != 0 || map_add(module) != 0;
     for (size_t i = 0; !failed && i < sizeof numbers / sizeof numbers[0]; i++) {
         failed = PyModule_AddIntConstant(module, numbers[i].name, numbers[i].value) != 0;
     }

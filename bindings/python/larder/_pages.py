@@ -1,0 +1,290 @@
+"""Whole responses in a store, by liblarder's HTTP rules: what a request finds, and what becomes of an
+answer. Pure of any framework but for the shape of ASGI's headers; the routes' dependencies and the
+middleware are made of this.
+"""
+
+import time
+from typing import Any, List, Optional, Tuple
+
+from . import _larder
+from ._aio import Watch
+
+Headers = List[Tuple[bytes, bytes]]
+Answer = Tuple[int, Headers, bytes]
+
+_LOOKS = 100  # how often it looks again, should all the pages that it waits for be others'
+_WAIT = 10.0  # seconds that a request waits for another's page before it makes its own
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def parse(scope: Any, method: Optional[bytes] = None, headers: Optional[Headers] = None) -> Any:
+    """The request of an ASGI scope."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    return _larder.HttpRequest(
+        method or scope["method"].encode(),
+        bytes(raw).split(b"?", 1)[0],
+        scope.get("query_string", b""),
+        scope["headers"] if headers is None else headers,
+    )
+
+
+class Pending:
+    """A request that found nothing: what its answer will be stored as."""
+
+    def __init__(
+        self,
+        store: Any,
+        policy: Any,
+        request: Any,
+        key: bytes,
+        mark: Optional[str],
+        put: bool = False,
+    ) -> None:
+        self.store = store
+        self.policy = policy
+        self.request = request
+        self.key = key
+        self.mark = mark
+        self.found: Any = None  # what stands under the key itself
+        self.began = now_ms()
+        self.lease: Any = None
+        self.lease_key = key
+        self.put = put  # the answer of a PUT, to be stored as what GET gives: 200
+
+    async def look(self) -> Any:
+        """The HttpStored that is this request's, or None; and where it would stand."""
+        self.lease_key = self.key
+        self.found = await self._get(self.key)
+        if self.found is None:
+            return None
+        outcome, variant = self.request.select(self.policy, self.key, self.found)
+        if outcome == _larder.HTTP_CHOSEN:
+            return self.found
+        if outcome != _larder.HTTP_VARIANT:
+            return None
+        self.lease_key = variant
+        stored = await self._get(variant)
+        if stored is None:
+            return None
+        outcome, _ = self.request.select(self.policy, self.key, stored)
+        return stored if outcome == _larder.HTTP_CHOSEN else None
+
+    async def _get(self, key: bytes) -> Any:
+        data = await self.store.safely("get", lambda: self.store.get(key), None)
+        return None if data is None else _larder.http_decode(data)
+
+    async def find(self) -> Optional[Answer]:
+        """The answer out of the cache, or None: make one, then finish() or give_up().
+
+        Of all requests of the host that miss at once, one is told None; the others wait for it, at
+        most so long, without holding their loop up.
+        """
+        deadline = time.monotonic() + _WAIT
+        for _ in range(_LOOKS):
+            stored = await self.look()
+            now = now_ms()
+            action, _, _ = self.request.serve(self.policy, stored, now)
+            if action in (_larder.HTTP_SERVE, _larder.HTTP_SERVE_STALE):
+                hit = action == _larder.HTTP_SERVE
+                status = _larder.HTTP_HIT if hit else _larder.HTTP_STALE_HIT
+                return self.request.answer(self.policy, stored, status, now)
+            if action == _larder.HTTP_UNAVAILABLE:
+                return 504, [(b"cache-control", b"no-store")], b""
+            if stored is not None or not await self._take_lease(deadline):
+                break
+        self.began = now_ms()
+        return None
+
+    async def _take_lease(self, deadline: float) -> bool:
+        """Whether another's lease has ended: then look again. False: make the page yourself."""
+        cache = getattr(self.store, "cache", None)
+        if cache is None:
+            return False  # a Redis client of a test: everybody makes his own
+        try:
+            watch: Watch = cache.watch()
+            handle = cache.quick()
+            outcome, _, lease = handle.lease_acquire(self.lease_key)
+            if outcome == _larder.FILL:
+                self.lease = lease
+                return False
+            if outcome != _larder.WAIT:
+                return outcome == _larder.OK  # it came in this moment
+            ended = await watch.wait(lambda: _ended(lease), deadline - time.monotonic())
+            return ended == _larder.OK
+        except (_larder.Error, ValueError, OSError):
+            return False
+
+    # ---- The answer
+
+    async def finish(
+        self, status: int, headers: Headers, body: bytes, open_ended: bool = False
+    ) -> Answer:
+        """Store what the rules allow; the answer with the headers that the rules add."""
+        lease, self.lease = self.lease, None
+        kept = 200 if self.put and status in (201, 202, 203) else status
+        now = now_ms()
+        _, writes, stored = self.request.store(
+            self.policy, kept, headers, body, self.key, self.found, self.began, now, 0, open_ended
+        )
+        if not writes:
+            self._abandon(lease, True)
+            return self.request.answer_unstored(
+                self.policy, status, headers, body, _larder.HTTP_MISS, now
+            )
+        for key, value, policy in writes:
+            if lease is not None and key == self.lease_key:
+                held, lease = lease, None
+                if not await self.store.safely(
+                    "fill", lambda: _fill(held, value, policy, self.mark), False
+                ):
+                    break
+            else:
+                await self.store.safely(
+                    "set", lambda: self.store.set(key, value, policy, self.mark), None
+                )
+        self._abandon(lease, False)
+        if stored is None:
+            return self.request.answer_unstored(
+                self.policy, status, headers, body, _larder.HTTP_MISS, now
+            )
+        answer = self.request.answer(self.policy, stored, _larder.HTTP_MISS, now)
+        return (status, *answer[1:]) if kept != status else answer
+
+    def give_up(self, skip: bool = False) -> None:
+        """There is no answer for the cache: another may make one."""
+        lease, self.lease = self.lease, None
+        self._abandon(lease, skip)
+
+    @staticmethod
+    def _abandon(lease: Any, skip: bool) -> None:
+        if lease is not None:
+            try:
+                lease.abandon(skip)
+            except (_larder.Error, ValueError):
+                pass
+
+
+async def _fill(lease: Any, value: bytes, policy: Any, mark: Optional[str]) -> bool:
+    return lease.fill(value, group=mark, **policy)
+
+
+def _ended(lease: Any) -> Optional[int]:
+    outcome = lease.wait()
+    return None if outcome == _larder.WAIT else outcome
+
+
+class Capture:
+    """An answer on its way to the server: held back while it may be stored, as long as that takes.
+
+    What is larger than the limit, or comes in pieces without saying its length, goes on as it
+    comes and is not stored.
+    """
+
+    def __init__(self, send: Any, limit: int) -> None:
+        self.send = send
+        self.limit = limit
+        self.pending: Optional[Pending] = None
+        self.after: List[Any] = []  # what is to be done before a good answer goes out
+        self._bypassed: Any = None
+        self._start: Any = None
+        self._body = bytearray()
+        self._through = False
+        self._sent = False
+
+    def bypass(self, policy: Any, request: Any) -> None:
+        """The answer is not for the cache; it says so."""
+        self._bypassed = policy, request
+
+    async def __call__(self, message: Any) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self.after and 200 <= message["status"] < 300:
+                for action in self.after:
+                    await action()
+            self.after = []
+            if self.pending is None:
+                self._through = True
+                if self._bypassed is not None:
+                    _mark(message, *self._bypassed, _larder.HTTP_BYPASSED)
+                await self.send(message)
+            else:
+                self._start = message
+        elif kind == "http.response.body" and not self._through:
+            await self._take(message)
+        else:
+            await self.send(message)
+
+    async def _take(self, message: Any) -> None:
+        assert self._start is not None and self.pending is not None
+        body, more = message.get("body", b""), message.get("more_body", False)
+        self._body += body
+        headers = self._start["headers"]
+        if more and (
+            len(self._body) > self.limit
+            or not any(bytes(name).lower() == b"content-length" for name, _ in headers)
+        ):
+            await self._go_through()
+        elif not more:
+            await self._finish()
+
+    async def _go_through(self) -> None:
+        assert self.pending is not None
+        self.pending.give_up(skip=True)
+        _mark(self._start, self.pending.policy, self.pending.request, _larder.HTTP_MISS)
+        self._through = True
+        await self.send(self._start)
+        await self.send(
+            {"type": "http.response.body", "body": bytes(self._body), "more_body": True}
+        )
+
+    async def _finish(self) -> None:
+        assert self.pending is not None
+        pending, self.pending = self.pending, None
+        status, headers, body = await pending.finish(
+            self._start["status"], [tuple(pair) for pair in self._start["headers"]], bytes(self._body)
+        )
+        self._start["status"] = status
+        self._start["headers"] = with_length(status, headers, body)
+        self._through = True
+        await self.send(self._start)
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def end(self) -> None:
+        """The application has returned, or raised."""
+        if self.pending is not None:
+            self.pending.give_up()
+            self.pending = None
+
+
+def _mark(start: Any, policy: Any, request: Any, cache_status: int) -> None:
+    """Add what the rules add to an answer whose body is not known yet."""
+    headers = [(bytes(name), bytes(value)) for name, value in start["headers"]]
+    lengths = [pair for pair in headers if pair[0].lower() == b"content-length"]
+    status, marked, _ = request.answer_unstored(
+        policy, start["status"], headers, b"", cache_status, now_ms()
+    )
+    if status == start["status"]:
+        kept = [pair for pair in marked if pair[0].lower() != b"content-length"]
+        start["headers"] = kept + lengths
+
+
+def with_length(status: int, headers: Headers, body: bytes) -> Headers:
+    """Content-Length is the front end's; 204 and 304 have none."""
+    kept = [pair for pair in headers if pair[0].lower() != b"content-length"]
+    if status not in (204, 304) and status >= 200:
+        kept.append((b"content-length", b"%d" % len(body)))
+    return kept
+
+
+async def send_answer(send: Any, answer: Answer, head: bool = False) -> None:
+    """One that came out of the cache."""
+    status, headers, body = answer
+    await send({"type": "http.response.start", "status": status,
+                "headers": with_length(status, headers, body)})
+    await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
+
+
+__all__ = ["Answer", "Capture", "Headers", "Pending", "now_ms", "parse", "send_answer"]

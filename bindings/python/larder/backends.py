@@ -1,0 +1,50 @@
+"""LarderBackend: a larder map behind fastapi-cache2.
+
+    FastAPICache.init(LarderBackend(larder.Map("pages")), prefix="fastapi-cache")
+"""
+
+import math
+from typing import Any, Optional, Tuple
+
+import larder
+
+try:
+    from fastapi_cache.types import Backend  # type: ignore[import-not-found]
+except ImportError:
+    try:
+        from fastapi_cache.backends import Backend  # type: ignore[import-not-found]
+    except ImportError:
+        Backend = object
+
+
+class LarderBackend(Backend):  # type: ignore[misc,valid-type]
+    """Get, set and clear; TTLs are whole seconds there. expire_at: called at each set without an
+    expire of its own, gives the instant at which the value expires."""
+
+    def __init__(self, cache: "larder.Map", expire_at: Any = None) -> None:
+        self.cache = cache
+        self.expire_at = expire_at
+
+    async def get_with_ttl(self, key: str) -> Tuple[int, Optional[bytes]]:
+        """(seconds left, value): -1 without an expiry, (0, None) where there is none."""
+        entry = self.cache.lookup(key)
+        if entry is None or entry.value is None:
+            return 0, None
+        return -1 if entry.ttl is None else math.ceil(entry.ttl), entry.value
+
+    async def get(self, key: str) -> Optional[bytes]:
+        return self.cache.get(key)
+
+    async def set(self, key: str, value: bytes, expire: Optional[int] = None) -> None:
+        if expire is None and self.expire_at is not None:
+            self.cache.quick().set(key, value, at=self.expire_at())
+        else:
+            self.cache.quick().set(key, value, ttl=expire)
+
+    async def clear(self, namespace: Optional[str] = None, key: Optional[str] = None) -> int:
+        """One key, or all of a namespace: what begins with NAMESPACE and a colon."""
+        if key is not None:
+            return int(self.cache.quick().delete(key))
+        if namespace is not None:
+            return self.cache.invalidate_prefix(namespace + ":")
+        return 0

@@ -1,0 +1,189 @@
+"""cache(), cache_evict(), cache_put(): dependencies of routes."""
+
+import inspect
+from typing import Any, Awaitable, Callable, Optional, Union
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from larder import _larder
+from larder._pages import Capture, Pending, parse
+
+from ._backend import Seconds, get_async_redis
+from ._settings import get_settings
+from larder._store import as_store, group_mark
+
+KeyBuilder = Callable[[Request, str, str], Union[str, Awaitable[str]]]
+
+SCOPE = "larder.capture"  # where the middleware leaves what catches the answer
+
+
+class Answered(Exception):
+    """Ends a request with an answer out of the cache: the endpoint does not run."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__("answered out of the cache")
+        self.answer = answer
+
+
+def default_key_builder(request: Request, eviction_group: str = "", prefix: str = "") -> str:
+    """PREFIX:{GROUP}:PATH:PARAMS: slashes are colons, parameters sorted; ':', '&', '=' and '%' in
+    names and values are percent-encoded, so that no two pages share a key."""
+    return parse(request.scope).key(
+        form=_larder.HTTP_KEY_ROUTE, prefix=prefix.encode(), group=eviction_group.encode()
+    ).decode("utf-8", "surrogateescape")
+
+
+def capture_of(request: Request) -> Capture:
+    capture = request.scope.get(SCOPE)
+    if capture is None:
+        raise RuntimeError("cache() and its kin need FastAPILarder(app).caching()")
+    return capture
+
+
+class _Factory:
+    def __init__(
+        self, group: str, prefix: Optional[str], key_builder: Optional[KeyBuilder]
+    ) -> None:
+        self.group = group
+        self._prefix = prefix
+        self.key_builder = key_builder
+
+    @property
+    def prefix(self) -> str:
+        return get_settings().pattern_prefix("cache") if self._prefix is None else self._prefix
+
+    @property
+    def mark(self) -> Optional[str]:
+        return group_mark(self.prefix, self.group) if self.group else None
+
+    async def key(self, request: Request) -> bytes:
+        result = (self.key_builder or default_key_builder)(request, self.group, self.prefix)
+        if inspect.isawaitable(result):
+            result = await result
+        if not isinstance(result, str) or result == "":
+            raise TypeError(f"a key builder returns a str that is not empty, not {result!r}")
+        return result.encode("utf-8", "surrogateescape")
+
+
+def _policy(ttl: Seconds, private: bool) -> Any:
+    settings = get_settings()
+    return _larder.HttpPolicy(
+        ttl=settings.default_ttl if ttl is None else ttl,
+        private=private,
+        status_header=settings.header.encode(),
+    )
+
+
+_factories: "list[tuple[str, bool]]" = []  # what each cache() and cache_put() was made with
+
+
+def cache(
+    ttl: Seconds = None,
+    eviction_group: str = "",
+    prefix: Optional[str] = None,
+    key_builder: Optional[KeyBuilder] = None,
+    private: bool = False,
+) -> Callable[..., Awaitable[None]]:
+    """Serve a GET route out of the cache; on a hit the endpoint does not run.
+
+    ttl: seconds, or a timedelta; 0: no expiry; None: REDIS_DEFAULT_TTL. private: the page is one
+    user's, and no cache on the way may keep it. Pages made for a request with Authorization or
+    Cookie are served to requests with the same ones only, whatever this says. Everything else about
+    a user that the page depends on (another header, say) must be in the key or in Vary.
+    """
+    _policy(ttl, private)  # a mistake shows where it is made
+    factory = _Factory(eviction_group, prefix, key_builder)
+    unbounded = ttl is None or not ttl
+    _note("cache", ttl is None, unbounded)
+
+    async def dependency(request: Request, redis: Any = Depends(get_async_redis)) -> None:
+        capture = capture_of(request)
+        policy, parsed = _policy(ttl, private), parse(request.scope)
+        if parsed.classify(policy) != _larder.HTTP_LOOKUP:
+            capture.bypass(policy, parsed)
+            return
+        pending = Pending(as_store(redis), policy, parsed, await factory.key(request), factory.mark)
+        answer = await pending.find()
+        if answer is not None:
+            raise Answered(answer)
+        capture.pending = pending
+
+    return dependency
+
+
+def cache_evict(
+    eviction_group: str = "",
+    key_builder: Optional[KeyBuilder] = None,
+    prefix: Optional[str] = None,
+) -> Callable[..., Awaitable[None]]:
+    """After the endpoint has succeeded (2xx) delete the page of the key, or without a key builder
+    all of the group, before the answer goes out."""
+    if key_builder is None and not eviction_group:
+        raise ValueError("cache_evict() wants a key_builder, an eviction_group, or both")
+    factory = _Factory(eviction_group, prefix, key_builder)
+
+    async def dependency(request: Request, redis: Any = Depends(get_async_redis)) -> None:
+        capture, store = capture_of(request), as_store(redis)
+        key = None if key_builder is None else await factory.key(request)
+
+        async def evict() -> None:
+            if key is not None:
+                await store.safely("evict", lambda: store.delete(key), False)
+            else:
+                await store.safely(
+                    "evict", lambda: store.delete_group(factory.prefix, eviction_group), 0
+                )
+
+        capture.after.append(evict)
+
+    return dependency
+
+
+def cache_put(
+    eviction_group: str = "",
+    key_builder: Optional[KeyBuilder] = None,
+    prefix: Optional[str] = None,
+    ttl: Seconds = None,
+    private: bool = False,
+) -> Callable[..., Awaitable[None]]:
+    """After the endpoint has succeeded store its answer as the page that a GET of the same path
+    finds; what may not be stored removes the old page."""
+    _policy(ttl, private)
+    factory = _Factory(eviction_group, prefix, key_builder)
+    unbounded = ttl is None or not ttl
+    _note("cache_put", ttl is None, unbounded)
+
+    async def dependency(request: Request, redis: Any = Depends(get_async_redis)) -> None:
+        capture, store = capture_of(request), as_store(redis)
+        policy = _policy(ttl, private)
+        key = await factory.key(request)
+        parsed = parse(request.scope, b"GET", _unconditional(request.scope["headers"]))
+        pending = Pending(store, policy, parsed, key, factory.mark, put=True)
+
+        async def forget() -> None:
+            await store.safely("put", lambda: store.delete(key), False)
+
+        capture.after.append(forget)  # the old page, and with it all its variants
+        capture.pending = pending
+
+    return dependency
+
+
+_CONDITIONS = {b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since",
+               b"if-range", b"range", b"cache-control", b"pragma"}
+
+
+def _unconditional(headers: Any) -> Any:
+    return [(name, value) for name, value in headers if bytes(name).lower() not in _CONDITIONS]
+
+
+
+def _note(what: str, default: bool, unbounded: bool) -> None:
+    if unbounded:
+        _factories.append((what, default))
+
+
+def unbounded_factories() -> int:
+    """How many factories cache without an expiry under today's settings."""
+    return sum(1 for _, default in _factories if not default or get_settings().default_ttl == 0)

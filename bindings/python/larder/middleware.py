@@ -1,0 +1,122 @@
+"""ResponseCacheMiddleware: whole responses of any ASGI application; @cache_response for one route.
+
+The rules are those of the routes' dependencies (larder_http.h, route policy): GET and 2xx alone,
+bodies byte for byte, repeated headers kept; what sets a cookie, says private or no-store, or varies
+by everything is not kept; pages made for Authorization or Cookie go to the same ones only.
+"""
+
+import functools
+from typing import Any, Callable, Iterable, Optional
+
+import larder
+from larder import _larder
+from larder._pages import Capture, Pending, parse, send_answer, with_length
+
+from ._store import LarderStore
+
+
+class ResponseCacheMiddleware:
+    """app.add_middleware(ResponseCacheMiddleware, cache=larder.Map("pages"), ttl=300,
+                          cacheable_paths=["/api/products"], excluded_paths=["/health"])
+
+    cacheable_paths: begins of paths (none: all); excluded_paths: whole paths. user_header: a
+    request header that is part of the key, as the application knows its users by it.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        cache: "larder.Map",
+        ttl: Any = 300,
+        cacheable_paths: Optional[Iterable[str]] = None,
+        excluded_paths: Iterable[str] = ("/health", "/metrics"),
+        *,
+        user_header: str = "X-User-ID",
+        header: str = "X-Cache",
+        prefix: str = "response",
+        group: Optional[str] = None,
+        max_body: int = 10 << 20,
+        private: bool = False,
+    ) -> None:
+        self.app = app
+        self.store = LarderStore(cache)
+        self.policy = _larder.HttpPolicy(
+            ttl=ttl, private=private, max_body=max_body, status_header=header.encode())
+        self.cacheable = tuple(cacheable_paths or ())
+        self.excluded = frozenset(excluded_paths)
+        self.user_header = user_header.lower().encode()
+        self.prefix = prefix.encode()
+        self.group = group
+        self.max_body = max_body
+
+    def _is_cacheable(self, scope: Any) -> bool:
+        path = scope["path"]
+        return path not in self.excluded and (not self.cacheable or path.startswith(self.cacheable))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not self._is_cacheable(scope):
+            await self.app(scope, receive, send)
+            return
+        request = parse(scope)
+        if request.classify(self.policy) != _larder.HTTP_LOOKUP or scope["method"] != "GET":
+            await self.app(scope, receive, send)
+            return
+        user = b",".join(value for name, value in scope["headers"] if name == self.user_header)
+        key = request.key(form=_larder.HTTP_KEY_METHOD, prefix=self.prefix, user=user)
+        capture = Capture(send, self.max_body)
+        pending = Pending(self.store, self.policy, request, key, self.group)
+        try:
+            answer = await pending.find()
+            if answer is not None:
+                await send_answer(send, answer)
+                return
+            capture.pending = pending
+            await self.app(scope, receive, capture)
+        finally:
+            pending.give_up()
+
+
+def cache_response(
+    ttl: Any = 300, *, cache: "Optional[larder.Map]" = None, prefix: str = "route", header: str = "X-Cache"
+) -> Callable[[Any], Any]:
+    """Keep what an endpoint returns as JSON; its first argument is the Request.
+
+        @app.get("/products")
+        @cache_response(ttl=600)
+        async def get_products(request: Request): ...
+    """
+    policy = _larder.HttpPolicy(ttl=ttl, status_header=header.encode())
+
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        async def wrapper(request: Any, *args: Any, **kwargs: Any) -> Any:
+            from starlette.responses import JSONResponse, Response
+
+            from .decorator import get_cache
+
+            async def make() -> Any:
+                result = await function(request, *args, **kwargs)
+                return result if isinstance(result, Response) else JSONResponse(result)
+
+            parsed = parse(request.scope)
+            if parsed.classify(policy) != _larder.HTTP_LOOKUP or request.method != "GET":
+                return await make()
+            store = LarderStore(get_cache() if cache is None else cache)
+            pending = Pending(store, policy, parsed, parsed.key(prefix=prefix.encode()), None)
+            try:
+                answer = await pending.find()
+                if answer is None:
+                    made = await make()
+                    if not hasattr(made, "body"):
+                        return made  # a stream, a file
+                    answer = await pending.finish(made.status_code, list(made.raw_headers), made.body)
+            finally:
+                pending.give_up()
+            status, headers, body = answer
+            response = Response(body, status)
+            response.raw_headers = with_length(status, headers, body)
+            return response
+
+        return wrapper
+
+    return decorate

@@ -1,0 +1,377 @@
+# needs: fastapi
+# needs: httpx
+"""The jobs of applications that cached in Redis by hand, done with larder: decorators, aligned expiry,
+backends, middleware, invalidation by pattern and tag, events, TTL strategies."""
+
+import asyncio
+import datetime
+import json
+import time
+import uuid
+
+import larder
+import pytest
+from fastapi import FastAPI, Request, Response
+from fastapi.testclient import TestClient
+from larder.backends import LarderBackend
+from larder.decorator import cache as cached
+from larder.decorator import set_cache
+from larder.events import CacheEventBus
+from larder.invalidation import CacheInvalidator
+from larder.middleware import ResponseCacheMiddleware, cache_response
+from pydantic import BaseModel
+
+
+@pytest.fixture(autouse=True)
+def default_map(cache):
+    set_cache(cache)
+    yield
+    set_cache(None)
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 120))
+
+
+# ---- Decorators
+
+
+def test_a_coroutine_function_is_kept(cache):
+    calls = []
+
+    @cached(expire=30)
+    async def get_data(user_id: int, details=False):
+        calls.append(user_id)
+        return {"id": user_id, "details": details}
+
+    async def main():
+        for _ in range(2):
+            assert await get_data(1) == {"id": 1, "details": False}
+            assert await get_data(user_id=1) == {"id": 1, "details": False}
+        assert await get_data("1") == {"id": "1", "details": False}
+        assert await get_data(True) == {"id": True, "details": False}
+        await asyncio.gather(*[get_data(7) for _ in range(100)])
+
+    run(main())
+    assert calls == [1, "1", True, 7]
+    assert 0 < cache.lookup(get_data.cache_key(1)).ttl <= 30
+
+
+def test_a_plain_function_is_kept(cache):
+    calls = []
+
+    @cached(ttl=datetime.timedelta(minutes=10), prefix="users")
+    def get_user(user_id):
+        calls.append(user_id)
+        return {"name": f"User {user_id}"}
+
+    assert [get_user(i)["name"] for i in (1, 2, 1)] == ["User 1", "User 2", "User 1"]
+    assert calls == [1, 2]
+    assert next(cache.keys("users:")).startswith(b"users:test_seeds.")
+
+
+def test_a_value_expires_at_the_next_mark(cache):
+    def next_five_minutes():
+        return (int(time.time()) // 300 + 1) * 300
+
+    @cached(every=300)
+    def marked():
+        return 1
+
+    @cached(expire_at=next_five_minutes)
+    def computed():
+        return 1
+
+    @cached(expire_at=lambda: datetime.datetime.now() + datetime.timedelta(hours=1))
+    def later():
+        return 1
+
+    for function in (marked, computed):
+        function()
+        assert cache.lookup(function.cache_key()).expires % 300 == 0
+    later()
+    assert 3500 < cache.lookup(later.cache_key()).ttl <= 3601
+
+
+def test_what_is_injected_is_no_part_of_a_key():
+    class Session:
+        pass
+
+    calls = []
+
+    @cached(expire=30)
+    async def page(request: Request, session, number: int):
+        calls.append(number)
+        return number
+
+    async def main():
+        for _ in range(3):
+            request = Request({"type": "http", "headers": [], "method": "GET", "path": "/"})
+            assert await page(request, Session(), 1) == 1
+        assert await page(None, None, 2) == 2
+
+    run(main())
+    assert calls == [1, 2]
+
+
+def test_arguments_of_all_kinds_have_keys_of_their_own():
+    @cached(expire=30)
+    def f(*args, **kwargs):
+        return 0
+
+    day = datetime.date(2020, 1, 1)
+    keys = [f.cache_key(*args, **kwargs) for args, kwargs in [
+        ((), {}), ((1,), {}), (("1",), {}), ((True,), {}), ((1.0,), {}), ((None,), {}), ((b"1",), {}),
+        (([1],), {}), (([[1]],), {}), (({1: 2},), {}), (({"1": 2},), {}), (({1},), {}), ((day,), {}),
+        ((str(day),), {}), ((uuid.UUID(int=1),), {}), ((), {"a": 1}), ((), {"b": 1}), (("x" * 999,), {}),
+        (("x" * 998,), {}), (("a:b",), {}), (("a", "b"), {}), (("a,b",), {})]]
+    assert len(set(keys)) == len(keys) and max(map(len, keys)) < 600
+
+
+def test_none_models_tags_and_errors(cache):
+    class User(BaseModel):
+        name: str
+
+    calls = []
+
+    @cached(expire=30)
+    def none():
+        calls.append("none")
+
+    @cached(expire=30, cache_none=False)
+    def not_none():
+        calls.append("not none")
+
+    @cached(expire=30, model=User, tags=lambda user_id: [f"user:{user_id}"], group="users")
+    def user(user_id):
+        calls.append(user_id)
+        return User(name="a")
+
+    @cached(expire=30, key_builder=lambda user_id: f"user:{user_id}:details")
+    def custom(user_id):
+        return user_id
+
+    @cached(expire=30)
+    def big():
+        return "x" * (9 << 20)
+
+    @cached(expire=30)
+    def fails():
+        calls.append("fails")
+        raise ZeroDivisionError
+
+    assert none() is None and none() is None and not_none() is None and not_none() is None
+    assert user(1) == User(name="a") and user(1) == User(name="a")
+    cache.invalidate_tag("user:1")
+    assert user(1) == User(name="a")
+    assert calls == ["none", "not none", "not none", 1, 1]
+    assert custom(5) == 5 and cache.get("user:5:details") == b"5"
+    assert len(big()) == 9 << 20
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fails()
+    assert calls[-2:] == ["fails", "fails"]
+    cache.set(custom.cache_key(6), b"\xffnot json")
+    assert custom(6) == 6
+
+
+def test_a_cache_that_is_gone_is_not_the_functions_trouble(directory):
+    gone = larder.Map("gone", dir=directory, map_size=16 << 20)
+    gone.close()
+
+    @cached(expire=30, store=gone)
+    async def coroutine():
+        return 1
+
+    @cached(expire=30, store=gone)
+    def plain():
+        return 2
+
+    @cached(expire=30, store=gone, skip_cache_on_error=False)
+    def strict():
+        return 3
+
+    assert run(coroutine()) == 1 and plain() == 2
+    with pytest.raises(larder.ClosedError):
+        strict()
+    with pytest.raises(ValueError, match="ttl"):
+        cached(expire=-1)
+
+
+# ---- A backend of fastapi-cache2
+
+
+def test_the_backend(cache):
+    async def main():
+        backend = LarderBackend(cache)
+        assert await backend.get_with_ttl("k") == (0, None) and await backend.get("k") is None
+        await backend.set("ns:k", b"v", 60)
+        ttl, value = await backend.get_with_ttl("ns:k")
+        assert value == b"v" and 50 < ttl <= 60 and await backend.get("ns:k") == b"v"
+        await backend.set("ns:forever", b"v")
+        assert (await backend.get_with_ttl("ns:forever"))[0] == -1
+        await backend.set("other", b"v", 1)
+        assert (await backend.get_with_ttl("other"))[0] == 1  # never 0 while it is there
+        assert await backend.clear(namespace="ns") == 2
+        assert await backend.clear(key="other") == 1 and await backend.clear(key="other") == 0
+        assert await backend.clear() == 0
+        aligned = LarderBackend(cache, expire_at=lambda: (time.time() // 300 + 1) * 300)
+        await aligned.set("k", b"v")
+        assert cache.lookup("k").expires % 300 == 0
+
+    run(main())
+
+
+# ---- TTL strategies
+
+
+def test_ttl_strategies(cache):
+    at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+    cache.set("absolute", b"v", at=at)
+    assert 3500 < cache.lookup("absolute").ttl <= 3601
+    cache.set("sliding", b"v", sliding=600)
+    assert cache.lookup("sliding").sliding
+    cache.set("extended", b"v", ttl=5)
+    assert cache.lookup("extended", extend=600).ttl > 500
+    cache.set("swr", b"v", ttl=0.05, stale=600)
+    time.sleep(0.06)
+    entry = cache.lookup("swr", stale=True)
+    assert (entry.value, entry.stale) == (b"v", True)
+
+
+# ---- Invalidation and events
+
+
+def test_invalidation(cache):
+    async def main():
+        invalidator = CacheInvalidator(cache)
+        await invalidator.set_with_tags("users:list", json.dumps([1, 2]), ttl=300,
+                                        tags=["user:1", "user:2"])
+        for name in ("user:123:a", "user:123:b", "user:1234:a", "user:*:a"):
+            cache.set(name, b"v")
+        assert await invalidator.invalidate_pattern("user:123:*") == 2
+        assert await invalidator.invalidate_pattern(r"user:\*:*") == 1
+        assert "user:1234:a" in cache
+        assert await invalidator.invalidate_by_tags(["user:2", "user:3"]) == 1
+        assert "users:list" not in cache
+        assert await invalidator.invalidate_single("user:1234:a")
+        assert not await invalidator.invalidate_single("user:1234:a")
+
+    run(main())
+
+
+def test_events_reach_all_handlers(cache):
+    async def main():
+        bus, other, heard, done = CacheEventBus(cache), CacheEventBus(cache), [], asyncio.Event()
+
+        async def handle(data):
+            heard.append(("coroutine", data))
+            cache.delete(f"user:{data}")
+
+        def fails(data):
+            raise ZeroDivisionError
+
+        with pytest.raises(RuntimeError, match="before subscribe"):
+            await bus.listen()
+        cache.set("user:123", b"v")
+        await bus.subscribe("user:updated", handle)
+        await bus.subscribe("user:updated", fails)
+        await bus.subscribe("user:updated", lambda data: heard.append(("plain", data)))
+        await bus.subscribe("end", lambda data: done.set())
+        listening = asyncio.ensure_future(bus.listen())
+        await asyncio.sleep(0.05)
+        await other.publish("user", "no")
+        await other.publish("user:updated", "123")
+        await other.publish("end")
+        await asyncio.wait_for(done.wait(), 60)
+        assert heard == [("coroutine", "123"), ("plain", "123")] and "user:123" not in cache
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        bus.close()
+
+    run(main())
+
+
+def test_events_that_were_missed_are_told(cache):
+    async def main():
+        missed, done = [], asyncio.Event()
+        bus = CacheEventBus(cache, on_missed=lambda count: (missed.append(count), done.set()))
+        await bus.subscribe("e", lambda data: None)
+        for _ in range(9000):
+            await bus.publish("e", "x")
+        listening = asyncio.ensure_future(bus.listen())
+        await asyncio.wait_for(done.wait(), 60)
+        assert missed[0] > 0
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        bus.close()
+
+    run(main())
+
+
+# ---- Responses
+
+
+def application(cache, **options):
+    app, calls = FastAPI(), []
+    app.add_middleware(ResponseCacheMiddleware, cache=cache, ttl=300,
+                       cacheable_paths=["/api/products", "/api/categories"],
+                       excluded_paths=["/health", "/api/products/user"], **options)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "HEAD"])
+    def page(path: str, request: Request):
+        calls.append(path)
+        status = 404 if "missing" in path else 200
+        response = Response(bytes(range(256)) + path.encode(), status, media_type="image/x")
+        response.raw_headers += [(b"x-two", b"1"), (b"x-two", b"2")]
+        return response
+
+    return TestClient(app), calls
+
+
+def test_the_middleware(cache):
+    client, calls = application(cache)
+    for expected in ("MISS", "HIT"):
+        response = client.get("/api/products/1?b=2&a=1")
+        assert response.headers["x-cache"] == expected
+        assert response.content == bytes(range(256)) + b"api/products/1"
+        assert response.headers.get_list("x-two") == ["1", "2"]
+    assert client.get("/api/products/1?a=1&b=2").headers["x-cache"] == "HIT"
+    assert client.get("/api/products/1", headers={"X-User-ID": "7"}).headers["x-cache"] == "MISS"
+    assert client.get("/api/products/1", headers={"X-User-ID": "8"}).headers["x-cache"] == "MISS"
+    etag = client.get("/api/products/1").headers["etag"]
+    assert client.get("/api/products/1", headers={"If-None-Match": etag}).status_code == 304
+    for path in ("/health", "/api/products/user", "/other", "/api"):
+        for _ in range(2):
+            assert "x-cache" not in client.get(path).headers
+    for _ in range(2):
+        assert client.get("/api/products/missing").status_code == 404
+        client.post("/api/products/1")
+    assert calls.count("api/products/missing") == 2
+
+
+def test_the_middleware_keeps_users_apart(cache):
+    client, calls = application(cache)
+    for name, value in (("Authorization", "a"), ("Authorization", "b"), ("Cookie", "c=1")):
+        response = client.get("/api/products/1", headers={name: value})
+        assert response.headers["x-cache"] == "MISS"
+        client.cookies.clear()
+    assert client.get("/api/products/1").headers["x-cache"] == "MISS"
+    assert len(calls) == 4
+
+
+def test_the_decorator_of_an_endpoint(cache):
+    app, calls = FastAPI(), []
+
+    @app.get("/products")
+    @cache_response(ttl=600)
+    async def get_products(request: Request):
+        calls.append(1)
+        return {"products": [1, 2]}
+
+    client = TestClient(app)
+    for expected in ("MISS", "HIT"):
+        response = client.get("/products?x=1")
+        assert response.headers["x-cache"] == expected
+        assert response.json() == {"products": [1, 2]}
+    assert len(calls) == 1
