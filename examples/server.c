@@ -3,6 +3,7 @@
  * a worker that dies is replaced, SIGTERM ends all in good order. It never serves a request itself.
  *
  *     server --log FILE [--dir DIR] [--map NAME] [--workers N] [--port PORT] [--origin-ms MS]
+ *     server --upstream http://ADDRESS[:PORT] [...]   a caching reverse proxy to that origin
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -35,6 +36,8 @@ typedef struct server {
     unsigned workers;
     uint16_t port; /* 0: any free one */
     int64_t origin_ms;
+    char upstream[64]; /* "": none */
+    uint16_t upstream_port;
     site *site;
     larder *cache;
     int listener;
@@ -65,16 +68,37 @@ static long number_option(const char *name, const char *text, long least, long m
     return value;
 }
 
+/* "http://ADDRESS[:PORT]": an IPv4 address, so that no worker ever waits for a name. */
+static void upstream_option(server *self, const char *url)
+{
+    struct in_addr address;
+    const char *begin = strncmp(url, "http://", 7) == 0 ? url + 7 : "";
+    size_t size = strcspn(begin, ":/");
+    if (size < sizeof self->upstream)
+        memcpy(self->upstream, begin, size);
+    const char *rest = begin + size;
+    self->upstream_port = 80;
+    if (*rest == ':') {
+        char port[8] = "";
+        size_t digits = strspn(rest + 1, "0123456789");
+        snprintf(port, sizeof port, "%.*s", (int)digits, rest + 1);
+        self->upstream_port = (uint16_t)number_option("upstream", port, 1, 65535);
+        rest += 1 + digits;
+    }
+    if (inet_pton(AF_INET, self->upstream, &address) != 1 ||
+        (*rest != '\0' && strcmp(rest, "/") != 0)) {
+        fprintf(stderr, "server: --upstream: '%s' is not http://ADDRESS[:PORT]\n", url);
+        exit(2);
+    }
+}
+
 static void options_read(server *self, int argc, char **argv)
 {
     static const struct option names[] = {
-        {"log", required_argument, NULL, 'l'},
-        {"dir", required_argument, NULL, 'd'},
-        {"map", required_argument, NULL, 'm'},
-        {"workers", required_argument, NULL, 'w'},
-        {"port", required_argument, NULL, 'p'},
-        {"origin-ms", required_argument, NULL, 'o'},
-        {NULL, 0, NULL, 0},
+        {"log", required_argument, NULL, 'l'},      {"dir", required_argument, NULL, 'd'},
+        {"map", required_argument, NULL, 'm'},      {"workers", required_argument, NULL, 'w'},
+        {"port", required_argument, NULL, 'p'},     {"origin-ms", required_argument, NULL, 'o'},
+        {"upstream", required_argument, NULL, 'u'}, {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -97,13 +121,17 @@ static void options_read(server *self, int argc, char **argv)
         case 'o':
             self->origin_ms = number_option("origin-ms", optarg, 0, 60000);
             break;
+        case 'u':
+            upstream_option(self, optarg);
+            break;
         default:
             exit(2);
         }
     }
-    if (self->log_file == NULL || optind != argc) {
-        fprintf(stderr, "usage: server --log FILE [--dir DIR] [--map NAME] [--workers N] "
-                        "[--port PORT] [--origin-ms MS]\n");
+    if ((self->log_file == NULL) == (self->upstream[0] == '\0') || optind != argc) {
+        fprintf(stderr,
+                "usage: server --log FILE|--upstream URL [--dir DIR] [--map NAME] [--workers N] "
+                "[--port PORT] [--origin-ms MS]\n");
         exit(2);
     }
 }
@@ -155,6 +183,8 @@ static void worker_start(server *self, unsigned index)
                                     .listener = self->listener,
                                     .number = index + 1,
                                     .origin_ms = self->origin_ms,
+                                    .upstream = self->upstream[0] == '\0' ? NULL : self->upstream,
+                                    .upstream_port = self->upstream_port,
                                     .drain_ms = DRAIN_MS};
         /* A worker never outlives its parent, however that ends. */
         if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != parent)
@@ -271,7 +301,7 @@ int main(int argc, char **argv)
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGCHLD);
     sigprocmask(SIG_BLOCK, &signals, NULL);
-    if (site_load(self.log_file, &self.site, error, sizeof error) != 0) {
+    if (self.log_file != NULL && site_load(self.log_file, &self.site, error, sizeof error) != 0) {
         fprintf(stderr, "server: %s\n", error);
         goto out;
     }

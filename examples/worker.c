@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "examples/proxy.h"
+
 #define KEY_PREFIX "page:"
 #define HEADERS_MAX 16384 /* bytes of a request's line and headers */
 #define BODY_MAX 65536    /* bytes of a request's body */
@@ -26,6 +28,7 @@ typedef struct worker {
     struct evhttp *http;
     struct evhttp_bound_socket *bound;
     struct event *terminate, *interrupt, *drain;
+    proxy *proxy;    /* NULL: the worker makes its pages itself */
     unsigned active; /* requests that are not answered to the last byte */
     bool draining;
     bool store_failing; /* so that a lasting trouble is one line in the log */
@@ -48,15 +51,27 @@ static bool exchange_cacheable(const exchange *self)
     return self->method == EVHTTP_REQ_GET || self->method == EVHTTP_REQ_HEAD;
 }
 
+static void request_begun(void *context)
+{
+    worker *self = context;
+    self->active++;
+}
+
+static void request_ended(void *context)
+{
+    worker *self = context;
+    self->active--;
+    if (self->draining && self->active == 0)
+        event_base_loopbreak(self->base);
+}
+
 static void exchange_end(exchange *self)
 {
     worker *owner = self->worker;
     if (self->origin != NULL)
         event_free(self->origin);
     free(self);
-    owner->active--;
-    if (owner->draining && owner->active == 0)
-        event_base_loopbreak(owner->base);
+    request_ended(owner);
 }
 
 /* The last byte of the answer has left. */
@@ -267,7 +282,7 @@ static void on_request(struct evhttp_request *request, void *context)
         free(self);
         return;
     }
-    owner->active++;
+    request_begun(owner);
     self->worker = owner;
     self->request = request;
     self->method = evhttp_request_get_command(request);
@@ -318,6 +333,29 @@ static void on_terminate(evutil_socket_t signal_number, short what, void *contex
         event_base_loopbreak(self->base);
 }
 
+static int worker_prepare_proxy(worker *self)
+{
+    const proxy_settings settings = {.address = self->settings->upstream,
+                                     .port = self->settings->upstream_port,
+                                     .cache = self->settings->cache,
+                                     .number = self->settings->number,
+                                     .begun = request_begun,
+                                     .ended = request_ended,
+                                     .context = self};
+    self->proxy = proxy_new(self->base, &settings);
+    if (self->proxy == NULL)
+        return -1;
+    evhttp_set_allowed_methods(self->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
+                                               EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE |
+                                               EVHTTP_REQ_PATCH | EVHTTP_REQ_OPTIONS);
+    evhttp_set_max_headers_size(self->http, HEADERS_MAX);
+    evhttp_set_max_body_size(self->http, PROXY_BODY_MAX);
+    evhttp_set_timeout(self->http, IDLE_SECONDS);
+    evhttp_set_gencb(self->http, proxy_request, self->proxy);
+    self->bound = evhttp_accept_socket_with_handle(self->http, self->settings->listener);
+    return self->bound == NULL ? -1 : 0;
+}
+
 static int worker_prepare(worker *self)
 {
     self->base = event_base_new();
@@ -331,6 +369,8 @@ static int worker_prepare(worker *self)
         self->drain == NULL || evsignal_add(self->terminate, NULL) != 0 ||
         evsignal_add(self->interrupt, NULL) != 0)
         return -1;
+    if (self->settings->upstream != NULL)
+        return worker_prepare_proxy(self);
     evhttp_set_allowed_methods(self->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
                                                EVHTTP_REQ_OPTIONS);
     evhttp_set_max_headers_size(self->http, HEADERS_MAX);
@@ -356,6 +396,7 @@ int worker_run(const worker_settings *settings)
     }
     if (self.http != NULL)
         evhttp_free(self.http);
+    proxy_free(&self.proxy);
     struct event *events[] = {self.terminate, self.interrupt, self.drain};
     for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
         if (events[i] != NULL)

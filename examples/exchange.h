@@ -1,0 +1,104 @@
+/* exchange.h: one request on its way through the proxy, and what the parts of the proxy do with it:
+ * proxy.c decides, origin.c asks the origin, client.c answers. An exchange lives until its client
+ * has been answered (or has left) and its origin is done.
+ */
+#ifndef LARDER_EXAMPLES_EXCHANGE_H
+#define LARDER_EXAMPLES_EXCHANGE_H
+
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <event2/http.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "examples/proxy.h"
+#include "larder_http.h"
+
+enum {
+    EXCHANGE_MEMORY = 192 * 1024, /* bytes for the request and for all decisions about it */
+    ORIGIN_TIMEOUT_S = 30,
+    LEASE_HOLD_MS = 35000,
+    WAIT_MS = 10000, /* for another's fill; then the origin is asked without a lease */
+    RETRY_MS = 20,   /* between two looks where no descriptor tells */
+    CLIENT_BEHIND_MAX =
+        1 << 20 /* bytes that a client may be behind before its origin has to wait */
+};
+
+typedef struct exchange exchange;
+
+struct proxy {
+    struct event_base *base;
+    proxy_settings settings;
+    larder_http_policy policy;
+    struct event *notified;
+    exchange *waiting; /* for another's fill */
+};
+
+struct exchange {
+    proxy *proxy;
+    exchange *next, *previous; /* in proxy->waiting */
+    bool waits;
+    struct event *retry; /* while it waits */
+    int64_t wait_until_ms;
+
+    larder_http_arena arena;
+    larder_http_request request;
+    enum evhttp_cmd_type method;
+    int kind; /* LARDER_HTTP_LOOKUP, ... */
+    larder_bytes key;
+
+    /* what was found */
+    void *primary_value, *variant_value;
+    larder_http_stored primary, variant;
+    const larder_http_stored *found, *page; /* at the key; for this request. NULL: nothing */
+    larder_http_decision decision;
+    larder_lease lease;
+    larder_bytes lease_key; /* size 0: none is held */
+
+    /* the client */
+    struct evhttp_request *client; /* NULL: answered, or gone */
+    bool answering;                /* until the last byte has left */
+    bool streaming;                /* the body is passed on as it comes */
+
+    /* the origin */
+    struct evhttp_connection *connection;
+    struct evhttp_request *asked; /* NULL: not being asked */
+    struct evbuffer *body;
+    int64_t asked_ms;
+    bool unconditional; /* do not revalidate */
+};
+
+int64_t exchange_now_ms(void); /* wall clock */
+
+/* Memory that lives as long as the exchange; NULL: there is none left. */
+void *exchange_take(exchange *self, size_t size);
+
+/* Give up the lease, if one is held; why: see larder_lease_abandon(). */
+void exchange_release_lease(exchange *self, int why);
+
+/* End it if nothing is left to do for it. */
+void exchange_settle(exchange *self);
+
+/* ---- origin.c ---- */
+
+/* Ask the origin; exchange_answered() or exchange_failed() follows, or client_stream_*() for what
+ * is larger than the cache takes. */
+void origin_ask(exchange *self);
+void origin_cancel(exchange *self);
+void origin_pause(exchange *self, bool pause);
+
+void exchange_answered(exchange *self, const larder_http_response *response);
+void exchange_failed(exchange *self);
+
+/* ---- client.c ---- */
+
+/* Send an answer of larder_http_answer()'s. */
+void client_answer(exchange *self, const larder_http_response *answer);
+void client_error(exchange *self, int status, const char *text);
+
+/* The same piece by piece. */
+void client_stream_begin(exchange *self, const larder_http_response *answer);
+void client_stream(exchange *self, struct evbuffer *piece);
+void client_stream_end(exchange *self, bool whole);
+
+#endif

@@ -1,0 +1,460 @@
+/* proxy.c: what the proxy does with a request, step by step as larder_http.h has it: look up (and
+ * where nothing is there take the lease, or wait for its holder), decide, ask the origin, store,
+ * answer. No answer of the cache is an error to the client: what cannot be cached is passed on.
+ */
+#include "examples/proxy.h"
+
+#include <event2/keyvalq_struct.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "examples/exchange.h"
+
+int64_t exchange_now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void *exchange_take(exchange *self, size_t size)
+{
+    size_t begin = (self->arena.used + 15) & ~(size_t)15;
+    if (size > self->arena.size || begin > self->arena.size - size)
+        return NULL;
+    self->arena.used = begin + size;
+    return (char *)self->arena.data + begin;
+}
+
+void exchange_release_lease(exchange *self, int why)
+{
+    if (self->lease_key.size > 0)
+        larder_lease_abandon(self->proxy->settings.cache, &self->lease, why);
+    self->lease_key = (larder_bytes){NULL, 0};
+}
+
+/* ---- Waiting for another's fill
+ * -------------------------------------------------------------------- */
+
+static void look_up(exchange *self);
+
+static void wait_end(exchange *self)
+{
+    if (!self->waits)
+        return;
+    if (self->previous != NULL)
+        self->previous->next = self->next;
+    else
+        self->proxy->waiting = self->next;
+    if (self->next != NULL)
+        self->next->previous = self->previous;
+    self->waits = false;
+    self->next = self->previous = NULL;
+}
+
+static void on_retry(evutil_socket_t descriptor, short what, void *context)
+{
+    exchange *self = context;
+    (void)descriptor;
+    (void)what;
+    wait_end(self);
+    look_up(self);
+    exchange_settle(self);
+}
+
+/* Somebody's fill has ended: whose, each finds out for itself. */
+static void on_notified(evutil_socket_t descriptor, short what, void *context)
+{
+    proxy *self = context;
+    (void)descriptor;
+    (void)what;
+    larder_notify_clear(self->settings.cache);
+    for (exchange *each = self->waiting; each != NULL; each = each->next)
+        event_active(each->retry, EV_TIMEOUT, 0);
+}
+
+/* false: for too long already. */
+static bool wait_begin(exchange *self)
+{
+    static const struct timeval pause = {.tv_usec = RETRY_MS * 1000};
+    int64_t now = exchange_now_ms();
+    if (self->wait_until_ms == 0)
+        self->wait_until_ms = now + WAIT_MS;
+    if (self->retry == NULL)
+        self->retry = evtimer_new(self->proxy->base, on_retry, self);
+    if (now >= self->wait_until_ms || self->retry == NULL || evtimer_add(self->retry, &pause) != 0)
+        return false;
+    self->waits = true;
+    self->next = self->proxy->waiting;
+    if (self->next != NULL)
+        self->next->previous = self;
+    self->proxy->waiting = self;
+    return true;
+}
+
+/* ---- Looking up
+ * -------------------------------------------------------------------------------------- */
+
+static void found_forget(exchange *self)
+{
+    larder_free(self->primary_value);
+    larder_free(self->variant_value);
+    self->primary_value = self->variant_value = NULL;
+    self->found = self->page = NULL;
+}
+
+/* Read a key and, where it is due, take its lease. Returns the outcome, or LARDER_MISS. */
+static int take(exchange *self, larder_bytes key, void **value, larder_http_stored *stored,
+                bool *readable)
+{
+    static const larder_lease_options options = {.hold_ms = LEASE_HOLD_MS};
+    size_t size = 0;
+    larder_lease lease;
+    int outcome = larder_lease_acquire(self->proxy->settings.cache, key.data, key.size, &options,
+                                       &lease, value, &size, NULL);
+    if (outcome == LARDER_FILL || outcome == LARDER_REFRESH) {
+        exchange_release_lease(self, 0);
+        self->lease = lease;
+        self->lease_key = key;
+    }
+    *readable = *value != NULL &&
+                larder_http_decode((larder_bytes){*value, size}, &self->arena, stored) == LARDER_OK;
+    return outcome < 0 ? LARDER_MISS : outcome;
+}
+
+/* The page for this request, or none; the outcome of the last key that was looked at. */
+static int find(exchange *self)
+{
+    const larder_http_policy *policy = &self->proxy->policy;
+    larder_bytes variant = {NULL, 0};
+    bool readable = false;
+    found_forget(self);
+    int outcome = take(self, self->key, &self->primary_value, &self->primary, &readable);
+    if (!readable)
+        return outcome;
+    self->found = &self->primary;
+    int chosen = larder_http_select(policy, &self->request, self->key, &self->primary, &self->arena,
+                                    &variant);
+    if (chosen == LARDER_HTTP_CHOSEN)
+        self->page = &self->primary;
+    if (chosen != LARDER_HTTP_VARIANT)
+        return chosen == LARDER_HTTP_CHOSEN ? outcome : LARDER_MISS;
+    outcome = take(self, variant, &self->variant_value, &self->variant, &readable);
+    if (readable && larder_http_select(policy, &self->request, self->key, &self->variant,
+                                       &self->arena, &variant) == LARDER_HTTP_CHOSEN)
+        self->page = &self->variant;
+    return outcome;
+}
+
+static void answer_stored(exchange *self, const larder_http_stored *stored, uint32_t cache_status)
+{
+    larder_http_response answer;
+    if (self->client == NULL)
+        return;
+    if (larder_http_answer(&self->proxy->policy, &self->request, &stored->response, stored,
+                           cache_status, exchange_now_ms(), &self->arena, &answer) == LARDER_OK)
+        client_answer(self, &answer);
+    else
+        client_error(self, 500, "The answer does not fit.\n");
+}
+
+static void look_up(exchange *self)
+{
+    size_t used = self->arena.used; /* so that looking again takes no more */
+    int outcome = find(self);
+    larder_http_serve(&self->proxy->policy, &self->request, self->page, exchange_now_ms(),
+                      &self->decision);
+    bool leased = self->lease_key.size > 0;
+    switch (self->decision.action) {
+    case LARDER_HTTP_SERVE:
+        exchange_release_lease(self, 0);
+        answer_stored(self, self->page, LARDER_HTTP_HIT);
+        break;
+    case LARDER_HTTP_SERVE_STALE:
+        answer_stored(self, self->page, LARDER_HTTP_STALE_HIT);
+        if (leased)
+            origin_ask(self);
+        break;
+    case LARDER_HTTP_UNAVAILABLE:
+        exchange_release_lease(self, 0);
+        client_error(self, 504, "It is not in the cache.\n");
+        break;
+    default:
+        /* another is at it: its answer will do, unless the client wants one of its own */
+        if ((outcome == LARDER_WAIT || outcome == LARDER_STALE) &&
+            self->decision.reason != LARDER_HTTP_WHY_NO_CACHE && wait_begin(self))
+            self->arena.used = used;
+        else
+            origin_ask(self);
+    }
+}
+
+/* ---- What the origin answered
+ * --------------------------------------------------------------------------
+ */
+
+static void store(exchange *self, larder_http_plan *plan)
+{
+    larder *cache = self->proxy->settings.cache;
+    for (uint32_t i = 0; i < plan->write_count; i++) {
+        const larder_http_write *write = &plan->writes[i];
+        bool leased = self->lease_key.size == write->key.size &&
+                      memcmp(self->lease_key.data, write->key.data, write->key.size) == 0;
+        int stored = leased
+                         ? larder_lease_fill(cache, &self->lease, write->key.data, write->key.size,
+                                             write->value.data, write->value.size, &write->policy)
+                         : larder_set(cache, write->key.data, write->key.size, write->value.data,
+                                      write->value.size, &write->policy);
+        if (leased)
+            self->lease_key = (larder_bytes){NULL, 0};
+        if (stored == LARDER_CONFLICT)
+            break;
+    }
+}
+
+/* LARDER_OK and *plan, in memory of its own; or why it is not stored. */
+static int plan_make(exchange *self, const larder_http_response *response, larder_http_arena *arena,
+                     larder_http_plan *plan)
+{
+    const larder_http_policy *policy = &self->proxy->policy;
+    larder_http_place place = {.key = self->key,
+                               .found = self->found,
+                               .request_ms = self->asked_ms,
+                               .response_ms = exchange_now_ms(),
+                               .seed = self->lease_key.size > 0 ? self->lease.version.clock : 0};
+    bool updates = response->status == 304 && self->page != NULL && !self->unconditional;
+    size_t body = updates ? self->page->response.body.size : response->body.size;
+    arena->size = body + 2 * (size_t)LARDER_HTTP_HEAD_MAX + 65536;
+    arena->data = malloc(arena->size);
+    if (arena->data == NULL)
+        return LARDER_ENOMEM;
+    return updates ? larder_http_update(policy, &self->request, self->page, response, &place, arena,
+                                        plan)
+                   : larder_http_store(policy, &self->request, response, &place, arena, plan);
+}
+
+static void invalidate(exchange *self, const larder_http_response *response)
+{
+    const larder_http_key_options options = {.form = LARDER_HTTP_KEY_URI};
+    larder_bytes keys[LARDER_HTTP_KEYS_MAX];
+    size_t count = 0;
+    if (larder_http_invalidates(&self->request, response, &options, &self->arena, keys, &count) !=
+        LARDER_OK)
+        return;
+    for (size_t i = 0; i < count; i++)
+        larder_delete(self->proxy->settings.cache, keys[i].data, keys[i].size);
+}
+
+static void answer_fresh(exchange *self, const larder_http_response *response,
+                         uint32_t cache_status)
+{
+    larder_http_response answer;
+    if (self->client == NULL)
+        return;
+    if (larder_http_answer(&self->proxy->policy, &self->request, response, NULL, cache_status,
+                           exchange_now_ms(), &self->arena, &answer) == LARDER_OK)
+        client_answer(self, &answer);
+    else
+        client_error(self, 502, "The origin's answer does not fit.\n");
+}
+
+static void answered_lookup(exchange *self, const larder_http_response *response)
+{
+    larder_http_arena arena = {.data = NULL};
+    larder_http_plan plan;
+    bool updates = response->status == 304 && self->page != NULL && !self->unconditional;
+    int planned = plan_make(self, response, &arena, &plan);
+    if (planned == LARDER_CONFLICT) {
+        self->unconditional = true;
+        free(arena.data);
+        origin_ask(self);
+        return;
+    }
+    if (planned == LARDER_OK)
+        store(self, &plan);
+    exchange_release_lease(self, LARDER_SKIP);
+    if (planned == LARDER_OK)
+        answer_stored(self, &plan.stored, updates ? LARDER_HTTP_REVALIDATED : LARDER_HTTP_MISS);
+    else if (updates)
+        answer_stored(self, self->page, LARDER_HTTP_REVALIDATED);
+    else
+        answer_fresh(self, response, LARDER_HTTP_MISS);
+    free(arena.data);
+}
+
+/* RFC 5861, 4: what is stored answers for an origin that fails. */
+static bool answer_in_its_place(exchange *self)
+{
+    if (self->kind != LARDER_HTTP_LOOKUP || self->page == NULL ||
+        (self->decision.flags & LARDER_HTTP_IF_ERROR) == 0)
+        return false;
+    exchange_release_lease(self, 0);
+    answer_stored(self, self->page, LARDER_HTTP_STALE_HIT);
+    return true;
+}
+
+void exchange_answered(exchange *self, const larder_http_response *response)
+{
+    bool fails = response->status == 500 || (response->status >= 502 && response->status <= 504);
+    if (fails && answer_in_its_place(self))
+        return;
+    if (self->kind == LARDER_HTTP_LOOKUP && self->key.size > 0) {
+        answered_lookup(self, response);
+        return;
+    }
+    if (self->kind == LARDER_HTTP_UNSAFE)
+        invalidate(self, response);
+    answer_fresh(self, response, LARDER_HTTP_BYPASSED);
+}
+
+void exchange_failed(exchange *self)
+{
+    if (answer_in_its_place(self))
+        return;
+    exchange_release_lease(self, 0);
+    client_error(self, 502, "The origin does not answer.\n");
+}
+
+/* ---- Requests
+ * ------------------------------------------------------------------------------------------
+ */
+
+void exchange_settle(exchange *self)
+{
+    if (self->client != NULL || self->answering || self->asked != NULL || self->waits)
+        return;
+    proxy *owner = self->proxy;
+    exchange_release_lease(self, 0);
+    found_forget(self);
+    if (self->retry != NULL)
+        event_free(self->retry);
+    if (self->body != NULL)
+        evbuffer_free(self->body);
+    free(self->arena.data);
+    free(self);
+    owner->settings.ended(owner->settings.context);
+}
+
+static const char *method_name(enum evhttp_cmd_type method)
+{
+    switch (method) {
+    case EVHTTP_REQ_GET:
+        return "GET";
+    case EVHTTP_REQ_HEAD:
+        return "HEAD";
+    case EVHTTP_REQ_POST:
+        return "POST";
+    case EVHTTP_REQ_PUT:
+        return "PUT";
+    case EVHTTP_REQ_DELETE:
+        return "DELETE";
+    case EVHTTP_REQ_PATCH:
+        return "PATCH";
+    default:
+        return "OPTIONS";
+    }
+}
+
+static larder_bytes keep(exchange *self, const char *text)
+{
+    size_t size = strlen(text);
+    char *copy = exchange_take(self, size + 1);
+    if (copy == NULL)
+        return (larder_bytes){NULL, 0};
+    memcpy(copy, text, size + 1);
+    return (larder_bytes){copy, size};
+}
+
+/* A copy of what was asked: a renewal may outlive its client. */
+static bool request_read(exchange *self)
+{
+    struct evkeyvalq *headers = evhttp_request_get_input_headers(self->client);
+    larder_http_header *fields = exchange_take(self, LARDER_HTTP_HEADERS_MAX * sizeof *fields);
+    larder_bytes uri = keep(self, evhttp_request_get_uri(self->client));
+    size_t count = 0;
+    if (uri.data == NULL || fields == NULL || ((const char *)uri.data)[0] != '/')
+        return false;
+    for (struct evkeyval *field = headers->tqh_first; field != NULL; field = field->next.tqe_next) {
+        if (count == LARDER_HTTP_HEADERS_MAX)
+            return false;
+        fields[count].name = keep(self, field->key);
+        fields[count].value = keep(self, field->value);
+        if (fields[count].name.data == NULL || fields[count++].value.data == NULL)
+            return false;
+    }
+    const char *mark = memchr(uri.data, '?', uri.size);
+    size_t path_size = mark == NULL ? uri.size : (size_t)(mark - (const char *)uri.data);
+    self->request = (larder_http_request){
+        .method = keep(self, method_name(self->method)),
+        .path = {uri.data, path_size},
+        .headers = fields,
+        .header_count = count,
+    };
+    if (mark != NULL)
+        self->request.query = (larder_bytes){mark + 1, uri.size - path_size - 1};
+    return self->request.method.data != NULL;
+}
+
+static void request_handle(exchange *self)
+{
+    const larder_http_key_options options = {.form = LARDER_HTTP_KEY_URI};
+    self->kind = larder_http_classify(&self->proxy->policy, &self->request);
+    if (self->kind == LARDER_HTTP_LOOKUP &&
+        larder_http_key(&self->request, &options, &self->arena, &self->key) == LARDER_OK)
+        look_up(self);
+    else
+        origin_ask(self);
+}
+
+void proxy_request(struct evhttp_request *request, void *context)
+{
+    proxy *owner = context;
+    exchange *self = calloc(1, sizeof *self);
+    void *memory = malloc(EXCHANGE_MEMORY);
+    if (self == NULL || memory == NULL) {
+        free(self);
+        free(memory);
+        evhttp_send_error(request, 503, NULL);
+        return;
+    }
+    self->proxy = owner;
+    self->client = request;
+    self->arena = (larder_http_arena){.data = memory, .size = EXCHANGE_MEMORY};
+    self->method = evhttp_request_get_command(request);
+    owner->settings.begun(owner->settings.context);
+    if (request_read(self))
+        request_handle(self);
+    else
+        client_error(self, 400, "Too much, or not a path.\n");
+    exchange_settle(self);
+}
+
+proxy *proxy_new(struct event_base *base, const proxy_settings *settings)
+{
+    proxy *self = calloc(1, sizeof *self);
+    int descriptor = larder_notify_fd(settings->cache);
+    if (self == NULL || descriptor < 0) {
+        free(self);
+        return NULL;
+    }
+    self->base = base;
+    self->settings = *settings;
+    self->policy = (larder_http_policy){
+        .kind = LARDER_HTTP_GATEWAY, .max_body = PROXY_BODY_MAX, .status_header = {"X-Cache", 7}};
+    self->notified = event_new(base, descriptor, EV_READ | EV_PERSIST, on_notified, self);
+    if (self->notified == NULL || event_add(self->notified, NULL) != 0)
+        proxy_free(&self);
+    return self;
+}
+
+void proxy_free(proxy **self)
+{
+    if (*self == NULL)
+        return;
+    if ((*self)->notified != NULL)
+        event_free((*self)->notified);
+    free(*self);
+    *self = NULL;
+}

@@ -1,0 +1,440 @@
+"""proxy.py: the example server as a caching reverse proxy, over real HTTP: an origin of ours behind it,
+Python's http.client in front, and the gateway's lines of tests/http/cases.txt. Run by proxy.sh."""
+
+import http.client
+import http.server
+import os
+import re
+import socketserver
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from email.utils import formatdate
+
+PATIENCE = 60  # seconds that anything may take on a busy machine
+SOURCE = os.path.abspath(os.environ.get("srcdir", "."))
+SERVER = os.path.join(os.path.dirname(os.environ["LARDERD"]), "examples", "server")
+
+# ---- The origin ---------------------------------------------------------------------------------------
+
+
+class Origin(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.lock = threading.Lock()
+        self.pages = {}  # path: function of the handler
+        self.asked = {}  # path: the requests' headers
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def count(self, path):
+        with self.lock:
+            return len(self.asked.get(path, []))
+
+    def last(self, path):
+        with self.lock:
+            return self.asked[path][-1]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def handle_any(self):
+        path = self.path.split("?")[0]
+        length = int(self.headers.get("Content-Length", 0))
+        self.body = self.rfile.read(length)
+        with self.server.lock:
+            self.server.asked.setdefault(path, []).append(self.headers)
+        self.server.pages[path](self)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
+
+    def reply(self, status=200, headers=(), body=b"body", framed=True):
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        bodiless = status in (204, 304) or status < 200
+        if framed and not bodiless and not any(n.lower() == "content-length" for n, _ in headers):
+            self.send_header("Content-Length", str(len(body)))
+        if not framed:
+            self.close_connection = True
+        self.end_headers()
+        if self.command != "HEAD" and not bodiless:
+            self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def page(*headers, status=200, body=b"body", delay=0.0):
+    def answer(handler):
+        time.sleep(delay)
+        handler.reply(status, [tuple(h.split(": ", 1)) for h in headers], body)
+
+    return answer
+
+
+def conditional(etag, *headers, body=b"body"):
+    """A page that answers 304 to whoever has it."""
+
+    def answer(handler):
+        fields = [tuple(h.split(": ", 1)) for h in headers] + [("ETag", etag)]
+        same = handler.headers.get("If-None-Match") == etag
+        handler.reply(304 if same else 200, fields, body)
+
+    return answer
+
+
+# ---- The clients --------------------------------------------------------------------------------------
+
+
+def ask(path, *headers, method="GET", body=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.putrequest(method, path, skip_accept_encoding=True)
+        for header in headers:
+            connection.putheader(*header.split(": ", 1))
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        answer.text = answer.read()
+        return answer
+    finally:
+        connection.close()
+
+
+def state(answer):
+    return answer.getheader("X-Cache")
+
+
+def at_once(count, function):
+    """What each of so many threads got that all began together."""
+    gate, results, lock = threading.Barrier(count), [], threading.Lock()
+
+    def run():
+        gate.wait(PATIENCE)
+        result = function()
+        with lock:
+            results.append(result)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    return results
+
+
+def within(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+cases = failed = 0
+
+
+def check(name, good, more=""):
+    global cases, failed
+    cases += 1
+    failed += not good
+    print(f"{'ok' if good else 'not ok'} {cases} - {name}{'' if good or not more else ': ' + str(more)}", flush=True)
+
+
+# ---- What is checked ----------------------------------------------------------------------------------
+
+
+def check_stampede():
+    origin.pages["/cold"] = page("Cache-Control: max-age=3600", body=b"cold", delay=0.3)
+    answers = at_once(40, lambda: ask("/cold"))
+    check("40 clients of a cold page cost its origin one request", origin.count("/cold") == 1, origin.count("/cold"))
+    check("and all get it", [a.text for a in answers] == [b"cold"] * 40)
+    check("one of them as a miss", sorted(state(a) for a in answers).count("MISS") == 1)
+    workers = set()
+    within(lambda: workers.add(ask("/cold").getheader("X-Worker")) or len(workers) > 1)
+    check("several workers answer out of the same map", len(workers) > 1, workers)
+    check("and none of them asks again", origin.count("/cold") == 1)
+
+
+def check_headers():
+    origin.pages["/head"] = page("Cache-Control: max-age=3600", "Link: <a>", "X-A: 1", "Link: <b>",
+                                 "Content-Type: text/x; charset=latin1", "Connection: X-A", body=b"\0\xff\r\n")
+    ask("/head")
+    answer = ask("/head")
+    check("bytes, repeated fields and their order are kept",
+          answer.text == b"\0\xff\r\n" and answer.headers.get_all("Link") == ["<a>", "<b>"])
+    check("the type is the origin's", answer.getheader("Content-Type") == "text/x; charset=latin1")
+    check("fields of one hop are not", answer.getheader("X-A") is None)
+    check("a hit has an Age and a Date", answer.getheader("Age") is not None and answer.getheader("Date") is not None)
+    head = ask("/head", method="HEAD")
+    check("HEAD is answered from what GET stored",
+          state(head) == "HIT" and head.text == b"" and head.getheader("Content-Length") == "4")
+    check("Range goes to the origin", state(ask("/head", "Range: bytes=0-1")) == "BYPASS")
+    check("no-store in a request does, too", state(ask("/head", "Cache-Control: no-store")) == "BYPASS")
+    check("only-if-cached gets what is cached", ask("/head", "Cache-Control: only-if-cached").status == 200)
+    check("and 504 for what is not", ask("/nothing", "Cache-Control: only-if-cached").status == 504)
+    check("of which the origin does not hear", origin.count("/nothing") == 0)
+
+
+def check_revalidation():
+    origin.pages["/etag"] = conditional('"v1"', "Cache-Control: max-age=1")
+    check("a client that has it gets 304 even from a miss", ask("/etag", 'If-None-Match: "v1"').status == 304)
+    check("for which the origin was asked for all of it", origin.last("/etag").get("If-None-Match") is None)
+    check("a client that has it gets 304 from a hit", ask("/etag", 'If-None-Match: W/"v1"').status == 304)
+    time.sleep(1.1)
+    origin.pages["/etag"] = conditional('"v1"', "Cache-Control: max-age=3600")
+    answer = ask("/etag")
+    check("past its lifetime it is revalidated",
+          state(answer) == "REVALIDATED" and answer.text == b"body" and answer.status == 200, state(answer))
+    check("with its entity tag", origin.last("/etag").get("If-None-Match") == '"v1"')
+    check("and is fresh again", state(ask("/etag")) == "HIT")
+    origin.pages["/etag"] = conditional('"v2"', "Cache-Control: max-age=3600", body=b"new")
+    answer = ask("/etag", "Cache-Control: no-cache")
+    check("a page that has changed is another one", state(answer) == "MISS" and answer.text == b"new", state(answer))
+    check("for all", ask("/etag").text == b"new")
+
+
+def check_variants():
+    def by_language(handler):
+        language = handler.headers.get("Accept-Language", "none")
+        handler.reply(200, [("Cache-Control", "max-age=3600"), ("Vary", "Accept-Language")], language.encode())
+
+    origin.pages["/vary"] = by_language
+    for language in ("de", "en", "de", "en", "fr", "de"):
+        check(f"{language} gets {language}", ask("/vary", f"Accept-Language: {language}").text == language.encode())
+    check("each of them was made once", origin.count("/vary") == 3, origin.count("/vary"))
+    at_once(16, lambda: ask("/vary", "Accept-Language: it"))
+    check("a stampede on a variant is one request, too", origin.count("/vary") == 4, origin.count("/vary"))
+    origin.pages["/post-vary"] = page()
+    ask("/vary", method="POST", body=b"x")
+    check("POST makes all variants old", ask("/vary", "Accept-Language: de").getheader("X-Cache") == "MISS")
+
+
+def check_users():
+    def whoami(handler):
+        who = handler.headers.get("Cookie") or handler.headers.get("Authorization") or "nobody"
+        handler.reply(200, [("Cache-Control", "max-age=3600")], who.encode())
+
+    origin.pages["/me"] = whoami
+    users = [("Cookie: alice", b"alice"), ("Cookie: bob", b"bob"), ("Authorization: carol", b"carol"), (None, b"nobody")]
+    right = True
+    for _ in range(4):
+        for header, expected in users:
+            right = right and ask("/me", *([header] if header else [])).text == expected
+    check("nobody gets another user's page", right)
+    origin.pages["/cookie"] = page("Cache-Control: max-age=3600", "Set-Cookie: id=1")
+    ask("/cookie")
+    check("Set-Cookie is not cached", state(ask("/cookie")) == "MISS")
+    origin.pages["/private"] = page("Cache-Control: private, max-age=3600")
+    ask("/private")
+    check("nor is what is private", state(ask("/private")) == "MISS")
+
+
+def check_invalidation():
+    origin.pages["/item"] = page("Cache-Control: max-age=3600")
+    origin.pages["/list"] = page("Cache-Control: max-age=3600")
+    ask("/item"), ask("/list")
+    origin.pages["/item"] = page("Location: /list", status=201)
+    answer = ask("/item", method="PUT", body=b"changed")
+    check("PUT is passed on with its body", answer.status == 201 and state(answer) == "BYPASS")
+    origin.pages["/item"] = page("Cache-Control: max-age=3600", body=b"changed")
+    check("and makes the page old", ask("/item").text == b"changed")
+    check("and what its Location names", state(ask("/list")) == "MISS")
+    origin.pages["/item"] = page(status=500)
+    ask("/item", method="PUT", body=b"x")
+    check("one that failed does not", state(ask("/item")) == "HIT")
+
+
+def check_stale():
+    origin.pages["/swr"] = page("Cache-Control: max-age=1, stale-while-revalidate=3600", body=b"old")
+    ask("/swr")
+    time.sleep(1.1)
+    release = threading.Event()
+
+    def slow(handler):
+        release.wait(PATIENCE)
+        handler.reply(200, [("Cache-Control", "max-age=3600")], b"new")
+
+    origin.pages["/swr"] = slow
+    answers = [ask("/swr") for _ in range(10)]
+    check("a stale page is served while it is renewed",
+          all(a.text == b"old" and state(a) == "STALE" for a in answers), [state(a) for a in answers])
+    check("by one request", within(lambda: origin.count("/swr") == 2) and origin.count("/swr") == 2)
+    release.set()
+    check("and then the new one is", within(lambda: ask("/swr").text == b"new"))
+    check("for which nobody had to ask again", origin.count("/swr") == 2, origin.count("/swr"))
+
+    origin.pages["/sie"] = page("Cache-Control: max-age=1, stale-if-error=3600")
+    ask("/sie")
+    time.sleep(1.1)
+    origin.pages["/sie"] = page(status=503)
+    answer = ask("/sie")
+    check("a stale page stands in for an origin that fails", answer.status == 200 and state(answer) == "STALE")
+
+
+def check_streams():
+    big = os.urandom(1 << 16) * 48  # 3 MiB
+    origin.pages["/big"] = page("Cache-Control: max-age=3600", body=big)
+    check("a large body comes whole", ask("/big").text == big)
+    check("the second time, too", ask("/big").text == big)
+    check("and is not cached", origin.count("/big") == 2)
+    go_on = threading.Event()
+
+    def halting(handler):
+        handler.send_response_only(200)
+        handler.send_header("Content-Length", str(len(big)))
+        handler.end_headers()
+        handler.wfile.write(big[: 2 << 20])
+        go_on.wait(PATIENCE)
+        handler.wfile.write(big[2 << 20 :])
+
+    origin.pages["/halting"] = halting
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection.request("GET", "/halting")
+    answer = connection.getresponse()
+    first = answer.read(1 << 20)
+    check("it is passed on before the origin has sent all", not go_on.is_set() and first == big[: 1 << 20])
+    go_on.set()
+    check("up to its end", first + answer.read() == big)
+    connection.close()
+
+    def chunked(handler):
+        handler.send_response_only(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.send_header("Cache-Control", "max-age=3600")
+        handler.end_headers()
+        for piece in (b"one ", b"two"):
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        handler.wfile.write(b"0\r\n\r\n")
+
+    origin.pages["/chunked"] = chunked
+    ask("/chunked")
+    answer = ask("/chunked")
+    check("a chunked body is cached", state(answer) == "HIT" and answer.text == b"one two")
+
+    origin.pages["/open"] = lambda handler: handler.reply(200, [("Cache-Control", "max-age=3600")], framed=False)
+    ask("/open")
+    check("one of which nobody knows the end is not", state(ask("/open")) == "MISS")
+
+    def short(handler):
+        handler.send_response_only(200)
+        handler.send_header("Content-Length", "100")
+        handler.send_header("Cache-Control", "max-age=3600")
+        handler.end_headers()
+        handler.wfile.write(b"short")
+        handler.close_connection = True
+
+    origin.pages["/short"] = short
+    check("one that is cut off is an error", ask("/short").status == 502)
+    origin.pages["/short"] = page(body=b"whole")
+    check("and leaves nothing", ask("/short").text == b"whole")
+
+
+# ---- cases.txt ----------------------------------------------------------------------------------------
+
+
+def headers_of(parts, now):
+    fields = []
+    for part in parts:
+        name, value = part.split(":", 1)
+        value = value.strip()
+        fields.append((name, formatdate(now + int(value[1:]), usegmt=True) if value.startswith("@") else value))
+    return fields
+
+
+def request_of(cell):
+    parts = cell.split(" ; ")
+    method, target = "GET", "/"
+    if re.match(r"[A-Za-z]+ /", parts[0]):
+        method, target = parts.pop(0).split(" ", 1)
+    return method, target, [p for p in parts if p != "-"]
+
+
+def check_cases():
+    """Those of the gateway under its plain policy, whose second request comes at once or a second later."""
+    now = int(time.time())
+    chosen = []
+    with open(os.path.join(SOURCE, "tests/http/cases.txt"), encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            cells = [c.strip() for c in line.rstrip("\n").split("|")]
+            if line.startswith("#") or len(cells) != 8 or cells[1] != "gateway" or cells[5] not in ("0", "1"):
+                continue
+            chosen.append((number, line.strip(), cells))
+    for number, line, cells in chosen:
+        first = cells[3].split(" ; ")
+        status, framed = int(first[0].split(" ")[0]), "open" not in first[0]
+        fields = headers_of(first[1:], now)
+
+        def answer(handler, status=status, framed=framed, fields=fields):
+            handler.reply(status, fields, framed=framed)
+
+        origin.pages[f"/case/{number}"] = answer
+        method, _, parts = request_of(cells[2])
+        ask(f"/case/{number}", *(f"{n}: {v}" for n, v in headers_of(parts, now)), method=method)
+    time.sleep(1.05)
+    wrong = []
+    for number, line, cells in chosen:
+        path = f"/case/{number}"
+        before = origin.count(path)
+        method, _, parts = request_of(cells[6])
+        answer = ask(path, *(f"{n}: {v}" for n, v in headers_of(parts, now)), method=method)
+        decision = cells[7].split(" ; ")[0].split(" ")
+        if decision[0] == "serve":
+            good = origin.count(path) == before and answer.status == int(decision[1])
+        elif decision[0] == "stale":
+            good = state(answer) == "STALE" and answer.status == int(decision[1])
+        elif decision[0] == "unavailable":
+            good = origin.count(path) == before and answer.status == 504
+        else:
+            good = origin.count(path) == before + 1
+        if not good:
+            wrong.append(f"{number}: {answer.status} {state(answer)}: {line}")
+    check(f"{len(chosen)} cases are decided as in cases.txt", len(chosen) >= 25 and not wrong, "\n".join(wrong))
+
+
+# -------------------------------------------------------------------------------------------------------
+
+
+def start():
+    process = subprocess.Popen(
+        [SERVER, "--upstream", f"http://127.0.0.1:{origin.server_port}", "--dir", maps, "--workers", "3"],
+        stdout=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    return process, int(line.rsplit(":", 1)[1])
+
+
+origin = Origin()
+origin.pages["/nothing"] = page()
+with tempfile.TemporaryDirectory(dir=os.environ.get("LARDER_TEST_DIR")) as maps:
+    os.chmod(maps, 0o700)
+    server, port = start()
+    try:
+        check_stampede()
+        check_headers()
+        check_revalidation()
+        check_variants()
+        check_users()
+        check_invalidation()
+        check_stale()
+        check_streams()
+        check_cases()
+        origin.shutdown()
+        origin.server_close()
+        check("without its origin, what is cached is served", state(ask("/cold")) == "HIT")
+        check("and the rest is 502", ask("/other").status == 502)
+    finally:
+        server.terminate()
+        status = server.wait(PATIENCE)
+    check("SIGTERM ends it with status 0", status == 0, status)
+    bad = subprocess.run([SERVER, "--upstream", "https://example.org"], capture_output=True, text=True)
+    check("an origin that is none is refused", bad.returncode == 2 and "http://ADDRESS" in bad.stderr)
+print(f"1..{cases}")
+sys.exit(failed != 0)
