@@ -200,7 +200,7 @@ static void store(exchange *self, larder_http_plan *plan)
     larder *cache = self->proxy->settings.cache;
     for (uint32_t i = 0; i < plan->write_count; i++) {
         const larder_http_write *write = &plan->writes[i];
-        bool leased = self->lease_key.size == write->key.size &&
+        bool leased = self->lease_key.data != NULL && self->lease_key.size == write->key.size &&
                       memcmp(self->lease_key.data, write->key.data, write->key.size) == 0;
         int stored = leased
                          ? larder_lease_fill(cache, &self->lease, write->key.data, write->key.size,

@@ -5,7 +5,7 @@
 #include <endian.h>
 #include <string.h>
 
-enum { BLOCK = 64, ROUNDS = 64, LENGTH_AT = 56 };
+enum { ROUNDS = 64, LENGTH_AT = 56 };
 
 /* Section 4.2.2: the first 32 bits of the fractional parts of the cube roots of the first 64
  * primes. */
@@ -57,29 +57,47 @@ static void compress(uint32_t state[8], const uint8_t *block)
     }
 }
 
+void sha256_begin(struct sha256 *self)
+{
+    static const uint32_t initial[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                        0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    memcpy(self->state, initial, sizeof initial);
+    self->total = 0;
+}
+
+void sha256_add(struct sha256 *self, const void *data, size_t size)
+{
+    const uint8_t *bytes = data;
+    while (size > 0) {
+        size_t filled = self->total % SHA256_BLOCK, part = SHA256_BLOCK - filled;
+        part = part > size ? size : part;
+        memcpy(self->block + filled, bytes, part);
+        self->total += part;
+        bytes += part;
+        size -= part;
+        if (filled + part == SHA256_BLOCK) {
+            compress(self->state, self->block);
+        }
+    }
+}
+
+void sha256_end(struct sha256 *self, uint8_t digest[SHA256_SIZE])
+{
+    static const uint8_t padding[SHA256_BLOCK] = {0x80};
+    uint64_t bits = htobe64(self->total * 8);
+    size_t filled = self->total % SHA256_BLOCK;
+    sha256_add(self, padding, (filled < LENGTH_AT ? LENGTH_AT : SHA256_BLOCK + LENGTH_AT) - filled);
+    sha256_add(self, &bits, sizeof bits);
+    for (size_t i = 0; i < 8; i++) {
+        uint32_t word = htobe32(self->state[i]);
+        memcpy(digest + i * sizeof word, &word, sizeof word);
+    }
+}
+
 void sha256(const void *data, size_t size, uint8_t digest[SHA256_SIZE])
 {
-    uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-    const uint8_t *bytes = data;
-    uint64_t bits = htobe64((uint64_t)size * 8);
-    uint8_t last[BLOCK] = {0};
-    size_t left = size;
-    for (; left >= BLOCK; bytes += BLOCK, left -= BLOCK) {
-        compress(state, bytes);
-    }
-    if (left > 0) {
-        memcpy(last, bytes, left);
-    }
-    last[left] = 0x80;
-    if (left >= LENGTH_AT) {
-        compress(state, last);
-        memset(last, 0, sizeof last);
-    }
-    memcpy(last + LENGTH_AT, &bits, sizeof bits);
-    compress(state, last);
-    for (size_t i = 0; i < 8; i++) {
-        state[i] = htobe32(state[i]);
-    }
-    memcpy(digest, state, SHA256_SIZE);
+    struct sha256 hash;
+    sha256_begin(&hash);
+    sha256_add(&hash, data, size);
+    sha256_end(&hash, digest);
 }

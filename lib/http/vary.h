@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 #include "http/arena.h"
-#include "http/sha256.h"
 #include "larder_http.h"
+#include "sha256.h"
 
 struct vary {
     larder_bytes names[LARDER_HTTP_VARY_MAX]; /* in any case; sorted by vary_sort() */

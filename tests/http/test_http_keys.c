@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "http/sha256.h"
 #include "tests/harness.h"
 #include "tests/http/messages.h"
 
@@ -333,42 +332,6 @@ START_TEST(dates_go_both_ways)
 }
 END_TEST
 
-static const char *sha256_text(const char *data, size_t size, size_t piece)
-{
-    static char text[2 * SHA256_SIZE + 1];
-    uint8_t digest[SHA256_SIZE];
-    struct sha256 hash;
-    sha256_begin(&hash);
-    for (size_t at = 0; at < size; at += piece) {
-        sha256_add(&hash, data + at, size - at < piece ? size - at : piece);
-    }
-    sha256_end(&hash, digest);
-    for (size_t i = 0; i < sizeof digest; i++) {
-        snprintf(text + 2 * i, 3, "%02x", digest[i]);
-    }
-    return text;
-}
-
-START_TEST(sha256_is_that_of_fips_180)
-{
-    static char million[1000000];
-    static const char long_message[] = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
-    memset(million, 'a', sizeof million);
-    ck_assert_str_eq(sha256_text("", 0, 1),
-                     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-    ck_assert_str_eq(sha256_text("abc", 3, 1),
-                     "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    for (size_t piece = 1; piece <= 57; piece++) {
-        ck_assert_str_eq(sha256_text(long_message, 56, piece),
-                         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-    }
-    ck_assert_str_eq(sha256_text(million, sizeof million, 1000003),
-                     "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-    ck_assert_str_eq(sha256_text(million, sizeof million, 63),
-                     "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("http_keys");
@@ -382,7 +345,6 @@ int main(void)
     tcase_add_test(tests, entity_tags_are_the_same_everywhere);
     tcase_add_test(tests, dates);
     tcase_add_test(tests, dates_go_both_ways);
-    tcase_add_test(tests, sha256_is_that_of_fips_180);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
 }

@@ -65,6 +65,24 @@ START_TEST(every_length_around_a_block)
 }
 END_TEST
 
+START_TEST(in_pieces_of_every_size)
+{
+    static const char text[] = "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmn"
+                               "hijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu";
+    uint8_t whole[SHA256_SIZE], digest[SHA256_SIZE];
+    sha256(text, sizeof text, whole);
+    for (size_t piece = 1; piece <= sizeof text; piece++) {
+        struct sha256 hash;
+        sha256_begin(&hash);
+        for (size_t at = 0; at < sizeof text; at += piece) {
+            sha256_add(&hash, text + at, sizeof text - at < piece ? sizeof text - at : piece);
+        }
+        sha256_end(&hash, digest);
+        ck_assert_mem_eq(digest, whole, sizeof digest);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sha256");
@@ -73,6 +91,7 @@ int main(void)
                         (int)(sizeof examples / sizeof examples[0]));
     tcase_add_test(test_case, a_million_letters);
     tcase_add_test(test_case, every_length_around_a_block);
+    tcase_add_test(test_case, in_pieces_of_every_size);
     suite_add_tcase(suite, test_case);
     return harness_run(suite);
 }
