@@ -170,9 +170,9 @@ static void stored(struct sync *self, uint64_t set_id)
     if (!marks->walking) {
         marks->telling = true;
         marks->look = true; /* until there are no more */
-        if (marks->exchange == EXCHANGE_NONE && set_id != marks->set_id) {
+        uint64_t expected = marks->exchange == EXCHANGE_NONE ? marks->set_id : marks->up_id;
+        if (set_id != expected && (expected != 0 || marks->exchange == EXCHANGE_NONE))
             exchange_anew(self); /* the set was lost and is another */
-        }
         return;
     }
     if (marks->restart)

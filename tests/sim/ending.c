@@ -61,8 +61,8 @@ static void die_unanswered(void)
     map_set(self, world_any_key(), REPLICA_VALUE, INT64_MAX);
     while (self->worked < self->tail)
         host_work_one(self);
-    if (sim.emitted != emitted + 1)
-        return; /* it had something else to do first */
+    if (sim.emitted != emitted + 1 || self->map.position.epoch == 0)
+        return; /* it had something else to do first; or does not know what to read again */
     host_start(self);
     at_rest();
     check_converged();
