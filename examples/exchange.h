@@ -31,7 +31,8 @@ struct proxy {
     proxy_settings settings;
     larder_http_policy policy;
     struct event *notified;
-    exchange *waiting; /* for another's fill */
+    exchange *waiting;               /* for another's fill */
+    struct evhttp_connection *spent; /* the last one to the origin that has ended */
 };
 
 struct exchange {

@@ -42,10 +42,26 @@ static bool response_read(exchange *self, struct evhttp_request *request,
     return true;
 }
 
+/* libevent does not free a connection that was refused, and none may be freed in its own callback:
+ * the last one that ended stays until the next one has. */
 static void done(exchange *self)
 {
+    proxy *owner = self->proxy;
+    if (owner->spent != NULL)
+        evhttp_connection_free(owner->spent);
+    owner->spent = self->connection;
     self->asked = NULL;
-    self->connection = NULL; /* frees itself */
+    self->connection = NULL;
+}
+
+/* The request is gone, and its connection has nothing to tell. */
+static void give_up(exchange *self)
+{
+    if (self->connection != NULL)
+        evhttp_connection_free(self->connection);
+    self->asked = NULL;
+    self->connection = NULL;
+    exchange_failed(self);
 }
 
 static void on_complete(struct evhttp_request *request, void *context)
@@ -156,26 +172,19 @@ void origin_ask(exchange *self)
         !headers_add(self, request)) {
         if (request != NULL)
             evhttp_request_free(request);
-        if (self->connection != NULL)
-            evhttp_connection_free(self->connection);
-        done(self);
-        exchange_failed(self);
+        give_up(self);
         return;
     }
     evhttp_connection_set_timeout(self->connection, ORIGIN_TIMEOUT_S);
     evhttp_connection_set_max_headers_size(self->connection, LARDER_HTTP_HEAD_MAX / 2);
-    evhttp_connection_free_on_completion(self->connection);
     evhttp_request_set_chunked_cb(request, on_piece);
     if (self->client != NULL && self->kind != LARDER_HTTP_LOOKUP)
         evbuffer_add_buffer(evhttp_request_get_output_buffer(request),
                             evhttp_request_get_input_buffer(self->client));
     self->asked = request;
     if (evhttp_make_request(self->connection, request, self->method, uri) != 0 &&
-        self->asked != NULL) { /* the request is gone with that */
-        evhttp_connection_free(self->connection);
-        done(self);
-        exchange_failed(self);
-    }
+        self->asked != NULL)
+        give_up(self);
 }
 
 void origin_cancel(exchange *self)

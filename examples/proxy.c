@@ -455,6 +455,8 @@ void proxy_free(proxy **self)
         return;
     if ((*self)->notified != NULL)
         event_free((*self)->notified);
+    if ((*self)->spent != NULL)
+        evhttp_connection_free((*self)->spent);
     free(*self);
     *self = NULL;
 }
