@@ -164,11 +164,12 @@ void network_cable(const struct place *place, bool plugged)
 
 void network_silence(const struct place *from, const struct place *to, bool silent)
 {
-    /* a neighbour's address that nobody has: frames go out and nobody takes them */
+    /* A neighbour's address that nobody has: frames go out and nobody takes them. Taken away, not
+     * deleted: of two that were split from all others, the first may have undone it. */
     char command[120];
     snprintf(command, sizeof command,
              silent ? "neigh replace %s lladdr 02:00:00:00:00:01 nud permanent dev eth0"
-                    : "neigh del %s dev eth0",
+                    : "neigh flush to %s dev eth0 nud permanent",
              to->address);
     must(from, command);
 }
