@@ -18,7 +18,17 @@ openssl req -x509 -newkey rsa:2048 -nodes -keyout "$scratch/key.pem" -out "$scra
 prefork_config() { # LARDER'S ARGUMENT FOR PAGES [THE CACHE OF TLS SESSIONS]
     write_config prefork "CacheSocache larder:pages$1
 CacheSocacheMaxSize 5000000
-$(load socache_shmcb ssl)
+$(load socache_shmcb ssl auth_basic authn_core authn_file authn_socache authz_user)
+AuthnCacheSOCache larder:authn(dir=$maps,size=16M)
+CacheDisable /private
+<Location /private>
+    AuthType Basic
+    AuthName private
+    AuthBasicProvider socache file
+    AuthnCacheProvideFor file
+    AuthUserFile $scratch/users
+    Require valid-user
+</Location>
 Listen 127.0.0.1:$tls_port
 SSLSessionCache ${2:-larder:tls(dir=$maps,size=16M)}
 SSLSessionCacheTimeout 300
@@ -152,6 +162,20 @@ probe 'retrieve&one&1000' 'notfound'
 probe 'store&brief&5&300' 'success'
 expired() { contains "$(get '/probe?retrieve&brief&10')" notfound; }
 check "an entry expires" wait_for expired
+
+# ---- Passwords: one child's look into the file is every child's -------------------------------------
+
+mkdir "$scratch/site/private"
+write_page private/page secret
+echo "somebody:$(openssl passwd -apr1 right)" >"$scratch/users"
+as_somebody() { get /private/page "Authorization: Basic $(printf 'somebody:%s' "$1" | openssl base64)"; }
+contains "$(as_somebody wrong)" '^HTTP/1.1 401' || fail "a wrong password was taken"
+contains "$(as_somebody right)" '^secret' || fail "a right password was not taken"
+: >"$scratch/users"
+for _ in 1 2 3 4; do
+    contains "$(as_somebody right)" '^secret' || fail "a password was not in the cache"
+done
+contains "$(as_somebody wrong)" '^HTTP/1.1 401' || fail "a wrong password was taken from the cache"
 
 # ---- Status --------------------------------------------------------------------------------------
 
