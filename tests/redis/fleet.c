@@ -9,7 +9,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define LOG_TOLD 4000 /* bytes of a log's end; check's messages have a limit */
+#define LOG_TOLD 4000 /* bytes of a log's end */
+
+static host *started; /* of this test: told about where one of them fails */
 
 static const char usual[] = "redis = { prefix = \"t:\"; " HOST_QUICK "};\n"
                             "map = { size = \"64M\"; };\n";
@@ -37,6 +39,8 @@ void host_start(host *self, const char *name, const harness_redis *redis, const 
         .dir = self->directory, .flags = LARDER_ATTACH, .write_wait_ms = 5000};
     int result = larder_open("m", &options, &self->map);
     ck_assert_msg(result == LARDER_OK, "%s", larder_last_error());
+    self->next = started;
+    started = self;
 }
 
 void host_stop_daemon(host *self)
@@ -51,6 +55,11 @@ void host_kill_daemon(host *self)
 
 void host_end(host *self)
 {
+    host **at = &started;
+    while (*at != NULL && *at != self)
+        at = &(*at)->next;
+    if (*at != NULL)
+        *at = self->next;
     larder_close(&self->map);
     if (self->larderd.process.pid != 0)
         host_stop_daemon(self);
@@ -119,12 +128,35 @@ struct wanted {
     bool up;
 };
 
+static void tell_log(const host *of)
+{
+    char *log = harness_log(&of->larderd.process);
+    size_t size = strlen(log);
+    printf("# %s: the end of the log of its larderd:\n%s\n", of->name,
+           log + (size > LOG_TOLD ? size - LOG_TOLD : 0));
+    free(log);
+}
+
+/* What one host lacks may be the doing of another. */
 static void give_up(host *self, const char *what)
 {
-    char *log = harness_log(&self->larderd.process);
-    size_t size = strlen(log);
-    ck_abort_msg("%s: %s; the log of its larderd:\n%s", self->name, what,
-                 log + (size > LOG_TOLD ? size - LOG_TOLD : 0));
+    for (const host *at = started; at != NULL; at = at->next)
+        tell_log(at);
+    (void)fflush(stdout);
+    ck_abort_msg("%s: %s", self->name, what);
+}
+
+/* What it has instead, and whether it is dirty, tells a late value from a lost one. */
+static void tell_entry(host *of, const char *key)
+{
+    void *found = NULL;
+    size_t size = 0;
+    larder_info info = {.flags = 0};
+    int result = larder_get_alloc(of->map, key, strlen(key), &found, &size, &info);
+    printf("# %s: %s is %.*s (%d), version %" PRIu64 "-%" PRIu32 ", %" PRIu64 " dirty\n", of->name,
+           key, (int)(size < 60 ? size : 60), result == LARDER_OK ? (const char *)found : "", result,
+           info.version.clock, info.version.node, host_dirty(of));
+    larder_free(found);
 }
 
 static bool has(void *context)
@@ -139,8 +171,11 @@ void host_comes_to(host *self, const char *key, const char *value)
     char what[200];
     (void)snprintf(what, sizeof what, "%.60s never became %.60s", key,
                    value == NULL ? "absent" : value);
-    if (!wait_until(has, &wanted, PATIENCE_MS))
+    if (!wait_until(has, &wanted, PATIENCE_MS)) {
+        for (host *at = started; at != NULL; at = at->next)
+            tell_entry(at, key);
         give_up(self, what);
+    }
 }
 
 larder_info host_info(host *self, const char *key)

@@ -15,6 +15,7 @@ typedef struct host {
     char name[16], directory[128], url[160], configuration[256];
     harness_larderd larderd;
     larder *map;
+    struct host *next;
 } host;
 
 /* Of the group redis: pauses and deadlines that suit a test. */
