@@ -71,8 +71,8 @@ void pair_start(harness_redis *redis, host *a, host *b, const char *configuratio
     harness_redis_start(redis, "redis");
     host_start(a, "a", redis, NULL, configuration);
     host_start(b, "b", redis, NULL, configuration);
-    host_redis_up(a, true);
-    host_redis_up(b, true);
+    host_in_step(a);
+    host_in_step(b);
 }
 
 void pair_end(harness_redis *redis, host *a, host *b)

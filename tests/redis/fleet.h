@@ -33,7 +33,7 @@ void host_kill_daemon(host *self);
 void host_start_daemon(host *self);
 void host_end(host *self);
 
-/* Two hosts, "a" and "b", connected to a redis-server of their own. */
+/* Two hosts, "a" and "b", in step with a redis-server of their own. */
 void pair_start(harness_redis *redis, host *a, host *b, const char *configuration);
 void pair_end(harness_redis *redis, host *a, host *b);
 /* After whatever was written at once: each hears the other's next write, and all is in Redis. */

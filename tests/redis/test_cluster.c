@@ -18,8 +18,8 @@ static void start_hosts(void)
 {
     host_start(&a, "a", NULL, cluster_url(&redis, 0, redis.masters), NULL);
     host_start(&b, "b", NULL, cluster_url(&redis, 1, 1), NULL);
-    host_redis_up(&a, true);
-    host_redis_up(&b, true);
+    host_in_step(&a);
+    host_in_step(&b);
 }
 
 static void setup(void)

@@ -45,8 +45,8 @@ static void start_hosts(const char *configuration)
 {
     host_start(&a, "a", NULL, cluster_url(&redis, 0, 2), configuration);
     host_start(&b, "b", NULL, cluster_url(&redis, 1, 1), configuration);
-    host_redis_up(&a, true);
-    host_redis_up(&b, true);
+    host_in_step(&a);
+    host_in_step(&b);
 }
 
 static uint64_t calls(const char *command)

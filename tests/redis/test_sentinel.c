@@ -145,8 +145,8 @@ static void setup(void)
     ck_assert_msg(wait_until(know_each_other, NULL, 30000), "the Sentinels do not meet");
     start_host(&a, "a", "redis-sentinel", ports_of(watches, 3), "");
     start_host(&b, "b", "redis-sentinel", ports_of(watches, 3), "");
-    host_redis_up(&a, true);
-    host_redis_up(&b, true);
+    host_in_step(&a);
+    host_in_step(&b);
     host_set(&a, "before", "1");
     host_comes_to(&b, "before", "1");
 }
