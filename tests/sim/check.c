@@ -135,6 +135,10 @@ void check_held(host *self, int key)
     bool back = map->seen_any[key] && sync_order(now, &map->seen[key]) < 0;
     if (back && now->kind == REPLICA_DELETED && sim.faults[FAULT_MARKS])
         return; /* of what was dead when it came: a miss all the same */
+    if (back && now->kind == REPLICA_DELETED &&
+        now->version.clock == map->seen[key].version.clock &&
+        now->version.node + 1 == map->seen[key].version.node)
+        return; /* keeps the place of a twin's value of this very version */
     /* What came in while this host took it for too far ahead has not raised its clock: where it was
      * Redis's clock that had been set, it is not too far ahead, and rules over what is written
      * here, for a minute at most. */

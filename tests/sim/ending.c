@@ -127,7 +127,8 @@ void ending_run(void)
 {
     sim.calm = true;
     sim.server.loading = sim.server.denied = false;
-    sim.server.refused = sim.server.moving = 0;
+    sim.server.refused = 0;
+    cluster_settle();
     for (unsigned h = 0; h < sim.hosts_count; h++) {
         host *self = &sim.hosts[h];
         self->busy = self->dies_applying = false;

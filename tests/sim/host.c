@@ -38,7 +38,8 @@ static request *ask(host *self, enum asked kind)
         sim_fail("host %d asks Redis without end", self->number);
     request *r = &self->asked[self->tail++ % ASKED_MAX];
     r->kind = kind;
-    r->server = 0;
+    r->server = sim.server.slots[STREAM_SLOT].owner;
+    r->asking = false;
     return r;
 }
 
@@ -79,13 +80,10 @@ void host_work_one(host *self)
         return;
     choose_node(self, self->worked, self->tail);
     request *r = &self->asked[self->worked % ASKED_MAX];
-    bool of_key = r->kind == ASK_PUSH || r->kind == ASK_FETCH || r->kind == ASK_RECORD;
-    if (server_is_cluster() && of_key && r->server != sim.server.node_of[r->key])
-        r->server = sim.server.node_of[r->key]; /* MOVED: sent again, in its turn there */
-    else {
-        self->worked++;
-        server_work(r);
-    }
+    if (cluster_redirects(r))
+        return; /* sent again, in its turn there */
+    self->worked++;
+    server_work(r);
 }
 
 bool host_stalled(const host *self)
@@ -126,7 +124,7 @@ static void do_push(host *self, const sync_action *action)
         r->quiet = action->push.quiet && !rule_off(RULE_QUIET);
         r->remove = action->push.remove;
         r->redis_ms = action->push.redis_ms;
-        r->server = sim.server.node_of[r->key];
+        r->server = sim.server.slots[r->key].owner;
     }
 }
 

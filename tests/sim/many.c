@@ -366,6 +366,9 @@ void many_server_take(request *r)
     r->outcome = SYNC_NO_SCRIPT;
     if (!sim.server.scripts)
         return;
+    r->outcome = SYNC_REFUSED_KEY;
+    if (cluster_tries_again(r))
+        return;
     r->outcome = SYNC_NO_STREAM;
     for (size_t i = 0; i < r->marks_count; i++)
         if (!take_one(r, many_number(r->marks[i].name, r->marks[i].name_size), r->marks[i].clock))

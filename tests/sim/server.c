@@ -24,11 +24,6 @@ void server_reset(server *self, stream_entry *stream, stream_entry *replica_stre
     name_run(self);
 }
 
-bool server_is_cluster(void)
-{
-    return sim.server.nodes > 1;
-}
-
 int64_t server_wall(const server *self)
 {
     return sim.now_ms + self->skew;
@@ -155,7 +150,7 @@ static void answer_old(request *r, const stored *at)
     r->has_change = true;
 }
 
-static void forget_stream(void)
+void server_forget_stream(void)
 {
     server_data *data = &sim.server.data;
     data->stream_there = false;
@@ -168,7 +163,7 @@ bool server_emit(const request *r, stream_entry *entry)
     if ((!data->stream_there && !rule_off(RULE_EPOCH)) || !add(r->epoch, entry))
         return false;
     if (entry->number == 0 && !rule_off(RULE_EPOCH_ANEW)) {
-        forget_stream(); /* an epoch that was over, begun anew by one who did not know */
+        server_forget_stream(); /* an epoch that was over, begun anew by one who did not know */
         return false;
     }
     return true;
@@ -241,8 +236,8 @@ static void push(request *r)
     } else if (ahead(r->record.version.clock)) {
         r->outcome = SYNC_AHEAD;
         r->redis_ms = server_wall(self);
-    } else if (self->moving >> r->key & 1) {
-        r->outcome = SYNC_LATER; /* TRYAGAIN: of its two keys one is here and one is there */
+    } else if (cluster_tries_again(r)) {
+        r->outcome = SYNC_LATER;
     } else if (self->refused >> r->key & 1) {
         r->outcome = SYNC_REFUSED_KEY;
         check_refused(r->key, r->quiet);
@@ -276,6 +271,15 @@ static void push(request *r)
         r->outcome = SYNC_STORED;
         server_publish(&entry, true);
     }
+}
+
+bool server_knows_node(uint32_t node)
+{
+    const server_data *data = &sim.server.data;
+    for (size_t i = 0; i < data->nodes; i++)
+        if (data->node_ids[i] == node)
+            return true;
+    return false;
 }
 
 /* Is the node id another map's? */
@@ -333,7 +337,7 @@ static void join(request *r)
         stream_entry begin = {.nonce = sim_random(), .begin = true};
         uint64_t epoch = (uint64_t)r->joined.redis_ms * 1000 + sim_pick(1000); /* us */
         if (rule_off(RULE_EPOCH_RISES))
-            forget_stream();
+            server_forget_stream();
         else if (r->epoch >= epoch)
             epoch = r->epoch + 1 + sim_pick(1000);
         if (data->stream_there && data->last_epoch >= epoch)
@@ -365,7 +369,7 @@ static void fetch(request *r)
 {
     const stored *at = look(r->key);
     bool fits = at->plain && (at->plain_hash == at->record.value_hash || rule_off(RULE_HASH));
-    if (!at->there || at->record.kind != REPLICA_VALUE || !fits || sim.server.moving >> r->key & 1)
+    if (!at->there || at->record.kind != REPLICA_VALUE || !fits || cluster_tries_again(r))
         return;
     stream_entry found = {.key = r->key, .record = at->record, .with_value = true};
     r->changes[0] = server_change(&found, false);
@@ -384,6 +388,11 @@ void server_work(request *r)
     if (self->loading || self->denied) {
         r->fails = true;
         r->cause = self->denied ? SYNC_NO_PERMISSION : SYNC_NOT_READY;
+        return;
+    }
+    if (r->kind == ASK_JOIN && cluster_tries_again(r)) {
+        r->fails = true;
+        r->cause = SYNC_NOT_READY;
         return;
     }
     switch (r->kind) {
@@ -445,23 +454,6 @@ void server_work_orphan(void)
 /* ---- Forgetting -------------------------------------------------------------------------------
  */
 
-static void copy_stream(server_data *to, const server_data *from)
-{
-    to->stream_there = from->stream_there;
-    to->last_epoch = from->last_epoch;
-    to->last_number = from->last_number;
-    to->first = from->first;
-    to->count = from->count;
-    memcpy(to->stream + from->first, from->stream + from->first,
-           (from->count - from->first) * sizeof *to->stream);
-}
-
-void server_replicate(void)
-{
-    memcpy(sim.server.replica.keys, sim.server.data.keys, sizeof sim.server.data.keys);
-    copy_stream(&sim.server.replica, &sim.server.data);
-}
-
 static void forgotten(void)
 {
     for (unsigned k = 0; k < sim.keys_count; k++)
@@ -469,7 +461,7 @@ static void forgotten(void)
     many_forgotten();
 }
 
-static void another_server(unsigned node)
+void server_is_another(unsigned node)
 {
     server *self = &sim.server;
     for (unsigned n = 0; n < self->nodes; n++)
@@ -494,29 +486,6 @@ void server_set_clock(int64_t by)
     sim.server.skew = sim.server.skew < -most ? -most : sim.server.skew;
 }
 
-static bool concerns(unsigned node, unsigned one)
-{
-    return node == ALL_NODES || node == one;
-}
-
-void server_fail_over(unsigned node)
-{
-    server *self = &sim.server;
-    server_data *to = &self->data;
-    const server_data *from = &self->replica;
-    TRACE("redis: failover of %s", node == ALL_NODES ? "all"
-                                   : node == 0       ? "the stream's node"
-                                                     : "a node of keys");
-    for (unsigned k = 0; k < sim.keys_count; k++)
-        if (concerns(node, self->node_of[k]))
-            to->keys[k] = from->keys[k];
-    if (concerns(node, 0))
-        copy_stream(to, from);
-    if (!sim.calm && sim_one_in(2))
-        server_set_clock((int64_t)sim_pick(4000) - 2000);
-    another_server(node);
-}
-
 void server_lose_marks(void)
 {
     server_data *data = &sim.server.data;
@@ -524,45 +493,12 @@ void server_lose_marks(void)
     data->marks_id = 0;
 }
 
-static void empty(unsigned node)
-{
-    server *self = &sim.server;
-    for (unsigned k = 0; k < sim.keys_count; k++)
-        if (concerns(node, self->node_of[k]))
-            memset(&self->data.keys[k], 0, sizeof self->data.keys[k]);
-    if (concerns(node, 0)) {
-        self->data.nodes = 0;
-        server_lose_marks();
-        forget_stream();
-    }
-}
-
-void server_restart_empty(unsigned node)
-{
-    TRACE("redis: restart of %s, empty", node == ALL_NODES ? "all"
-                                         : node == 0       ? "the stream's node"
-                                                           : "a node of keys");
-    empty(node);
-    another_server(node);
-}
-
-/* A slot begins to move, or has moved, with all that stands there. */
-void server_migrate(int key)
-{
-    server *self = &sim.server;
-    self->moving ^= 1u << key;
-    if (self->moving >> key & 1)
-        return;
-    self->node_of[key] = sim_pick(self->nodes);
-    TRACE("redis: the slot of %s is now node %u's", sim.key_names[key], self->node_of[key]);
-}
-
 void server_flush(bool stream_alone)
 {
     TRACE("redis: %s", stream_alone ? "the stream is gone" : "FLUSHALL");
     if (!stream_alone)
-        empty(ALL_NODES);
-    forget_stream();
+        cluster_empty(ALL_NODES);
+    server_forget_stream();
     forgotten();
 }
 

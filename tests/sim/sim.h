@@ -152,6 +152,7 @@ enum asked {
 typedef struct request {
     enum asked kind;
     unsigned server;                /* the cluster's node that it was sent to */
+    bool asking;                    /* with ASKING */
     stream_entry events[BATCH_MAX]; /* EMIT: limit of them */
     uint64_t epoch, number, id, nonce, emitter;
     uint32_t limit;
@@ -176,6 +177,20 @@ typedef struct request {
     sync_change changes[PAGE_MAX];
 } request;
 
+/* Of a cluster. All that is the fleet's (stream, set of marks, node ids) has one. */
+enum { STREAM_SLOT = KEYS_MAX, SLOTS };
+enum slot_state {
+    SLOT_RESTS,
+    SLOT_LEAVES, /* nothing has moved yet */
+    SLOT_SPLIT,  /* of two keys one is here and one is there */
+    SLOT_GONE    /* all is over there, where only who asks gets it */
+};
+
+typedef struct slot {
+    unsigned owner, to, replica_at; /* replica_at: whose replica has seen what stands there */
+    enum slot_state state;
+} slot;
+
 typedef struct server {
     server_data data, replica;
     char run_id[24];
@@ -185,8 +200,7 @@ typedef struct server {
     unsigned refused; /* mask of keys */
     unsigned nodes;   /* 1: no cluster */
     unsigned lives[SERVERS_MAX];
-    unsigned node_of[KEYS_MAX]; /* who has the key's slot; the stream's is node 0 */
-    unsigned moving;            /* mask of keys whose slots are on their way */
+    slot slots[SLOTS];
     request orphans[ORPHANS_MAX];
     size_t orphan_count;
 } server;
@@ -327,15 +341,13 @@ void server_work(request *asked);
 stream_entry server_event(const request *pushed);
 void server_orphan(const request *asked);
 void server_work_orphan(void);
-void server_replicate(void);
 void server_set_clock(int64_t by);
 void server_expire(void); /* records, too */
 /* Of all nodes, or of one of a cluster. */
 enum { ALL_NODES = SERVERS_MAX };
-void server_fail_over(unsigned node);
-void server_restart_empty(unsigned node);
-void server_migrate(int key);
-bool server_is_cluster(void);
+void server_is_another(unsigned node);
+void server_forget_stream(void);
+bool server_knows_node(uint32_t node);
 void server_flush(bool stream_alone);
 void server_trim(void);
 void server_evict(int key, bool record_too);
@@ -344,6 +356,20 @@ void server_foreign_write(int key);
 bool server_ahead(uint64_t clock);
 uint64_t server_believed(uint64_t clock);
 bool server_plain_there(const stored *at);
+
+/* ---- cluster.c --------------------------------------------------------------------------------
+ */
+
+bool server_is_cluster(void);
+void cluster_begin(void);
+bool cluster_redirects(request *r); /* true: it is sent on to another node */
+bool cluster_tries_again(const request *r);
+void cluster_empty(unsigned node);
+void server_replicate(void);
+void server_fail_over(unsigned node);
+void server_restart_empty(unsigned node);
+void server_migrate(int number); /* a slot: one step further */
+void cluster_settle(void);       /* all have arrived */
 
 /* ---- map.c ------------------------------------------------------------------------------------
  */

@@ -61,13 +61,6 @@ static void choose_faults(void)
         sim.faults[FAULT_VERIFY] = false;
     sim.faults[FAULT_MIGRATE] = sim.faults[FAULT_MIGRATE] && sim.faults[FAULT_CLUSTER];
     sim.faults[FAULT_UNSCRIPTED] = sim.faults[FAULT_UNSCRIPTED] && !sim.faults[FAULT_CLUSTER];
-    /* what has not been looked into with one: see doc/protocol.md */
-    static const enum fault not_with_cluster[] = {FAULT_ABSENCE, FAULT_FAR,   FAULT_SWITCH,
-                                                  FAULT_TWINS,   FAULT_MARKS, FAULT_CROWD,
-                                                  FAULT_SET,     FAULT_DAMAGE};
-    for (size_t i = 0;
-         sim.faults[FAULT_CLUSTER] && i < sizeof not_with_cluster / sizeof *not_with_cluster; i++)
-        sim.faults[not_with_cluster[i]] = false;
     sim.events_count = 0;
     for (unsigned f = 0; f < FAULT_COUNT; f++)
         if (sim.faults[f] && is_event((enum fault)f))
@@ -94,13 +87,6 @@ static void make_twins(const host *a, host *b)
     b->skew = a->skew;
 }
 
-static void begin_cluster(void)
-{
-    sim.server.nodes = 2 + sim_pick(SERVERS_MAX - 1);
-    for (unsigned k = 0; k < KEYS_MAX; k++)
-        sim.server.node_of[k] = sim_pick(sim.server.nodes);
-}
-
 void world_begin(uint64_t seed)
 {
     sim.seed = sim.chance = seed;
@@ -117,7 +103,7 @@ void world_begin(uint64_t seed)
     sim.steps = sim_one_in(3) ? 200 + sim_pick(1200) : 50 + sim_pick(250);
     choose_faults();
     if (sim.faults[FAULT_CLUSTER])
-        begin_cluster();
+        cluster_begin();
     sim.stream_max = sim.faults[FAULT_SHORT] ? 2 + sim_pick(30) : 0;
     for (unsigned h = 0; h < sim.hosts_count; h++)
         begin_host(h);
@@ -274,8 +260,10 @@ static void copy_map(host *self)
     if (from == self)
         return;
     map_copy(self, from);
-    for (unsigned k = 0; k < sim.keys_count; k++)
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        check_untold((int)k);
         check_lost((int)k);
+    }
     host_start(self);
 }
 
@@ -368,7 +356,7 @@ static void trouble_of_server(enum fault fault)
         many_forgotten();
         break;
     case FAULT_MIGRATE:
-        server_migrate(world_any_key());
+        server_migrate(sim_one_in(4) ? STREAM_SLOT : world_any_key());
         break;
     case FAULT_REDIS_EVICT:
         server_evict(world_any_key(), sim.faults[FAULT_VERIFY] && sim_one_in(2));
