@@ -37,6 +37,7 @@ struct replicator {
 
     enum sync_state state;
     int64_t since_ms, error_ms, error_logged_ms, map_logged_ms;
+    uint64_t resyncs_told; /* comparisons that the log tells of */
     char error[256], run_id[48], redis_version[32];
     uint64_t timeouts, protocol_errors;
     uint64_t ask_words[SYNC_SLOTS_MAX]; /* names of the requests in these slots */

@@ -130,7 +130,10 @@ static void state_changed(replicator *self, const sync_view *view)
                        "redis %s: parked: %s; the map goes on alone, next try in %lld s",
                        self->url.display, self->error,
                        (long long)((view->attempt_at_ms - replicator_now_ms()) / 1000));
-    if (self->state == SYNC_SYNCING && view->resyncing)
+    /* It is syncing, too, while invalidations of many are exchanged alone. */
+    bool compares = view->counters.resyncs != self->resyncs_told;
+    self->resyncs_told = view->counters.resyncs;
+    if (self->state == SYNC_SYNCING && compares)
         replicator_say(self, LOG_NOTICE,
                        "redis %s: its history is another one than ours: comparing all entries",
                        self->url.display);
