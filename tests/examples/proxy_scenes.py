@@ -1,4 +1,4 @@
-"""proxy.py: the example server as a caching reverse proxy, over real HTTP: an origin of ours behind it,
+"""proxy_scenes.py: the example server as a caching reverse proxy, over real HTTP: an origin of ours behind it,
 Python's http.client in front, and the gateway's lines of tests/http/cases.txt. Run by proxy.sh."""
 
 import http.client
