@@ -39,7 +39,7 @@ def test_a_thousand_coroutines_fill_once(cache):
 
 
 def test_a_thousand_coroutines_of_four_processes_fill_once(cache):
-    """And no loop is held up meanwhile: its lag is compared with the same work without a cache."""
+    """And no loop is held up meanwhile: 250 coroutines begin in one turn and go on in others."""
 
     def worker(ready):
         async def main():
@@ -47,7 +47,8 @@ def test_a_thousand_coroutines_of_four_processes_fill_once(cache):
             async with Lag() as lag:
                 got = await asyncio.gather(*[cache.fetch_async("k", fill) for _ in range(250)])
             assert got == [b"filled"] * 250
-            insist(lambda: cache.set(f"lag:{os.getpid()}", f"{lag.worst}"))
+            # Measured: 3 ms (bench/python/stampede.py); this only says that nothing blocks.
+            assert lag.held < 0.1
 
         os.read(ready, 1)
         run(main())
@@ -58,7 +59,6 @@ def test_a_thousand_coroutines_of_four_processes_fill_once(cache):
     assert [end_of(pid) for pid in children] == [0] * 4
     assert cache.get("calls") == b"1"
     assert cache.stats()["lease_fills"] == 1
-    assert len(list(cache.keys("lag:"))) == 4
 
 
 def test_the_death_of_the_filler_is_noticed(cache):

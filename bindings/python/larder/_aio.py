@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 import weakref
-from typing import Any, Awaitable, Callable, Dict, List, Optional
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
 
 from . import _larder
 
@@ -112,23 +112,39 @@ class Flight:
     """
 
     def __init__(self) -> None:
-        self._followers: List["asyncio.Future[Any]"] = []
+        self._followers: "List[Tuple[float, asyncio.Future[Any]]]" = []
+        self._timer: Optional[asyncio.TimerHandle] = None  # one for all: most wait as long
 
     async def follow(self, timeout: float) -> Any:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        timer = loop.call_later(max(timeout, 0), _settle, future, ("alone", None))
-        self._followers.append(future)
-        try:
-            return await future
-        finally:
-            timer.cancel()
+        self._followers.append((loop.time() + timeout, future))
+        if self._timer is None or loop.time() + timeout < self._timer.when():
+            self._wake_at(loop.time() + timeout)
+        return await future
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._timer = None
+        for deadline, future in self._followers:
+            if deadline <= now:
+                _settle(future, ("alone", None))
+        self._followers = [pair for pair in self._followers if not pair[1].done()]
+        if self._followers:
+            self._wake_at(min(deadline for deadline, _ in self._followers))
 
     def end(self, kind: str, what: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._release((kind, what))
 
     def _release(self, result: Any) -> None:
-        for future in self._followers[:_A_TURN]:
+        for _, future in self._followers[:_A_TURN]:
             _settle(future, result)
         del self._followers[:_A_TURN]
         if self._followers:

@@ -136,11 +136,13 @@ PyTypeObject *module_add_type(PyObject *module, PyType_Spec *spec);
 PyObject *module_new_object(PyTypeObject *type);
 void module_free_object(PyObject *object);
 
-/* ---- lease.c, follow.c, view.c --------------------------------------------------------------- */
+/* ---- lease.c, follow.c, view.c, session.c
+ * --------------------------------------------------------------- */
 
 int lease_add(PyObject *module);
 int follow_add(PyObject *module);
 int view_add(PyObject *module);
+int session_add(PyObject *module); /* after map_add() */
 
 /* Run one statement that may wait. */
 #define WITHOUT_GIL(statement)                                                                     \

@@ -93,7 +93,7 @@ class FastAPILarder:
 
     def _start(self) -> None:
         try:
-            self.store()
+            self.store().cache.watch()  # now, lest the first request pays for it
         except (larder.Error, OSError) as error:
             log.warning("larder: the map cannot be opened, going on without: %s", error)
         unbounded = _factories.unbounded_factories()
