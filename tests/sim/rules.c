@@ -112,7 +112,8 @@ const struct rule_row rules[RULE_COUNT] = {
                         BIT(CLUSTER) | BIT(LARGE), ALONE, 200000, ""},
     [RULE_LATE] = {"late",
                    "Cluster: of what may be older than what was told before, the value is fetched",
-                   BIT(CLUSTER) | BIT(WIPE) | BIT(SHORT), ALONE, 200000, ""},
+                   BIT(CLUSTER) | BIT(WIPE) | BIT(SHORT), ALONE, 0,
+                   "rare: nobody who knows of the newer one may hear the older one told"},
     [RULE_UNTOLD] =
         {"untold", "Cluster: our own entry as the winner of a push is no acknowledgement",
          BIT(CLUSTER) | BIT(FLUSH) | BIT(LARGE), ALONE, 0,
