@@ -10,55 +10,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "bench/measure.h"
-#include "bench/servers.h"
+#include "bench/sides.h"
 #include "larder.h"
 
 enum { SETS_MAX = 20000, VALUE = 100 };
 
-struct side {
-    char directory[300];
-    struct server larderd;
-    larder *handle;
-    uint64_t keys, writes;
-};
-
 static struct side a, b;
 
-static larder *attach(const char *directory)
-{
-    larder_options options = {.dir = directory, .flags = LARDER_ATTACH, .write_wait_ms = 1000};
-    larder *handle = NULL;
-    uint64_t deadline = test_now_us() + 20000000;
-    int code;
-    while ((code = larder_open("fleet", &options, &handle)) == LARDER_ENOTFOUND &&
-           test_now_us() < deadline) {
-        test_pause_us(1000);
-    }
-    test_check(code == LARDER_OK, "attach: %d %s", code, larder_last_error());
-    return handle;
-}
-
-static void side_start(struct side *side, const char *name, const struct server *redis)
-{
-    char log[32];
-    snprintf(side->directory, sizeof side->directory, "%s/%s", test_directory(), name);
-    test_check(mkdir(side->directory, 0700) == 0, "mkdir");
-    snprintf(log, sizeof log, "larderd-%s", name);
-    server_larderd_start(&side->larderd, log, "fleet", side->directory, redis->url,
-                         "map = { size = \"64M\"; };\n");
-    side->handle = attach(side->directory);
-    server_wait_redis(side->handle, true, 20000);
-}
+static uint64_t shared_keys, shared_writes; /* both write the same keys, so often each */
 
 static void set_number(struct side *side, const char *key, uint64_t number)
 {
-    uint8_t value[VALUE];
-    test_value_fill(value, sizeof value, number);
-    int code = larder_set(side->handle, key, strlen(key), value, sizeof value, NULL);
-    test_check(code == LARDER_OK, "set: %d %s", code, larder_last_error());
+    side_set(side, key, strlen(key), number, VALUE);
 }
 
 static void latency(struct side *from, struct side *to, const char *name, uint64_t sets)
@@ -157,9 +122,9 @@ static int write_shared(void *context)
 {
     struct side *side = context;
     test_random random = test_random_new(side == &a ? 1 : 2);
-    for (uint64_t at = 0; at < side->writes; at++) {
+    for (uint64_t at = 0; at < shared_writes; at++) {
         char key[48];
-        snprintf(key, sizeof key, "shared:%" PRIu64, test_random_below(&random, side->keys));
+        snprintf(key, sizeof key, "shared:%" PRIu64, test_random_below(&random, shared_keys));
         if (test_random_below(&random, 5) == 0) {
             int code = larder_delete(side->handle, key, strlen(key));
             test_check(code >= 0, "delete: %d", code);
@@ -213,10 +178,10 @@ static void both_at_once(const struct server *redis)
     server_wait_clean(a.handle, 20000);
     server_wait_clean(b.handle, 20000);
     uint64_t deadline = test_now_us() + 10000000, different;
-    while ((different = differing(&client, a.keys)) != 0 && test_now_us() < deadline) {
+    while ((different = differing(&client, shared_keys)) != 0 && test_now_us() < deadline) {
         test_pause_us(2000);
     }
-    test_figure("fleet_writes_at_once", (double)(a.writes + b.writes), "count");
+    test_figure("fleet_writes_at_once", (double)(2 * shared_writes), "count");
     test_figure("fleet_equal_after", (double)(test_now_us() - began) / 1e3, "ms");
     test_figure("fleet_keys_that_differ", (double)different, "count");
     test_check(different == 0, "%" PRIu64 " keys differ between A, B and Redis", different);
@@ -229,23 +194,21 @@ int main(int argc, char **argv)
     measure_begin("bench_fleet", 120);
     servers_needed();
     uint64_t sets = measure_option(argc, argv, "--sets", 1000);
-    a.keys = b.keys = measure_option(argc, argv, "--keys", 100);
-    a.writes = b.writes = measure_option(argc, argv, "--writes", 20000);
+    shared_keys = measure_option(argc, argv, "--keys", 100);
+    shared_writes = measure_option(argc, argv, "--writes", 20000);
     steady.rate = measure_option(argc, argv, "--rate", 5000);
     steady.sets = measure_option(argc, argv, "--rate-sets", 25000);
     test_check(steady.rate > 0 && steady.sets > 0, "options");
-    test_check(sets > 0 && sets <= SETS_MAX && a.keys > 0, "options");
+    test_check(sets > 0 && sets <= SETS_MAX && shared_keys > 0, "options");
     server_redis_start(&redis, "redis");
-    side_start(&a, "a", &redis);
-    side_start(&b, "b", &redis);
+    side_start(&a, "fleet", "a", &redis, "");
+    side_start(&b, "fleet", "b", &redis, "");
     both_at_once(&redis);
     latency(&b, &a, "b_to_a", sets);
     latency(&a, &b, "a_to_b", sets);
     latency_at_rate(&a, &b);
-    server_end(&a.larderd, SIGTERM);
-    server_end(&b.larderd, SIGTERM);
+    side_end(&a);
+    side_end(&b);
     server_end(&redis, SIGTERM);
-    larder_close(&a.handle);
-    larder_close(&b.handle);
     test_end();
 }

@@ -31,7 +31,7 @@ struct conf { /* texts are owned, never NULL; "" = not set; sizes in bytes, time
         int64_t backoff_min_ms, backoff_max_ms, park_ms, retry_max_ms;
         int64_t breaker_failures, breaker_open_ms;
         int64_t batch_commands, batch_bytes, batches_in_flight, retry_entries;
-        int64_t inline_value, stream_bytes, max_reply;
+        int64_t inline_value, stream_bytes, max_reply, busy_poll_us;
     } redis;
     struct {
         char *ca, *ca_dir, *cert, *key, *server_name;

@@ -9,6 +9,7 @@
 
 #include "daemon/log.h"
 #include "daemon/replicator.h"
+#include "daemon/replicator_poll.h"
 
 #define AT(member) offsetof(struct conf, member)
 
@@ -231,6 +232,11 @@ const conf_row conf_rows[] = {
      NULL},
     {DURATION(redis.linger), 0, SECOND, "2ms", CONF_REPLICATOR,
      "How long a batch that is not full waits for more writes.", NULL},
+    {INTEGER(redis.busy_poll_us), 0, POLL_MOST_US, "100", CONF_REPLICATOR,
+     "Microseconds for which larderd looks for the next miss of a worker, and a worker for its "
+     "answer, before they sleep, where misses come that fast. Nobody looks where there is one "
+     "processor, or where it has not paid lately. 0: never.",
+     NULL},
     {DURATION(redis.backoff_min), 1, MINUTE, "100ms", CONF_REPLICATOR,
      "First pause between attempts to connect; the pauses grow and are jittered.", NULL},
     {DURATION(redis.backoff_max), 1, HOUR, "2s", CONF_REPLICATOR,

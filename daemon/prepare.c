@@ -235,6 +235,7 @@ void prepare_replicator(const struct conf *conf, const struct prepared *prepared
     out->tombstone_ms = conf->janitor.tombstone_ms;
     out->ping_ms = conf->redis.ping_ms;
     out->verify_ms = conf->redis.verify_ms;
+    out->busy_poll_us = (uint32_t)conf->redis.busy_poll_us;
     out->breaker_failures = (uint32_t)conf->redis.breaker_failures;
     out->breaker_open_ms = conf->redis.breaker_open_ms;
     out->batch_commands = (uint32_t)conf->redis.batch_commands;

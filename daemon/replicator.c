@@ -438,6 +438,7 @@ static void on_asked(void *context, uint64_t id, const sync_change *change, bool
     event.asked.id = id;
     event.asked.change = change;
     event.asked.failed = failed;
+    poll_replied(&((replicator *)context)->poll, connection_now_us());
     replicator_feed(context, &event);
 }
 
@@ -504,6 +505,8 @@ bool replicator_make_events(replicator *self)
 {
     self->timer_ms = SYNC_NEVER;
     self->timer = evtimer_new(self->base, on_timer, self);
+    if (!replicator_ask_begin(self))
+        return false;
     self->sweep = evtimer_new(self->base, on_sweep, self);
     if (self->sweep == NULL)
         return false;

@@ -46,6 +46,10 @@ typedef struct replicator_settings { /* replicator_settings_init() gives the def
     int64_t verify_ms; /* each entry is compared with Redis once in so long; 0: never; 600,000 */
     int64_t ping_ms;   /* idle connections are probed this often; 2,000 */
 
+    /* How long larderd looks for the next miss of a worker, and a worker for its answer, before
+     * they sleep; at most 1,000, 0: not at all; 100 */
+    uint32_t busy_poll_us;
+
     uint32_t breaker_failures; /* failures in a row that open the breaker; 3 */
     int64_t breaker_open_ms;   /* open for this long before one attempt is let through; 1,000 */
 

@@ -1,7 +1,10 @@
 /* replicator_ask.c: read-through's way between the workers' requests (lib/replica.h) and the
  * protocol machine. See replicator.h.
  */
+#include <sched.h>
+
 #include "daemon/replicator_internal.h"
+#include "lib/spin.h"
 
 enum { ASKS_AT_A_TIME = SYNC_SLOTS_MAX };
 
@@ -18,10 +21,12 @@ static bool is_there(replicator *self, const uint8_t *key, size_t key_size)
 void replicator_take_asks(replicator *self)
 {
     replica_asked asked;
+    replica_ask_attend(self->map, self->polling);
     for (size_t i = 0; i < ASKS_AT_A_TIME && replica_ask_next(self->map, &asked); i++) {
         sync_event event = {.kind = SYNC_EV_ASK};
         if (asked.slot >= SYNC_SLOTS_MAX)
             continue;
+        poll_requested(&self->poll, connection_now_us());
         if (is_there(self, asked.key, asked.key_size)) {
             replica_ask_answer(self->map, asked.slot, asked.word, REPLICA_ANSWER_FOUND);
             continue;
@@ -35,6 +40,56 @@ void replicator_take_asks(replicator *self)
     }
 }
 
+/* ---- Looking instead of sleeping (replicator_poll.h) ------------------------------------------
+ */
+
+/* A round of the loop without sleep. */
+static void go_round(replicator *self)
+{
+    static const struct timeval at_once = {.tv_sec = 0};
+    evtimer_add(self->round, &at_once);
+}
+
+static void look_on(replicator *self)
+{
+    if (self->polling || !poll_wanted(&self->poll, connection_now_us()))
+        return;
+    self->polling = true;
+    replica_ask_attend(self->map, true);
+    go_round(self);
+}
+
+static void on_round(evutil_socket_t fd, short what, void *context)
+{
+    replicator *self = context;
+    (void)fd;
+    (void)what;
+    if (self->fenced || self->finished) {
+        self->polling = false;
+        replica_ask_attend(self->map, false);
+        return;
+    }
+    if (replica_ask_is_posted(self->map))
+        replicator_take_asks(self);
+    int64_t now = connection_now_us();
+    if (!poll_wanted(&self->poll, now)) {
+        self->polling = false;
+        replicator_take_asks(self); /* once more, now that workers wake us again */
+        return;
+    }
+    (void)sched_yield();
+    int64_t after = connection_now_us();
+    poll_offered(&self->poll, after, after - now);
+    go_round(self);
+}
+
+bool replicator_ask_begin(replicator *self)
+{
+    poll_init(&self->poll, self->settings.busy_poll_us, spin_processors());
+    self->round = evtimer_new(self->base, on_round, self);
+    return self->round != NULL;
+}
+
 bool replicator_ask(replicator *self, const sync_action *action)
 {
     int sent = link_ask(self->link, action->fetch.id, action->fetch.key, action->fetch.key_size,
@@ -43,6 +98,9 @@ bool replicator_ask(replicator *self, const sync_action *action)
         sync_event event = {.kind = SYNC_EV_ASKED};
         event.asked.id = action->fetch.id;
         replicator_post(self, &event);
+    } else if (sent == 0) {
+        poll_sent(&self->poll, connection_now_us());
+        look_on(self);
     }
     return sent != -1;
 }
@@ -59,6 +117,8 @@ void replicator_answer(replicator *self, const sync_action *action)
                                answers[action->answer.answer]);
         }
     }
+    poll_answered(&self->poll, connection_now_us());
+    look_on(self);
 }
 
 void replicator_changed(void *context, const uint8_t *key, size_t key_size)

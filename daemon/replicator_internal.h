@@ -4,8 +4,10 @@
 #ifndef LARDER_DAEMON_REPLICATOR_INTERNAL_H
 #define LARDER_DAEMON_REPLICATOR_INTERNAL_H
 
+#include "daemon/redis/connection.h"
 #include "daemon/redis/link.h"
 #include "daemon/replicator.h"
+#include "daemon/replicator_poll.h"
 #include "daemon/sync/sync.h"
 
 #define REPLICATOR_QUEUE 1024u
@@ -22,7 +24,7 @@ struct replicator {
     uint64_t fence;
     struct sync *machine;
     struct link *link;
-    struct event *timer, *wake, *beat, *drain, *ended, *sweep;
+    struct event *timer, *wake, *beat, *drain, *ended, *sweep, *round;
     int64_t timer_ms; /* what the timer is set to */
     replica_batch rows;
     replica_marks marks;
@@ -41,6 +43,8 @@ struct replicator {
     char error[256], run_id[48], redis_version[32];
     uint64_t timeouts, protocol_errors;
     uint64_t ask_words[SYNC_SLOTS_MAX]; /* names of the requests in these slots */
+    struct poll poll;
+    bool polling; /* the loop does not sleep */
     bool clock_told;
     int64_t clock_redis_ms, clock_offset_ms; /* as told to the map */
 };
@@ -56,6 +60,7 @@ void replicator_post(replicator *self, const sync_event *event);
 /* After every round: has the state changed, is the drain over? */
 void replicator_noticed(replicator *self);
 /* Read-through: take what workers have asked for; tell those who wait. */
+bool replicator_ask_begin(replicator *self);
 void replicator_take_asks(replicator *self);
 bool replicator_ask(replicator *self, const sync_action *action); /* false: not sent */
 /* A key changed in Redis; context: the replicator. */

@@ -30,6 +30,7 @@ void replicator_settings_init(replicator_settings *settings)
         .tombstone_ms = 86400000,
         .verify_ms = 600000,
         .ping_ms = 2000,
+        .busy_poll_us = 100,
         .breaker_failures = 3,
         .breaker_open_ms = 1000,
         .batch_commands = 128,
@@ -177,6 +178,7 @@ static void on_beat(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     publish(self);
+    replica_ask_spin(self->map, self->settings.busy_poll_us); /* the map may be another one now */
     replica_ask_sweep(self->map);
     replicator_take_asks(self);
     if (larder_stats_read(self->map, &stats, sizeof stats) != LARDER_OK)
@@ -223,7 +225,7 @@ static const char *check_settings(const replicator_settings *s)
     if (s->connect_timeout_ms < 1 || s->reply_timeout_ms < 1 || s->linger_ms < 0 ||
         s->backoff_min_ms < 1 || s->backoff_max_ms < s->backoff_min_ms || s->park_ms < 1 ||
         s->retry_max_ms < 1 || s->tombstone_ms < 1 || s->ping_ms < 1 || s->breaker_open_ms < 0 ||
-        s->verify_ms < 0)
+        s->verify_ms < 0 || s->busy_poll_us > POLL_MOST_US)
         return "a time is out of its range";
     if (s->batch_commands < 1 || s->batch_commands > SYNC_BATCH_MAX || s->batch_bytes < 1 ||
         s->batches_in_flight < 1 || s->batches_in_flight > 256 || s->retry_entries < 1 ||
@@ -377,6 +379,7 @@ replicator *replicator_start(struct event_base *base, larder *handle,
              result != LARDER_OK ? larder_last_error() : "the map's wake-up cannot be opened");
         return NULL;
     }
+    replica_ask_spin(handle, s->busy_poll_us);
     sync_event event = {.kind = SYNC_EV_START, .position = &position};
     replicator_feed(self, &event);
     if (code != NULL)
@@ -421,7 +424,8 @@ void replicator_free(replicator **self)
     if (self == NULL || *self == NULL)
         return;
     replicator *old = *self;
-    struct event *events[] = {old->timer, old->wake, old->beat, old->drain, old->ended, old->sweep};
+    struct event *events[] = {old->timer, old->wake,  old->beat, old->drain,
+                              old->ended, old->sweep, old->round};
     *self = NULL;
     link_destroy(&old->link);
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)

@@ -105,17 +105,31 @@ static bool end_if_late(struct map *map, size_t index, uint64_t word, int64_t no
            (end_word(map, index, word, ASK_FAILED), true);
 }
 
-/* Say that there is something to take. Not only while the daemon sleeps: it may be busy with what
- * has nothing to do with this. */
-static void tell_daemon(struct map *map, size_t index)
+static void wake_daemon_of_asks(struct map *map)
 {
-    struct ask_table *table = table_of(map);
-    /* seq_cst: after the word; pairs with ask_take() */
-    (void)atomic_fetch_or(&table->posted[index / 64], UINT64_C(1) << (index % 64));
     int fifo = wake_open(map);
     if (fifo >= 0) {
         ssize_t written = write(fifo, "", 1);
         (void)written; /* a full FIFO wakes as well */
+    }
+}
+
+/* Say that there is something to take. The first one wakes the daemon for all who come until it has
+ * looked. Should that one die over it, who waits for long does it again (ask_sleep()). */
+static void tell_daemon(struct map *map, size_t index)
+{
+    struct ask_table *table = table_of(map);
+    _Atomic uint64_t *posted = &table->posted[index / 64];
+    uint64_t bit = UINT64_C(1) << (index % 64);
+    uint32_t attended = 0;
+    if ((atomic_load(posted) & bit) == 0) {
+        /* seq_cst: after the word; pairs with ask_take() */
+        (void)atomic_fetch_or(posted, bit);
+    }
+    /* seq_cst, after the bit: pairs with ask_attend(), after which the daemon looks at the bits */
+    if (atomic_load(&table->attended) == 0 &&
+        atomic_compare_exchange_strong(&table->attended, &attended, 1)) {
+        wake_daemon_of_asks(map);
     }
 }
 
@@ -193,7 +207,7 @@ static void join(const struct asker *asker, size_t index, uint64_t word, struct 
         }
     }
     *ticket = (struct ask_ticket){.word = word, .slot = (uint32_t)index};
-    if (state_of(word) == STATE_POSTED) { /* whoever posted it may have died before it told */
+    if (state_of(word) == STATE_POSTED) { /* whoever posted it may have died before it said so */
         tell_daemon(asker->map, index);
     }
 }
@@ -295,24 +309,53 @@ enum ask_end ask_look(struct map *map, const struct ask_ticket *ticket)
     return ASK_PENDING;
 }
 
+/* Look for a while, where that is allowed and has been of use. */
+static enum ask_end look_on(struct map *map, const struct ask_ticket *ticket, int64_t until_ms)
+{
+    struct spin spin;
+    enum ask_end end = ask_look(map, ticket);
+    if (end != ASK_PENDING || !spin_begin(&table_of(map)->spins, until_ms * 1000, &spin)) {
+        return end;
+    }
+    while (end == ASK_PENDING && spin_on(&spin)) {
+        end = ask_look(map, ticket);
+    }
+    spin_end(&spin, end != ASK_PENDING);
+    return end;
+}
+
+/* Nobody has taken it for a while: whoever was to wake the daemon may have died over it. */
+static void remind_daemon(struct map *map, const struct ask_ticket *ticket)
+{
+    uint64_t word = look(table_of(map), ticket->slot);
+    if (sequence_of(word) == sequence_of(ticket->word) && state_of(word) == STATE_POSTED) {
+        tell_daemon(map, ticket->slot);
+        wake_daemon_of_asks(map);
+    }
+}
+
 enum ask_end ask_sleep(struct map *map, const struct ask_ticket *ticket, int64_t until_ms)
 {
-    if (ticket->slot >= ASK_SLOTS) {
-        return ASK_FAILED;
+    enum ask_end end = look_on(map, ticket, until_ms);
+    if (end != ASK_PENDING) {
+        return end;
     }
     struct ask_slot *slot = &table_of(map)->slots[ticket->slot];
     for (;;) {
         /* Before the word is looked at: pairs with wake_waiters(), which changes both after it. */
         uint32_t ends = atomic_load(&slot->ends);
         atomic_store(&slot->sleepers, 1);
-        enum ask_end end = ask_look(map, ticket);
+        end = ask_look(map, ticket);
         int64_t left = until_ms - clock_monotonic_ms();
         if (end != ASK_PENDING || left <= 0) {
             return end;
         }
         left = left < SLEEP_MS ? left : SLEEP_MS;
         struct timespec time = {.tv_nsec = (long)left * 1000000};
-        (void)syscall(SYS_futex, &slot->ends, FUTEX_WAIT, ends, &time, NULL, 0);
+        if (syscall(SYS_futex, &slot->ends, FUTEX_WAIT, ends, &time, NULL, 0) != 0 &&
+            errno == ETIMEDOUT) {
+            remind_daemon(map, ticket);
+        }
     }
 }
 
@@ -366,6 +409,27 @@ static bool take(struct map *map, size_t index, struct ask_taken *taken)
     }
 }
 
+void ask_attend(struct map *map, bool attended)
+{
+    /* seq_cst: before the bits are looked at; pairs with tell_daemon() */
+    atomic_store(&table_of(map)->attended, attended ? 1 : 0);
+}
+
+bool ask_is_posted(struct map *map)
+{
+    struct ask_table *table = table_of(map);
+    uint64_t bits = 0;
+    for (size_t word = 0; word < ASK_WORDS; word++) {
+        bits |= atomic_load(&table->posted[word]);
+    }
+    return bits != 0;
+}
+
+void ask_spin(struct map *map, uint32_t limit_us)
+{
+    atomic_store(&table_of(map)->spins.limit_us, limit_us);
+}
+
 bool ask_take(struct map *map, struct ask_taken *taken)
 {
     struct ask_table *table = table_of(map);
@@ -411,5 +475,6 @@ void ask_begin_daemon(struct map *map)
         }
     }
     atomic_store(&table->failures, 0);
+    atomic_store(&table->attended, 0);
     ask_sweep(map);
 }

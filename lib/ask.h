@@ -10,6 +10,9 @@
  * spoil; the daemon compares both before it asks, and what it then asks for is at worst of no use
  * to whoever waits: the answer is never in the slot, it is the map that is looked at again.
  *
+ * The daemon is woken through its FIFO only by the first who posts since it last looked; and while
+ * it looks all the time (replicator_poll.c) by nobody.
+ *
  * Called by the public functions (asking.c) and by the replicator's port (replica_ask.c). Never
  * blocks but in ask_sleep(), which has a deadline. Layout: MAP_FORMAT
  */
@@ -23,6 +26,7 @@
 #include <stdint.h>
 
 #include "notify.h"
+#include "spin.h"
 
 enum {
     ASK_SLOTS = 512,
@@ -51,10 +55,10 @@ struct ask_table {
     _Atomic uint64_t words[ASK_SLOTS];  /* see ask.c */
     _Atomic uint64_t posted[ASK_WORDS]; /* a bit for each slot that the daemon should look at */
     _Atomic uint32_t failures;          /* requests in a row whose time was over */
-    uint32_t reserved;
+    _Atomic uint32_t attended;          /* 1: the daemon is going to look at posted by itself */
     _Atomic int64_t rest_until_ms; /* CLOCK_MONOTONIC: with ASK_FAILURES of them, who comes first
                                       from then on asks again */
-    uint8_t padding[48];
+    struct spin_area spins;        /* of those who wait for an answer */
     struct ask_slot slots[ASK_SLOTS];
 };
 static_assert(offsetof(struct ask_table, slots) == ASK_SLOTS * 8 + 128, "MAP_FORMAT");
@@ -87,7 +91,8 @@ enum ask_begin ask_begin(struct map *map, const void *key, size_t key_size, cons
 /* How it stands; without a wait. */
 enum ask_end ask_look(struct map *map, const struct ask_ticket *ticket);
 
-/* Sleep until the request has ended, or until_ms (CLOCK_MONOTONIC) has come: ASK_PENDING. */
+/* Wait until the request has ended, or until_ms (CLOCK_MONOTONIC) has come: ASK_PENDING. Looks for
+ * a while (spin.h), then sleeps. */
 enum ask_end ask_sleep(struct map *map, const struct ask_ticket *ticket, int64_t until_ms);
 
 /* What the wait came to, for whether others should ask: an answer, or the time was over. */
@@ -106,6 +111,16 @@ struct ask_taken {
     uint32_t key_size;
     uint8_t key[ASK_KEY_MAX];
 };
+
+/* Whether the daemon is going to look for requests without being woken. Whoever says that it is not
+ * looks once more before it sleeps. */
+void ask_attend(struct map *map, bool attended);
+
+/* Whether something is posted: eight loads. */
+bool ask_is_posted(struct map *map);
+
+/* How long those who wait may spin, at most SPIN_MOST_US; 0: not at all. */
+void ask_spin(struct map *map, uint32_t limit_us);
 
 /* Take the next request that is posted. False: there is none. */
 bool ask_take(struct map *map, struct ask_taken *taken);

@@ -208,6 +208,12 @@ bool replica_ask_next(larder *handle, replica_asked *out);
 void replica_ask_answer(larder *handle, uint32_t slot, uint64_t word, enum replica_answer answer);
 /* To be called once a second: frees what workers left behind. */
 void replica_ask_sweep(larder *handle);
+/* Whether the caller is going to look for requests by itself; else the first worker that makes one
+ * touches the FIFO of replica_wake_fd(). After saying that it is not, it looks once more. */
+void replica_ask_attend(larder *handle, bool attended);
+bool replica_ask_is_posted(larder *handle);
+/* For how many microseconds workers may look for an answer before they sleep; 0: not at all. */
+void replica_ask_spin(larder *handle, uint32_t limit_us);
 
 int replica_position_read(larder *handle, replica_position *out);
 

@@ -57,3 +57,22 @@ void replica_ask_sweep(larder *handle)
         ask_sweep(handle->map);
     }
 }
+
+void replica_ask_attend(larder *handle, bool attended)
+{
+    if (handle_enter(handle) == LARDER_OK) {
+        ask_attend(handle->map, attended);
+    }
+}
+
+bool replica_ask_is_posted(larder *handle)
+{
+    return handle_enter(handle) == LARDER_OK && ask_is_posted(handle->map);
+}
+
+void replica_ask_spin(larder *handle, uint32_t limit_us)
+{
+    if (handle_enter(handle) == LARDER_OK) {
+        ask_spin(handle->map, limit_us);
+    }
+}

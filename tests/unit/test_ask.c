@@ -2,12 +2,15 @@
  * stops in the middle; a full table; damage. The daemon is played by the test.
  */
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "ask.h"
 #include "clock.h"
 #include "key.h"
 #include "tests/unit/maps.h"
+#include "wake.h"
 
 static larder *map;
 
@@ -32,6 +35,7 @@ static void setup(void)
 {
     map = maps_new();
     pretend_daemon();
+    (void)mkfifoat(shared()->directory, WAKE_NAME, 0600);
 }
 
 static void teardown(void)
@@ -323,6 +327,74 @@ START_TEST(a_requester_that_is_gone_keeps_nobody)
 }
 END_TEST
 
+/* Bytes in the daemon's FIFO, which are gone then. */
+static int wakes(void)
+{
+    char bytes[64];
+    ssize_t got = read(wake_open(shared()), bytes, sizeof bytes);
+    return got > 0 ? (int)got : 0;
+}
+
+START_TEST(one_wakes_the_daemon_for_all)
+{
+    struct ask_ticket ticket;
+    struct ask_taken taken;
+    ck_assert_int_eq(ask("one", 5000, &ticket), ASK_BEGUN);
+    ck_assert_int_eq(ask("one", 5000, &ticket), ASK_BEGUN); /* joined */
+    ck_assert_int_eq(ask("two", 5000, &ticket), ASK_BEGUN);
+    ck_assert(ask_is_posted(shared()));
+    ck_assert_int_eq(wakes(), 1);
+    ask_attend(shared(), false); /* it wakes, and takes them */
+    ck_assert(ask_take(shared(), &taken) && ask_take(shared(), &taken));
+    ck_assert(!ask_is_posted(shared()));
+    ck_assert_int_eq(ask("one", 5000, &ticket), ASK_BEGUN); /* under way */
+    ck_assert_int_eq(wakes(), 0);
+    ck_assert_int_eq(ask("three", 5000, &ticket), ASK_BEGUN);
+    ck_assert_int_eq(wakes(), 1);
+    ask_attend(shared(), true); /* it looks all the time */
+    ck_assert(ask_take(shared(), &taken));
+    ck_assert_int_eq(ask("four", 5000, &ticket), ASK_BEGUN);
+    ck_assert_int_eq(wakes(), 0);
+    ck_assert(ask_take(shared(), &taken));
+    ask_begin_daemon(shared()); /* that one died over it; the next one sleeps */
+    ck_assert_int_eq(ask("five", 5000, &ticket), ASK_BEGUN);
+    ck_assert_int_eq(wakes(), 1);
+}
+END_TEST
+
+START_TEST(who_waits_long_wakes_the_daemon_himself)
+{
+    struct ask_ticket ticket;
+    struct ask_taken taken;
+    (void)wake_open(shared());
+    ask_attend(shared(), true); /* by a worker that was to wake the daemon, and died */
+    ck_assert_int_eq(ask("key", 5000, &ticket), ASK_BEGUN);
+    atomic_store(&table()->posted[ticket.slot / 64], 0); /* another died before that, too */
+    ck_assert_int_eq(ask_sleep(shared(), &ticket, clock_monotonic_ms() + 300), ASK_PENDING);
+    ck_assert_int_ge(wakes(), 1);
+    ck_assert(ask_take(shared(), &taken)); /* from here on it is the daemon's */
+    ck_assert_int_eq(ask_sleep(shared(), &ticket, clock_monotonic_ms() + 300), ASK_PENDING);
+    ck_assert_int_eq(wakes(), 0);
+}
+END_TEST
+
+START_TEST(who_may_looks_before_he_sleeps)
+{
+    struct ask_ticket ticket;
+    struct ask_taken taken;
+    ask_spin(shared(), SPIN_MOST_US);
+    ck_assert_int_eq(ask("key", 5000, &ticket), ASK_BEGUN);
+    ck_assert_int_eq(ask_sleep(shared(), &ticket, clock_monotonic_ms() + 30), ASK_PENDING);
+    ck_assert(spin_processors() < 2 || atomic_load(&table()->spins.doubt) != 0);
+    ck_assert(ask_take(shared(), &taken));
+    ck_assert(ask_answer(shared(), taken.slot, taken.word, ASK_FOUND));
+    ck_assert_int_eq(ask_sleep(shared(), &ticket, clock_monotonic_ms() + 5000), ASK_FOUND);
+    for (unsigned i = 0; i < SPIN_PLACES; i++) {
+        ck_assert_int_eq(atomic_load(&table()->spins.until_us[i]), 0);
+    }
+}
+END_TEST
+
 START_TEST(arguments_that_are_none)
 {
     larder_asked asked = {.internal = {0}};
@@ -363,6 +435,9 @@ int main(void)
     tcase_add_test(tests, a_lost_claim_is_not_posted);
     tcase_add_test(tests, garbage_is_refused);
     tcase_add_test(tests, a_requester_that_is_gone_keeps_nobody);
+    tcase_add_test(tests, one_wakes_the_daemon_for_all);
+    tcase_add_test(tests, who_waits_long_wakes_the_daemon_himself);
+    tcase_add_test(tests, who_may_looks_before_he_sleeps);
     tcase_add_test(tests, arguments_that_are_none);
     suite_add_tcase(suite, tests);
     return harness_run(suite);

@@ -186,7 +186,7 @@ END_TEST
 START_TEST(another_version_is_left_alone)
 {
     PATCH(format, CONTROL_FORMAT + 1);
-    refused(LARDER_EFORMAT, "format 5", false);
+    refused(LARDER_EFORMAT, "format 6", false);
     PATCH(format, CONTROL_FORMAT);
     PATCH(byte_order, 0x04030201);
     refused(LARDER_EFORMAT, "0x04030201", false);
