@@ -50,7 +50,7 @@ static struct sync_batch *make_batch(struct sync *self, size_t count)
         keys += out->selected[i]->key_size;
         bytes += out->selected[i]->key_size + out->selected[i]->value_size;
     }
-    struct sync_batch *batch = calloc(1, sizeof *batch);
+    struct sync_batch *batch = count == 0 ? NULL : calloc(1, sizeof *batch);
     if (batch == NULL)
         return NULL;
     batch->items = calloc(count, sizeof *batch->items);
