@@ -3,6 +3,7 @@
 # children run as www-data, who shares the directory of the maps.
 set -u
 builddir=${BUILDDIR:?the build directory}
+PATH=$PATH:/usr/sbin # where Debian has it
 httpd=$(command -v apache2 || command -v httpd) || { echo "httpd (apache2-bin) is not there" && exit 77; }
 modules=$(apxs -q LIBEXECDIR 2>/dev/null) || { echo "apxs (apache2-dev) is not there" && exit 77; }
 module=$builddir/modules/apache/.libs/mod_socache_larder.so
