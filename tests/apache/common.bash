@@ -12,6 +12,8 @@ module=$builddir/modules/apache/.libs/mod_socache_larder.so
 command -v openssl >/dev/null || { echo "openssl is not there" && exit 77; }
 
 scratch=$(mktemp -d "${LARDER_TEST_DIR:-/dev/shm}/apache.XXXXXX") || exit 1
+# The directory that the test was given is root's own: httpd's children have to pass through it.
+[ "$(id -u)" != 0 ] || [ -z "${LARDER_TEST_DIR:-}" ] || chmod o+x "$LARDER_TEST_DIR"
 chmod 0755 "$scratch"
 maps=$scratch/maps
 mkdir -p "$scratch/site" "$maps"
