@@ -105,13 +105,12 @@ static bool end_if_late(struct map *map, size_t index, uint64_t word, int64_t no
            (end_word(map, index, word, ASK_FAILED), true);
 }
 
-static void wake_daemon_of_asks(struct map *map)
+/* False: this process cannot (no descriptor left, say); another may. */
+static bool wake_daemon_of_asks(struct map *map)
 {
     int fifo = wake_open(map);
-    if (fifo >= 0) {
-        ssize_t written = write(fifo, "", 1);
-        (void)written; /* a full FIFO wakes as well */
-    }
+    return fifo >= 0 &&
+           (write(fifo, "", 1) == 1 || errno == EAGAIN); /* a full FIFO wakes as well */
 }
 
 /* Say that there is something to take. The first one wakes the daemon for all who come until it has
@@ -129,7 +128,9 @@ static void tell_daemon(struct map *map, size_t index)
     /* seq_cst, after the bit: pairs with ask_attend(), after which the daemon looks at the bits */
     if (atomic_load(&table->attended) == 0 &&
         atomic_compare_exchange_strong(&table->attended, &attended, 1)) {
-        wake_daemon_of_asks(map);
+        if (!wake_daemon_of_asks(map)) {
+            atomic_store(&table->attended, 0);
+        }
     }
 }
 
@@ -330,7 +331,7 @@ static void remind_daemon(struct map *map, const struct ask_ticket *ticket)
     uint64_t word = look(table_of(map), ticket->slot);
     if (sequence_of(word) == sequence_of(ticket->word) && state_of(word) == STATE_POSTED) {
         tell_daemon(map, ticket->slot);
-        wake_daemon_of_asks(map);
+        (void)wake_daemon_of_asks(map);
     }
 }
 
