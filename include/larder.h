@@ -344,7 +344,9 @@ int larder_invalidate_tag(larder *handle, larder_bytes name, uint64_t *count);
 
 /* Every key that begins with prefix (1 to LARDER_KEY_MAX bytes), or matches the pattern (see
  * larder_scan_match()). Deletes them one by one, 64 in a commit: takes time in proportion to the
- * keys it walks over. count (may be NULL) receives how many live ones went. */
+ * keys it walks over. count (may be NULL) receives how many live ones went. Exact on this host;
+ * other hosts are told the first 112 bytes of a longer prefix, and of a longer pattern the literal
+ * bytes that it begins with: ETOOBIG where there are none. */
 int larder_invalidate_prefix(larder *handle, larder_bytes prefix, uint64_t *count);
 int larder_invalidate_match(larder *handle, larder_bytes glob, uint64_t *count);
 

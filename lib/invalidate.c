@@ -283,8 +283,15 @@ int larder_invalidate_match(larder *handle, larder_bytes glob, uint64_t *count)
     if (result != LARDER_OK) {
         return result;
     }
-    struct scan_filter filter = {.prefix = {literal, pattern_literal_prefix(glob, literal)},
-                                 .glob = &glob,
-                                 .read_flags = LARDER_ACCEPT_STALE};
+    size_t literal_size = pattern_literal_prefix(glob, literal);
+    if (glob.size > SWEEPS_NAME_MAX && literal_size == 0) {
+        return error_set(
+            LARDER_ETOOBIG,
+            "a pattern of %zu bytes: one that begins with a wildcard has at most %d, or "
+            "the fleet would have to be told of it as of everything",
+            glob.size, SWEEPS_NAME_MAX);
+    }
+    struct scan_filter filter = {
+        .prefix = {literal, literal_size}, .glob = &glob, .read_flags = LARDER_ACCEPT_STALE};
     return invalidate_keys(handle, &filter, LARDER_CAUSE_MATCH, glob, count);
 }

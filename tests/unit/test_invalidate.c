@@ -400,6 +400,9 @@ START_TEST(bad_arguments_change_nothing)
     FAILS(LARDER_EINVAL, "0 bytes", larder_invalidate_match(map, none, &count));
     FAILS(LARDER_EINVAL, "no \"]\"", larder_invalidate_match(map, bytes("[k"), &count));
     FAILS(LARDER_ETOOBIG, "1024", larder_invalidate_match(map, huge, &count));
+    char wild[114] = "*";
+    memset(wild + 1, 'u', 112);
+    FAILS(LARDER_ETOOBIG, "at most 112", larder_invalidate_match(map, bytes(wild), &count));
     FAILS(LARDER_EINVAL, "not an open", larder_clear(NULL));
     FAILS(LARDER_EINVAL, "not an open", larder_invalidate_group(NULL, bytes("g"), NULL));
     ck_assert_uint_eq(count, 77);
