@@ -292,6 +292,19 @@ def test_events_reach_all_handlers(cache):
     run(main())
 
 
+def test_a_burst_of_events_is_heard_whole(cache):
+    async def main():
+        bus, heard = CacheEventBus(cache), []
+        await bus.subscribe("e", lambda data: heard.append(int(data)))
+        for i in range(200):
+            await bus.publish("e", str(i))
+        await bus.subscribe("e", lambda data: data == "199" and bus.close())
+        await asyncio.wait_for(bus.listen(), 60)
+        assert heard == list(range(200))
+
+    run(main())
+
+
 def test_events_that_were_missed_are_told(cache):
     async def main():
         missed, done = [], asyncio.Event()

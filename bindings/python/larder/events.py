@@ -10,6 +10,7 @@ that is so slow that the ring of 8,192 events went over it has its on_missed cal
 it did not see: whoever keeps copies forgets them then.
 """
 
+import asyncio
 import inspect
 import logging
 from typing import Any, Callable, Dict, List, Optional
@@ -49,11 +50,14 @@ class CacheEventBus:
         watch = self.cache.watch()
         while self._follower is not None:
             event = await watch.wait(self._next, 3600.0)
-            for _ in range(_A_TURN):
+            for handled in range(_A_TURN):
+                if handled > 0:
+                    event = self._next()
                 if event is None or event is _CLOSED:
                     break
                 await self._tell(event)
-                event = self._next()
+            else:
+                await asyncio.sleep(0)
 
     def _next(self) -> Any:
         return _CLOSED if self._follower is None else self._follower.next()
