@@ -4,14 +4,16 @@
 backends, middleware, invalidation by pattern and tag, events, TTL strategies."""
 
 import asyncio
+import dataclasses
 import datetime
+import enum
 import json
 import time
 import uuid
 
 import larder
 import pytest
-from fastapi import FastAPI, Request, Response
+from fastapi import BackgroundTasks, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from larder.backends import LarderBackend
 from larder.decorator import cache as cached
@@ -19,7 +21,7 @@ from larder.decorator import set_cache
 from larder.events import CacheEventBus
 from larder.invalidation import CacheInvalidator
 from larder.middleware import ResponseCacheMiddleware, cache_response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 @pytest.fixture(autouse=True)
@@ -99,19 +101,83 @@ def test_what_is_injected_is_no_part_of_a_key():
 
     calls = []
 
-    @cached(expire=30)
-    async def page(request: Request, session, number: int):
+    @cached(expire=30, ignore=["session"])
+    async def page(request: Request, tasks: BackgroundTasks, response, session, number: int):
         calls.append(number)
         return number
 
     async def main():
         for _ in range(3):
             request = Request({"type": "http", "headers": [], "method": "GET", "path": "/"})
-            assert await page(request, Session(), 1) == 1
-        assert await page(None, None, 2) == 2
+            assert await page(request, BackgroundTasks(), Response(), Session(), 1) == 1
+        assert await page(None, None, None, None, 2) == 2
 
     run(main())
     assert calls == [1, 2]
+    with pytest.raises(TypeError, match="ignore"):
+        cached(expire=30, ignore="session")
+
+
+@dataclasses.dataclass
+class Account:
+    id: int
+
+
+@dataclasses.dataclass
+class Tenant:
+    id: int
+
+
+def test_no_value_goes_to_another_user():
+    class Repository:
+        def __init__(self, tenant):
+            self.tenant = tenant
+
+        @cached(expire=30)
+        def get(self, key):
+            return [self.tenant, key]
+
+    class Color(enum.Enum):
+        RED = 1
+
+    class Model(BaseModel):
+        id: int
+        secret: str = Field("", exclude=True)
+
+    @cached(expire=30)
+    def orders(user):
+        return repr(user)
+
+    users = [Account(1), Account(2), Tenant(1), [Account(1)], {Account.__name__}, Color.RED, 1,
+             Model(id=1), Model(id=1, secret="s"), {"a": Account(1)}, {"a": Account(2)}]
+    assert [orders(user) for user in users] == [repr(user) for user in users]
+    assert len({orders.cache_key(user) for user in users}) == len(users)
+    for unknown in (object(), Repository("a"), [object()], {object()}, {"a": object()},
+                    Exception("a"), Account(object())):
+        with pytest.raises(TypeError, match="'user'.*key_builder"):
+            orders(unknown)
+    with pytest.raises(TypeError, match="'self'.*Repository.*key_builder"):
+        Repository("a").get(5)
+
+
+def test_what_cannot_be_decoded_is_replaced(cache):
+    calls = []
+
+    @cached(expire=30)
+    def plain():
+        calls.append("plain")
+        return 1
+
+    @cached(expire=30)
+    async def coroutine():
+        calls.append("coroutine")
+        return 2
+
+    for function in (plain, coroutine):
+        cache.set(function.cache_key(), b"\xffnot json")
+    assert [plain() for _ in range(3)] == [1] * 3
+    assert [run(coroutine()) for _ in range(3)] == [2] * 3
+    assert calls == ["plain", "coroutine"]
 
 
 def test_arguments_of_all_kinds_have_keys_of_their_own():

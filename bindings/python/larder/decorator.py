@@ -14,17 +14,21 @@ them Pydantic models again. There is no pickle.
 """
 
 import asyncio
+import dataclasses
 import datetime
 import decimal
 import enum
+import fractions
 import functools
 import hashlib
 import inspect
+import ipaddress
 import json
 import logging
 import os
+import pathlib
 import uuid
-from typing import Any, Callable, Iterable, Optional, Union
+from typing import Any, Callable, Dict, Iterable, Optional, Union
 
 import larder
 
@@ -32,7 +36,6 @@ log = logging.getLogger("larder")
 
 _default: Optional["larder.Map"] = None
 _KEY_MAX = 400  # longer ones end in a digest
-_LEFT_OUT = object()
 
 
 def set_cache(cache: Optional["larder.Map"]) -> None:
@@ -52,16 +55,60 @@ def get_cache() -> "larder.Map":
 # ---- Keys
 
 
+# What a framework injects: it says how a call came about, not what it asks for. By name, so that
+# nothing is imported for it.
+_INJECTED = {
+    ("starlette.requests", "HTTPConnection"),
+    ("starlette.requests", "Request"),
+    ("starlette.responses", "Response"),
+    ("starlette.background", "BackgroundTask"),
+    ("starlette.background", "BackgroundTasks"),
+    ("starlette.websockets", "WebSocket"),
+}
+_TEXTS = (
+    datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID, fractions.Fraction,
+    complex, pathlib.PurePath, ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network,
+    ipaddress.IPv6Network,
+)
+
+
+class _Unknown(TypeError):
+    """A value that has no form in a key."""
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _is_injected(value: Any) -> bool:
+    return any((kind.__module__, kind.__name__) in _INJECTED for kind in type(value).__mro__)
+
+
+def _fields(value: Any) -> Optional[Dict[str, Any]]:
+    """Of a dataclass or a Pydantic model (of either major version): all, also what a dump omits."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    if not hasattr(type(value), "__fields__") or not (
+        hasattr(value, "model_dump") or hasattr(value, "dict")
+    ):
+        return None
+    names = getattr(type(value), "model_fields", None)
+    if names is None:
+        return dict(vars(value))
+    extra = getattr(value, "__pydantic_extra__", None) or {}
+    return {**{name: getattr(value, name, None) for name in names}, **extra}
+
+
 def _plain(value: Any) -> Any:
-    """As JSON, or _LEFT_OUT: a request, a session or a connection is no part of a key."""
+    """As JSON; what cannot be told from another of its kind is an _Unknown."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value if not isinstance(value, enum.Enum) else value.value
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": bytes(value).hex()}
-    if isinstance(value, (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)):
+    if isinstance(value, _TEXTS):
         return {type(value).__name__: str(value)}
     if isinstance(value, enum.Enum):
-        return _plain(value.value)
+        return {"enum": [_type_name(value), value.name]}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, (set, frozenset)):
@@ -69,30 +116,41 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {"dict": [[_plain(key), _plain(item)] for key, item in
                          sorted(value.items(), key=lambda pair: repr(pair[0]))]}
-    dump = getattr(value, "model_dump", None) or getattr(value, "dict", None)
-    if dump is not None and hasattr(type(value), "__fields__"):
-        return {"model": json.loads(json.dumps(dump(), default=str, sort_keys=True))}
-    return _LEFT_OUT
+    fields = _fields(value)
+    if fields is not None:
+        return {"fields": [_type_name(value), {name: _plain(item) for name, item in fields.items()}]}
+    raise _Unknown(_type_name(value))
 
 
-def _without(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without(item) for item in value if item is not _LEFT_OUT]
-    if isinstance(value, dict):
-        return {key: _without(item) for key, item in value.items() if item is not _LEFT_OUT}
-    return value
-
-
-def function_key(function: Callable[..., Any], prefix: str, args: Any, kwargs: Any) -> str:
-    """PREFIX:MODULE.FUNCTION:ARGUMENTS. f(1) and f(a=1) have one key; 1, "1" and True have three."""
+def _arguments(function: Callable[..., Any], args: Any, kwargs: Any) -> Dict[str, Any]:
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
         bound.apply_defaults()
-        arguments = dict(bound.arguments)
+        return dict(bound.arguments)
     except (TypeError, ValueError):
-        arguments = {"args": list(args), "kwargs": dict(kwargs)}
-    plain = {name: _plain(value) for name, value in arguments.items()}
-    text = json.dumps(_without(plain), sort_keys=True, separators=(",", ":"))
+        return {"args": list(args), "kwargs": dict(kwargs)}
+
+
+def function_key(
+    function: Callable[..., Any], prefix: str, args: Any, kwargs: Any, ignore: Iterable[str] = ()
+) -> str:
+    """PREFIX:MODULE.FUNCTION:ARGUMENTS. f(1) and f(a=1) have one key; 1, "1" and True have three.
+
+    A TypeError names the argument of which nobody knows whether it is part of the question.
+    """
+    plain = {}
+    for name, value in _arguments(function, args, kwargs).items():
+        if name in ignore or _is_injected(value):
+            continue
+        try:
+            plain[name] = _plain(value)
+        except _Unknown as unknown:
+            raise TypeError(
+                f"{function.__qualname__}(): no key can be made of the argument {name!r}, "
+                f"a {unknown}: pass key_builder=, or ignore=[{name!r}] if the result does not "
+                f"depend on it"
+            ) from None
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     if len(text) > _KEY_MAX:
         text = hashlib.sha256(text.encode()).hexdigest()
     return f"{prefix}:{function.__module__}.{function.__qualname__}:{text}"
@@ -145,6 +203,7 @@ def cache(
     stale: Union[int, float, datetime.timedelta, None] = None,
     prefix: str = "cache",
     key_builder: Optional[Callable[..., str]] = None,
+    ignore: Iterable[str] = (),
     group: Optional[str] = None,
     tags: Union[Iterable[str], Callable[..., Iterable[str]], None] = None,
     model: Any = None,
@@ -157,12 +216,17 @@ def cache(
     expire (or ttl): seconds; every (and offset): the next multiple of so many seconds on the wall
     clock; expire_at: called when a value was made, gives a datetime or a timestamp. stale: so many
     seconds longer while it is renewed. key_builder(*args, **kwargs) gives the key; by default the
-    function and its plain arguments. tags: names, or a function of the arguments that gives them.
+    function and its arguments: plain values, collections of them, dataclasses and models by field;
+    a request, response, WebSocket or background tasks of Starlette, and the arguments that ignore
+    names, are no part of it, and anything else is a TypeError. tags: names, or a function of the arguments that gives them.
     skip_cache_on_error=False lets the cache's errors pass.
     """
     larder._larder.check_policy(
         ttl=expire if ttl is None else ttl, every=every, offset=offset, stale=stale, group=group)
     decode = _decoder(model)
+    if isinstance(ignore, str):
+        raise TypeError("ignore: a list of names of arguments, not one name")
+    ignored = frozenset(ignore)
 
     def policy(args: Any, kwargs: Any) -> Any:
         named: Any = {"ttl": expire if ttl is None else ttl, "every": every, "offset": offset,
@@ -189,7 +253,7 @@ def cache(
         def key_of(args: Any, kwargs: Any) -> str:
             if key_builder is not None:
                 return key_builder(*args, **kwargs)
-            return function_key(function, prefix, args, kwargs)
+            return function_key(function, prefix, args, kwargs, ignored)
 
         def map_of() -> "larder.Map":
             return store if store is not None else get_cache()
@@ -205,9 +269,17 @@ def cache(
                     return filled(made[0], args, kwargs)
 
                 try:
-                    data = await map_of().fetch_async(key_of(args, kwargs), fill)
-                    if not made:
-                        return decoded(data)
+                    key, found = key_of(args, kwargs), map_of()
+                    for attempt in range(2):
+                        data = await found.fetch_async(key, fill)
+                        if made:
+                            break
+                        try:
+                            return decoded(data)
+                        except Undecodable:
+                            if attempt > 0:
+                                raise
+                            found.quick().delete(key)  # or it would stand there until it expires
                 except (larder.Error, Undecodable) as error:
                     _told(error, skip_cache_on_error)
                 return made[0] if made else await function(*args, **kwargs)
@@ -223,9 +295,17 @@ def cache(
                     return filled(made[0], args, kwargs)
 
                 try:
-                    data = map_of().fetch(key_of(args, kwargs), fill)
-                    if not made:
-                        return decoded(data)
+                    key, found = key_of(args, kwargs), map_of()
+                    for attempt in range(2):
+                        data = found.fetch(key, fill)
+                        if made:
+                            break
+                        try:
+                            return decoded(data)
+                        except Undecodable:
+                            if attempt > 0:
+                                raise
+                            found.delete(key)
                 except (larder.Error, Undecodable) as error:
                     _told(error, skip_cache_on_error)
                 return made[0] if made else function(*args, **kwargs)
