@@ -259,6 +259,29 @@ def test_a_fill_loses_to_an_invalidation(cache):
     run(main())
 
 
+def test_who_came_after_an_invalidation_gets_a_newer_value(cache):
+    async def main():
+        source, gate = [b"old"], asyncio.Event()
+
+        async def fill():
+            value = source[0]
+            if value == b"old":
+                await gate.wait()
+            return value
+
+        before = asyncio.ensure_future(cache.fetch_async("k", fill, ttl=60))
+        await asyncio.sleep(0.01)
+        source[0] = b"new"
+        cache.delete("k")
+        after = [asyncio.ensure_future(cache.fetch_async("k", fill, ttl=60)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        gate.set()
+        assert await before == b"old"
+        assert await asyncio.gather(*after) == [b"new"] * 20 and cache.get("k") == b"new"
+
+    run(main())
+
+
 def test_two_loops_in_two_threads(cache):
     """One message, two loops: whichever takes it wakes the other."""
     lease = cache.lease_acquire("k", hold=600)[2]

@@ -50,6 +50,7 @@ class Fetch:
         self.policy = policy
         self.loop = asyncio.get_running_loop()
         self.deadline = self.loop.time() + wait
+        self.refused = False  # the value was older than a write or an invalidation
 
     def left(self) -> float:
         return self.deadline - self.loop.time()
@@ -82,8 +83,8 @@ class Fetch:
             what = await self.acquire(self.watch)
             if isinstance(what, Skip):
                 kind, what = "alone", what.value
-            else:
-                kind = "value"
+            elif not self.refused:
+                kind = "value"  # else those who came after the invalidation get a newer one
             return what
         except Exception as error:
             kind, what = "error", error
@@ -155,7 +156,7 @@ class Fetch:
             return result
         value, policy = self.split(result)
         try:
-            lease.fill(value, **policy)
+            self.refused = not lease.fill(value, **policy)
         except MISTAKES:
             raise
         except _larder.Error as error:
