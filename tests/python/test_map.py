@@ -186,6 +186,23 @@ def test_many_keys(cache):
         cache.set_many({"a": 1})
 
 
+def test_a_dict_may_change_while_it_is_stored(cache):
+    class Key(str):
+        others = None
+
+        def __hash__(self):
+            if self.others == []:
+                values["a"] = None
+                self.others = [b"B" * 10_000 for _ in range(100)]
+            return hash(str(self))
+
+    key = Key("b")
+    values = {"a": b"".join([b"A"] * 10_000), key: b"b"}
+    key.others = []
+    cache.set_many(values)
+    assert values["a"] is None and cache.get("a") == b"A" * 10_000
+
+
 def test_errors_name_the_thing(cache, directory):
     with pytest.raises(larder.InvalidError, match="key of 0 bytes") as caught:
         cache.set("", b"v")
@@ -298,6 +315,41 @@ def test_a_failed_fill_gives_the_stale_value(cache):
     assert cache.fetch("k", lambda: 1 / 0, ttl=5) == b"old"
 
 
+def test_what_ends_a_program_passes_a_fill(cache):
+    cache.set("k", b"stale", ttl=0.001, stale=60)
+    time.sleep(0.01)
+    for error in (KeyboardInterrupt, SystemExit):
+
+        def fill():
+            raise error
+
+        with pytest.raises(error):
+            cache.fetch("k", fill)
+    assert cache.fetch("k", lambda: 1 // 0) == b"stale"
+
+
+def test_a_filled_may_change_while_it_is_stored(cache):
+    class Changing(larder.Filled):
+        @property
+        def value(self):
+            return b"".join([b"A"] * 10_000)
+
+        @value.setter
+        def value(self, ignored):
+            pass
+
+    class Kept:
+        def total_seconds(self):
+            filled.policy.clear()
+            self.others = [b"B" * 10_000 for _ in range(100)]
+            return 60.0
+
+    filled = Changing(None, group="".join(["g"] * 100), ttl=Kept())
+    assert cache.fetch("k", lambda: filled) == b"A" * 10_000 == cache.get("k")
+    cache.invalidate_group("g" * 100)
+    assert cache.get("k") is None
+
+
 def test_a_fill_loses_to_an_invalidation(cache):
     def fill():
         cache.delete("k")
@@ -383,6 +435,24 @@ def test_close_waits_for_those_who_are_inside(directory):
     go.set()
     thread.join()
     assert got == [b"v"]
+
+
+def test_an_argument_may_close_the_map(directory):
+    def opened():
+        return larder.Map("closed", dir=directory, map_size=16 << 20)
+
+    class Closing:
+        def __init__(self, cache):
+            self.cache = cache
+
+        def __index__(self):
+            self.cache.close()
+            return 0
+
+    for _ in range(3):
+        cache = opened()
+        with pytest.raises(larder.ClosedError):
+            cache.latency(Closing(cache))
 
 
 def test_a_map_that_is_forgotten_is_closed(directory):

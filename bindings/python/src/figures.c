@@ -133,8 +133,11 @@ static PyObject *map_latency(PyObject *self, PyObject *arguments)
 {
     larder_latency latency;
     unsigned int kind = 0;
-    larder *handle = map_handle((map_object *)self);
-    if (handle == NULL || !PyArg_ParseTuple(arguments, "I:latency", &kind)) {
+    if (!PyArg_ParseTuple(arguments, "I:latency", &kind)) {
+        return NULL;
+    }
+    larder *handle = map_handle((map_object *)self); /* last: an __index__ may close the map */
+    if (handle == NULL) {
         return NULL;
     }
     int result = larder_latency_read(handle, kind, &latency, sizeof latency);

@@ -286,16 +286,19 @@ static PyObject *map_publish(PyObject *self, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "O|O:publish", &object, &payload)) {
         return NULL;
     }
-    larder *handle = map_handle((map_object *)self);
-    if (handle == NULL || bytes_in_take(&name, object, "name") != 0) {
+    if (bytes_in_take(&name, object, "name") != 0) {
         return NULL;
     }
     memset(&data, 0, sizeof data);
     PyObject *out = NULL;
     if (payload == NULL || bytes_in_take(&data, payload, "data") == 0) {
-        int result = larder_publish(handle, (larder_bytes){name.data, name.size},
-                                    (larder_bytes){data.data, data.size});
-        out = result < 0 ? errors_raise(result) : Py_NewRef(Py_None);
+        larder *handle =
+            map_handle((map_object *)self); /* last: what gives the bytes may close it */
+        if (handle != NULL) {
+            int result = larder_publish(handle, (larder_bytes){name.data, name.size},
+                                        (larder_bytes){data.data, data.size});
+            out = result < 0 ? errors_raise(result) : Py_NewRef(Py_None);
+        }
         bytes_in_release(&data);
     }
     bytes_in_release(&name);

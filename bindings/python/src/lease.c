@@ -41,6 +41,7 @@ struct fetch {
     struct policy *policy;
     struct policy own; /* what the fill named itself; as long as the value is needed */
     struct bytes_in value;
+    PyObject *held, *held_policy;   /* what value and own borrow from */
     PyObject *type, *error, *trace; /* of the fill */
     bool has_own;
 };
@@ -50,6 +51,15 @@ static PyObject *filled_type, *skip_type;
 static PyObject *attribute(PyObject *object, const char *name)
 {
     return PyObject_GetAttrString(object, name);
+}
+
+static PyObject *copy_of(PyObject *policy)
+{
+    if (!PyDict_Check(policy)) {
+        PyErr_SetString(PyExc_TypeError, "policy of a Filled: a dict");
+        return NULL;
+    }
+    return PyDict_Copy(policy);
 }
 
 /* What the fill returned: bytes, None (absent), a Filled or a Skip around bytes. */
@@ -71,17 +81,17 @@ static int take_result(struct fetch *fetch, larder_filled *filled)
             return -1;
         }
         outcome = is_skip ? LARDER_SKIP : LARDER_OK;
+        fetch->held = value; /* the Filled may be given others meanwhile */
         if (is_filled) {
-            int taken = policy_take_dict(&fetch->own, named, "Filled");
-            Py_DECREF(named); /* its values live in the Filled */
-            if (taken != 0) {
-                Py_DECREF(value);
+            fetch->held_policy = copy_of(named);
+            Py_DECREF(named);
+            if (fetch->held_policy == NULL ||
+                policy_take_dict(&fetch->own, fetch->held_policy, "Filled") != 0) {
                 return -1;
             }
             fetch->has_own = true;
             filled->policy = fetch->own.policy;
         }
-        Py_DECREF(value);
     } else {
         value = result;
     }
@@ -130,9 +140,11 @@ static PyObject *fetch_run(map_object *map, const struct bytes_in *key, struct f
     int result = larder_fetch_with(handle, key->data, key->size, fetch_fill, fetch, options, &value,
                                    &size, NULL);
     PyEval_RestoreThread(fetch->thread);
-    if (result == LARDER_OK || result == LARDER_STALE) {
+    /* What ends a program is not made good by an old value. */
+    bool ends = fetch->type != NULL && !PyErr_GivenExceptionMatches(fetch->type, PyExc_Exception);
+    if (!ends && (result == LARDER_OK || result == LARDER_STALE)) {
         out = PyBytes_FromStringAndSize(value, (Py_ssize_t)size);
-    } else if (result == LARDER_ABSENT) {
+    } else if (!ends && result == LARDER_ABSENT) {
         out = Py_NewRef(Py_None);
     } else if (fetch->type != NULL) {
         PyErr_Restore(fetch->type, fetch->error, fetch->trace);
@@ -187,6 +199,8 @@ static PyObject *map_fetch(PyObject *self, PyObject *const *values, Py_ssize_t c
             policy_release(&fetch.own);
         }
         Py_XDECREF(fetch.result);
+        Py_XDECREF(fetch.held);
+        Py_XDECREF(fetch.held_policy);
         Py_XDECREF(fetch.type);
         Py_XDECREF(fetch.error);
         Py_XDECREF(fetch.trace);
@@ -407,8 +421,12 @@ static PyObject *map_ask(PyObject *self, PyObject *arguments)
         convert_duration(budget, "budget", &ms) != 0) {
         return NULL;
     }
-    larder *handle = map_handle(map);
-    if (handle == NULL || bytes_in_take(&key, object, "key") != 0) {
+    if (bytes_in_take(&key, object, "key") != 0) {
+        return NULL;
+    }
+    larder *handle = map_handle(map); /* last: what gives the bytes may close the map */
+    if (handle == NULL) {
+        bytes_in_release(&key);
         return NULL;
     }
     larder_asked token;

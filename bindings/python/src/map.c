@@ -353,9 +353,13 @@ static PyObject *map_lookup(PyObject *self, PyObject *const *values, Py_ssize_t 
 
 static int map_contains(PyObject *self, PyObject *object)
 {
-    larder *handle = map_handle((map_object *)self);
     struct bytes_in key;
-    if (handle == NULL || bytes_in_take(&key, object, "key") != 0) {
+    if (bytes_in_take(&key, object, "key") != 0) {
+        return -1;
+    }
+    larder *handle = map_handle((map_object *)self); /* last: what gives the bytes may close it */
+    if (handle == NULL) {
+        bytes_in_release(&key);
         return -1;
     }
     int result = larder_has(handle, key.data, key.size);

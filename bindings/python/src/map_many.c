@@ -167,13 +167,15 @@ static PyObject *map_set_many(PyObject *self, PyObject *const *values, Py_ssize_
     if (policy_take_all(&policy, &arguments, "set_many") != 0) {
         return NULL;
     }
-    PyObject *refused = NULL;
-    if (items_take(&items, values[0]) == 0) {
-        if (take_values(&items, values[0]) == 0) {
+    /* What is written without the GIL must be owned: others may change the dict meanwhile. */
+    PyObject *refused = NULL, *held = PyDict_Copy(values[0]);
+    if (held != NULL && items_take(&items, held) == 0) {
+        if (take_values(&items, held) == 0) {
             refused = set_items((map_object *)self, &items, &policy.policy);
         }
         items_release(&items);
     }
+    Py_XDECREF(held);
     policy_release(&policy);
     return refused;
 }
