@@ -154,8 +154,8 @@ static void tell_entry(host *of, const char *key)
     larder_info info = {.flags = 0};
     int result = larder_get_alloc(of->map, key, strlen(key), &found, &size, &info);
     printf("# %s: %s is %.*s (%d), version %" PRIu64 "-%" PRIu32 ", %" PRIu64 " dirty\n", of->name,
-           key, (int)(size < 60 ? size : 60), result == LARDER_OK ? (const char *)found : "", result,
-           info.version.clock, info.version.node, host_dirty(of));
+           key, (int)(size < 60 ? size : 60), result == LARDER_OK ? (const char *)found : "",
+           result, info.version.clock, info.version.node, host_dirty(of));
     larder_free(found);
 }
 
