@@ -6,6 +6,7 @@ over a map and over a (fake) Redis client."""
 import asyncio
 import datetime
 import logging
+import threading
 
 import larder
 import larder.fastapi
@@ -415,6 +416,63 @@ def test_trouble_is_not_the_applications(cache, caplog):
     site.app.dependency_overrides.clear()
     cache.close()
     assert client.get("/products/1").status_code == 200
+
+
+def test_a_map_that_cannot_be_opened_is_a_miss(directory, caplog):
+    site = Site()
+    (directory / "file").write_bytes(b"")
+    FastAPILarder(site.app, "m", dir=directory / "file").lifespan().caching().health("/health")
+    products(site)
+
+    @site.app.get("/count")
+    async def count(backend: CacheBackendDep):
+        assert await backend.get("n") is None and not await backend.delete("n")
+        return await backend.update("n", lambda n: n + 1, default=0)
+
+    with caplog.at_level(logging.WARNING, logger="larder"), TestClient(site.app) as client:
+        assert [client.get("/products/1").json()["call"] for _ in range(3)] == [1, 2, 3]
+        assert client.delete("/products/1").json() == {"deleted": 1}
+        assert client.put("/products/1", json={"name": "a", "price": 1}).status_code == 201
+        assert client.post("/admin/clear-products").status_code == 200
+        assert client.get("/count").json() == 1
+        assert client.get("/health").json()["cache"] == "unavailable"
+    assert len([r for r in caplog.records if "cannot be opened" in r.getMessage()]) <= 2
+
+
+def test_a_request_without_a_key_goes_past_the_cache(site):
+    products(site)
+    query = "&".join("a" for _ in range(1025))
+    assert status(site.client.get(f"/products/1?{query}")) == "BYPASS"
+    assert site.client.get(f"/products/1?{query}").json()["call"] == 2
+    assert site.client.delete(f"/products/1?{query}").status_code == 200
+    put = site.client.put(f"/products/1?{query}", json={"name": "a", "price": 1})
+    assert put.status_code == 201
+
+
+def test_a_put_that_another_overtook_is_not_stored(cache):
+    site, began, gate = Site(), threading.Event(), threading.Event()
+    FastAPILarder(site.app, cache).caching()
+    key = {"key_builder": lambda request, group, prefix: "own"}
+
+    @site.app.put("/{n}", dependencies=[Depends(cache_put(ttl=60, **key))])
+    def put(n: int):
+        if n == 1:
+            began.set()
+            assert gate.wait(60)
+        return n
+
+    @site.app.get("/", dependencies=[Depends(larder.fastapi.cache(ttl=60, **key))])
+    def get():
+        return 2
+
+    client = TestClient(site.app)
+    slow = threading.Thread(target=lambda: TestClient(site.app).put("/1"))
+    slow.start()
+    assert began.wait(60)
+    assert client.put("/2").json() == 2 and client.get("/").json() == 2
+    gate.set()
+    slow.join()
+    assert client.get("/").json() == 2
 
 
 # ---- CacheBackend

@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import enum
 import json
+import threading
 import time
 import uuid
 
@@ -22,6 +23,7 @@ from larder.events import CacheEventBus
 from larder.invalidation import CacheInvalidator
 from larder.middleware import ResponseCacheMiddleware, cache_response
 from pydantic import BaseModel, Field
+from starlette.background import BackgroundTask
 
 
 @pytest.fixture(autouse=True)
@@ -427,6 +429,121 @@ def test_the_middleware(cache):
         assert client.get("/api/products/missing").status_code == 404
         client.post("/api/products/1")
     assert calls.count("api/products/missing") == 2
+
+
+class Bare:
+    """The middleware around a bare ASGI application, asked without a server."""
+
+    def __init__(self, cache, body=b"old"):
+        self.body, self.headers, self.began, self.gate = body, [], asyncio.Event(), None
+        self.middleware = ResponseCacheMiddleware(self.page, cache)
+
+    async def page(self, scope, receive, send):
+        body = self.body
+        self.began.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [(b"content-length", b"%d" % len(body)), *self.headers]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def get(self, path="/", headers=(), **scope):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"",
+                 "headers": list(headers), **scope}
+        await self.middleware(scope, None, send)
+        return sent
+
+
+@pytest.mark.parametrize("headers", [[], [(b"vary", b"x-language")]])
+@pytest.mark.parametrize("way", ["prefix", "clear", "found"])
+def test_a_page_made_before_an_invalidation_is_not_put_back(cache, way, headers):
+    async def main():
+        bare = Bare(cache)
+        bare.headers = headers
+        fresh = [(b"cache-control", b"no-cache")]
+        if way != "clear":
+            await bare.get()
+        assert (await bare.get(headers=fresh))[1]["body"] == b"old"
+        assert dict((await bare.get())[0]["headers"])[b"X-Cache"] == b"HIT"
+        bare.began, bare.gate = asyncio.Event(), asyncio.Event()
+        asked = asyncio.ensure_future(bare.get(headers=fresh))
+        await bare.began.wait()
+        bare.body = b"new"
+        cache.clear() if way == "clear" else cache.invalidate_prefix("response:")
+        gate, bare.gate = bare.gate, None
+        if way == "found":
+            await bare.get()
+        gate.set()
+        assert (await asked)[1]["body"] == b"old"
+        assert [(await bare.get())[1]["body"] for _ in range(2)] == [b"new"] * 2
+
+    run(main())
+
+
+def test_what_has_no_key_goes_past_the_cache(cache, caplog):
+    client, calls = application(cache)
+    app = FastAPI()
+    app.get("/products")(cache_response(ttl=600, cache=cache)(products_of(calls)))
+    query = "&".join("a" for _ in range(1025))
+    with caplog.at_level("WARNING", logger="larder"):
+        for asked, path in ((client, "/api/products/1"), (TestClient(app), "/products")):
+            for _ in range(2):
+                assert asked.get(f"{path}?{query}").status_code == 200
+                assert asked.get(f"{path}/{'x' * 600}?{query}").status_code in (200, 404)
+    assert len(calls) == 6
+    assert len([r for r in caplog.records if "past the cache" in r.getMessage()]) <= 1
+
+
+def products_of(calls):
+    async def get_products(request: Request):
+        calls.append(1)
+        return {}
+
+    return get_products
+
+
+def test_a_file_that_the_server_sends_has_its_start(cache):
+    class Files(Bare):
+        async def page(self, scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.pathsend", "path": "/etc/hostname"})
+
+    async def main():
+        for _ in range(2):
+            sent = await Files(cache).get(extensions={"http.response.pathsend": {}})
+            assert [message["type"] for message in sent] == [
+                "http.response.start", "http.response.pathsend"]
+
+    run(main())
+
+
+def test_a_path_is_decoded_once(cache):
+    async def main():
+        bare = Bare(cache)
+        for path, raw in (("/%41", None), ("/A", None), ("/a?b", None), ("/é", "/%C3%A9".encode())):
+            bare.body = path.encode()
+            scope = {"raw_path": raw} if raw else {}
+            assert (await bare.get(path, **scope))[1]["body"] == path.encode()
+            assert dict((await bare.get(path))[0]["headers"])[b"X-Cache"] == b"HIT"
+
+    run(main())
+
+
+def test_tasks_in_the_background_are_done(cache):
+    app, done = FastAPI(), []
+
+    @app.get("/")
+    @cache_response(ttl=600, cache=cache)
+    async def page(request: Request):
+        return Response(b"x", background=BackgroundTask(done.append, 1))
+
+    client = TestClient(app)
+    assert [client.get("/").content for _ in range(2)] == [b"x"] * 2 and done == [1]
 
 
 def test_the_middleware_keeps_users_apart(cache):

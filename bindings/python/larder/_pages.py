@@ -4,10 +4,12 @@ middleware are made of this.
 """
 
 import time
-from typing import Any, List, Optional, Tuple
+import urllib.parse
+from typing import Any, Dict, List, Optional, Tuple
 
 from . import _larder
 from ._aio import Watch
+from ._store import bypassed
 
 Headers = List[Tuple[bytes, bytes]]
 Answer = Tuple[int, Headers, bytes]
@@ -22,7 +24,8 @@ def now_ms() -> int:
 
 def parse(scope: Any, method: Optional[bytes] = None, headers: Optional[Headers] = None) -> Any:
     """The request of an ASGI scope."""
-    raw = scope.get("raw_path") or scope["path"].encode()
+    # Servers need not give the path as it came; what they give else is decoded.
+    raw = scope.get("raw_path") or urllib.parse.quote(scope["path"], errors="surrogateescape").encode()
     return _larder.HttpRequest(
         method or scope["method"].encode(),
         bytes(raw).split(b"?", 1)[0],
@@ -53,6 +56,9 @@ class Pending:
         self.lease: Any = None
         self.lease_key = key
         self.put = put  # the answer of a PUT, to be stored as what GET gives: 200
+        # What stood there when the answer was begun. It is written with a lease, or over just that:
+        # anything else would bring back what was invalidated meanwhile.
+        self.versions: Dict[bytes, Any] = {}
 
     async def look(self) -> Any:
         """The HttpStored that is this request's, or None; and where it would stand."""
@@ -82,6 +88,13 @@ class Pending:
         Of all requests of the host that miss at once, one is told None; the others wait for it, at
         most so long, without holding their loop up.
         """
+        try:
+            return await self._find()
+        except _larder.Error as error:
+            bypassed(error)
+            return None
+
+    async def _find(self) -> Optional[Answer]:
         deadline = time.monotonic() + _WAIT
         for _ in range(_LOOKS):
             stored = await self.look()
@@ -96,6 +109,40 @@ class Pending:
             if stored is not None or not await self._take_lease(deadline):
                 break
         self.began = now_ms()
+        await self.see()
+        return None
+
+    async def see(self) -> None:
+        """Note what stands there now: the answer is begun."""
+        for key in {self.key, self.lease_key}:
+            if self.lease is None or key != self.lease_key:
+                self.versions[key] = await self._version(key)
+
+    async def _version(self, key: bytes) -> Any:
+        return (await self.store.safely("get", lambda: self.store.version(key), (None, None)))[1]
+
+    async def forget(self) -> None:
+        """Before the answer of a PUT goes out: away with the old page. Where another has written it
+        since, nobody knows whose answer is the newer one, and this one is not stored either."""
+        seen, now = self.versions.pop(self.key, None), await self._version(self.key)
+        await self.store.safely("put", lambda: self.store.delete(self.key), False)
+        if seen == now:
+            self.lease = self._lease_of(self.key)
+            self.versions.pop(self.key, None)  # there again: another's answer
+
+    def _lease_of(self, key: bytes) -> Any:
+        """A lease of a key that is not there, or None; and what version is."""
+        cache = getattr(self.store, "cache", None)
+        if cache is None:
+            return None
+        try:
+            outcome, entry, lease = cache.quick().lease_acquire(key)
+        except (_larder.Error, ValueError, OSError):
+            return None
+        if outcome in (_larder.FILL, _larder.REFRESH):
+            return lease
+        if outcome == _larder.OK and entry is not None:
+            self.versions[key] = entry.version
         return None
 
     async def _take_lease(self, deadline: float) -> bool:
@@ -107,7 +154,7 @@ class Pending:
             watch: Watch = cache.watch()
             handle = cache.quick()
             outcome, _, lease = handle.lease_acquire(self.lease_key)
-            if outcome == _larder.FILL:
+            if outcome in (_larder.FILL, _larder.REFRESH):
                 self.lease = lease
                 return False
             if outcome != _larder.WAIT:
@@ -126,32 +173,57 @@ class Pending:
         lease, self.lease = self.lease, None
         kept = 200 if self.put and status in (201, 202, 203) else status
         now = now_ms()
-        _, writes, stored = self.request.store(
-            self.policy, kept, headers, body, self.key, self.found, self.began, now, 0, open_ended
-        )
-        if not writes:
-            self._abandon(lease, True)
-            return self.request.answer_unstored(
-                self.policy, status, headers, body, _larder.HTTP_MISS, now
+        try:
+            _, writes, stored = self.request.store(
+                self.policy, kept, headers, body, self.key, self.found, self.began, now, 0, open_ended
             )
-        for key, value, policy in writes:
-            if lease is not None and key == self.lease_key:
-                held, lease = lease, None
-                if not await self.store.safely(
-                    "fill", lambda: _fill(held, value, policy, self.mark), False
-                ):
-                    break
+            if not writes:
+                self._abandon(lease, True)
             else:
-                await self.store.safely(
-                    "set", lambda: self.store.set(key, value, policy, self.mark), None
+                held, lease = lease, None
+                await self._write(writes, held)
+            if not writes or stored is None:
+                return self.request.answer_unstored(
+                    self.policy, status, headers, body, _larder.HTTP_MISS, now
                 )
-        self._abandon(lease, False)
-        if stored is None:
-            return self.request.answer_unstored(
-                self.policy, status, headers, body, _larder.HTTP_MISS, now
-            )
-        answer = self.request.answer(self.policy, stored, _larder.HTTP_MISS, now)
+            answer = self.request.answer(self.policy, stored, _larder.HTTP_MISS, now)
+        except _larder.Error as error:
+            self._abandon(lease, True)
+            bypassed(error)
+            return status, headers, body
         return (status, *answer[1:]) if kept != status else answer
+
+    async def _write(self, writes: Any, lease: Any) -> None:
+        """All of them, in their order, up to the first that something newer stands against."""
+        leases = {self.lease_key: lease}
+        for key, _, _ in writes:  # all before the first: none may fall between two
+            if key not in leases and key not in self.versions:
+                leases[key] = self._lease_of(key)  # a variant that nobody knew of
+        try:
+            for key, value, policy in writes:
+                if not await self._put(key, value, policy, leases.pop(key, None)):
+                    break
+        finally:
+            for left in leases.values():
+                self._abandon(left, False)
+
+    async def _put(self, key: bytes, value: bytes, policy: Any, lease: Any) -> bool:
+        if lease is not None:
+            return await self.store.safely(
+                "fill", lambda: _fill(lease, value, policy, self.mark), False
+            )
+        if getattr(self.store, "cache", None) is None:  # a Redis client of a test
+            await self.store.safely(
+                "set", lambda: self.store.set(key, value, policy, self.mark), None
+            )
+            return True
+        version = self.versions.get(key)
+        if version is None:
+            return False
+        marked = policy if self.mark is None else {**policy, "group": self.mark}
+        return await self.store.safely(
+            "set", lambda: self.store.swap(key, value, version, marked), False
+        )
 
     def give_up(self, skip: bool = False) -> None:
         """There is no answer for the cache: another may make one."""
@@ -215,6 +287,8 @@ class Capture:
         elif kind == "http.response.body" and not self._through:
             await self._take(message)
         else:
+            if self._start is not None and not self._through:
+                await self._go_through()  # it stands for a body: a file, perhaps
             await self.send(message)
 
     async def _take(self, message: Any) -> None:
@@ -236,9 +310,10 @@ class Capture:
         _mark(self._start, self.pending.policy, self.pending.request, _larder.HTTP_MISS)
         self._through = True
         await self.send(self._start)
-        await self.send(
-            {"type": "http.response.body", "body": bytes(self._body), "more_body": True}
-        )
+        if self._body:
+            await self.send(
+                {"type": "http.response.body", "body": bytes(self._body), "more_body": True}
+            )
 
     async def _finish(self) -> None:
         assert self.pending is not None
@@ -263,9 +338,13 @@ def _mark(start: Any, policy: Any, request: Any, cache_status: int) -> None:
     """Add what the rules add to an answer whose body is not known yet."""
     headers = [(bytes(name), bytes(value)) for name, value in start["headers"]]
     lengths = [pair for pair in headers if pair[0].lower() == b"content-length"]
-    status, marked, _ = request.answer_unstored(
-        policy, start["status"], headers, b"", cache_status, now_ms()
-    )
+    try:
+        status, marked, _ = request.answer_unstored(
+            policy, start["status"], headers, b"", cache_status, now_ms()
+        )
+    except _larder.Error as error:
+        bypassed(error)
+        return
     if status == start["status"]:
         kept = [pair for pair in marked if pair[0].lower() != b"content-length"]
         start["headers"] = kept + lengths

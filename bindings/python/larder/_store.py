@@ -34,6 +34,18 @@ def key_of(prefix: str, group: Optional[str], key: str) -> str:
     return f"{prefix}:{key}" if not group else f"{group_mark(prefix, group)}:{key}"
 
 
+_bypasses = 0
+
+
+def bypassed(error: Exception) -> None:
+    """A request that the rules have no place for (too many parameters, a key that is too long): it
+    goes past the cache. Told once in a process, then to who debugs."""
+    global _bypasses
+    _bypasses += 1
+    level = logging.WARNING if _bypasses == 1 else logging.DEBUG
+    log.log(level, "larder: a request goes past the cache (%d so far): %s", _bypasses, error)
+
+
 class Store:
     """Common to both kinds: trouble is told once, when it begins, and once when it is over."""
 
@@ -103,6 +115,31 @@ class LarderStore(Store):
                 await asyncio.sleep(0)
         self.cache.quick().invalidate_group(mark)
         return count
+
+
+class NoStore(Store):
+    """In the place of a map that cannot be opened: everything is a miss, and nothing is kept."""
+
+    async def get(self, key: Key) -> Optional[bytes]:
+        return None
+
+    async def version(self, key: Key) -> Tuple[Optional[bytes], Any]:
+        return None, None
+
+    async def swap(self, key: Key, value: bytes, version: Any, policy: Dict[str, Any]) -> bool:
+        return True
+
+    async def set(self, key: Key, value: bytes, policy: Dict[str, Any], mark: Optional[str]) -> None:
+        pass
+
+    async def delete(self, key: Key) -> bool:
+        return False
+
+    async def has(self, key: Key) -> bool:
+        return False
+
+    async def delete_group(self, prefix: str, group: str) -> int:
+        return 0
 
 
 _SPECIAL = re.compile(r"([*?\[\]\\])")

@@ -6,13 +6,13 @@ by everything is not kept; pages made for Authorization or Cookie go to the same
 """
 
 import functools
-from typing import Any, Callable, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional, Tuple
 
 import larder
 from larder import _larder
 from larder._pages import Capture, Pending, parse, send_answer, with_length
 
-from ._store import LarderStore
+from ._store import LarderStore, bypassed
 
 
 class ResponseCacheMiddleware:
@@ -53,16 +53,27 @@ class ResponseCacheMiddleware:
         path = scope["path"]
         return path not in self.excluded and (not self.cacheable or path.startswith(self.cacheable))
 
+    def _key(self, scope: Any) -> Tuple[Any, Optional[bytes]]:
+        """The request, and its key if it is one for the cache."""
+        request = parse(scope)
+        try:
+            if request.classify(self.policy) != _larder.HTTP_LOOKUP or scope["method"] != "GET":
+                return request, None
+            user = b",".join(value for name, value in scope["headers"] if name == self.user_header)
+            return request, request.key(
+                form=_larder.HTTP_KEY_METHOD, prefix=self.prefix, user=user)
+        except larder.Error as error:
+            bypassed(error)
+            return request, None
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not self._is_cacheable(scope):
             await self.app(scope, receive, send)
             return
-        request = parse(scope)
-        if request.classify(self.policy) != _larder.HTTP_LOOKUP or scope["method"] != "GET":
+        request, key = self._key(scope)
+        if key is None:
             await self.app(scope, receive, send)
             return
-        user = b",".join(value for name, value in scope["headers"] if name == self.user_header)
-        key = request.key(form=_larder.HTTP_KEY_METHOD, prefix=self.prefix, user=user)
         capture = Capture(send, self.max_body)
         pending = Pending(self.store, self.policy, request, key, self.group)
         try:
@@ -101,19 +112,26 @@ def cache_response(
             parsed = parse(request.scope)
             if parsed.classify(policy) != _larder.HTTP_LOOKUP or request.method != "GET":
                 return await make()
-            store = LarderStore(get_cache() if cache is None else cache)
-            pending = Pending(store, policy, parsed, parsed.key(prefix=prefix.encode()), None)
+            try:
+                store = LarderStore(get_cache() if cache is None else cache)
+                key = parsed.key(prefix=prefix.encode())
+            except (larder.Error, OSError) as error:
+                bypassed(error)
+                return await make()
+            pending = Pending(store, policy, parsed, key, None)
+            background = None
             try:
                 answer = await pending.find()
                 if answer is None:
                     made = await make()
                     if not hasattr(made, "body"):
                         return made  # a stream, a file
+                    background = made.background
                     answer = await pending.finish(made.status_code, list(made.raw_headers), made.body)
             finally:
                 pending.give_up()
             status, headers, body = answer
-            response = Response(body, status)
+            response = Response(body, status, background=background)
             response.raw_headers = with_length(status, headers, body)
             return response
 

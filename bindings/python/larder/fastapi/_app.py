@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import logging
+import time
 import typing
 from typing import Any, AsyncIterator, Callable, Dict, List, Optional
 
@@ -16,12 +17,15 @@ from larder._pages import Capture, now_ms, with_length
 
 from . import _factories
 from ._settings import Settings, get_settings
-from larder._store import LarderStore
+from larder._store import LarderStore, NoStore, Store
 
 log = logging.getLogger("larder")
 
 # FastAPI before 0.95 does not know Annotated[..., Depends(...)].
 _KNOWS_ANNOTATED = tuple(int(part) for part in fastapi.__version__.split(".")[:2]) >= (0, 95)
+
+
+_AGAIN = 1.0  # seconds after which a map that could not be opened is tried again
 
 
 class FastAPILarder:
@@ -46,6 +50,8 @@ class FastAPILarder:
         self._given = cache
         self._options = options
         self._store: Optional[LarderStore] = None
+        self._without: Optional[NoStore] = None  # while the map cannot be opened
+        self._again = 0.0
         app.state.larder = self
         if not _KNOWS_ANNOTATED:
             app.router.route_class = expand_annotated(app.router.route_class)
@@ -65,6 +71,21 @@ class FastAPILarder:
                 cache = larder.Map(cache or self.settings.map, **options)
             self._store = LarderStore(cache, self._read_through)
         return self._store
+
+    def store_or_none(self) -> Store:
+        """store(), or where the map cannot be opened one that always misses."""
+        if self._without is not None and time.monotonic() < self._again:
+            return self._without
+        try:
+            store = self.store()
+        except (larder.Error, OSError) as error:
+            if self._without is None:
+                log.warning("larder: the map cannot be opened, going on without: %s", error)
+                self._without = NoStore()
+            self._again = time.monotonic() + _AGAIN
+            return self._without
+        self._without = None
+        return store
 
     def close(self) -> None:
         """Close the map if this opened it."""

@@ -125,7 +125,7 @@ async def get_async_redis(connection: HTTPConnection) -> Any:
     builder = getattr(connection.app.state, "larder", None)
     if builder is None:
         raise RuntimeError("FastAPILarder(app) is missing: the application has no cache")
-    return builder.store()
+    return builder.store_or_none()
 
 
 def get_cache_backend(redis: Any = Depends(get_async_redis)) -> CacheBackend:

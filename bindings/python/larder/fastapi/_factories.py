@@ -11,7 +11,7 @@ from larder._pages import Capture, Pending, parse
 
 from ._backend import Seconds, get_async_redis
 from ._settings import get_settings
-from larder._store import as_store, group_mark
+from larder._store import as_store, bypassed, group_mark
 
 KeyBuilder = Callable[[Request, str, str], Union[str, Awaitable[str]]]
 
@@ -65,6 +65,14 @@ class _Factory:
             raise TypeError(f"a key builder returns a str that is not empty, not {result!r}")
         return result.encode("utf-8", "surrogateescape")
 
+    async def key_or_none(self, request: Request) -> Optional[bytes]:
+        """None: the request has no key, and so no page."""
+        try:
+            return await self.key(request)
+        except _larder.Error as error:
+            bypassed(error)
+            return None
+
 
 def _policy(ttl: Seconds, private: bool) -> Any:
     settings = get_settings()
@@ -100,10 +108,13 @@ def cache(
     async def dependency(request: Request, redis: Any = Depends(get_async_redis)) -> None:
         capture = capture_of(request)
         policy, parsed = _policy(ttl, private), parse(request.scope)
-        if parsed.classify(policy) != _larder.HTTP_LOOKUP:
+        key = None
+        if parsed.classify(policy) == _larder.HTTP_LOOKUP:
+            key = await factory.key_or_none(request)
+        if key is None:
             capture.bypass(policy, parsed)
             return
-        pending = Pending(as_store(redis), policy, parsed, await factory.key(request), factory.mark)
+        pending = Pending(as_store(redis), policy, parsed, key, factory.mark)
         answer = await pending.find()
         if answer is not None:
             raise Answered(answer)
@@ -125,12 +136,12 @@ def cache_evict(
 
     async def dependency(request: Request, redis: Any = Depends(get_async_redis)) -> None:
         capture, store = capture_of(request), as_store(redis)
-        key = None if key_builder is None else await factory.key(request)
+        key = None if key_builder is None else await factory.key_or_none(request)
 
         async def evict() -> None:
             if key is not None:
                 await store.safely("evict", lambda: store.delete(key), False)
-            else:
+            elif key_builder is None:
                 await store.safely(
                     "evict", lambda: store.delete_group(factory.prefix, eviction_group), 0
                 )
@@ -157,14 +168,13 @@ def cache_put(
     async def dependency(request: Request, redis: Any = Depends(get_async_redis)) -> None:
         capture, store = capture_of(request), as_store(redis)
         policy = _policy(ttl, private)
-        key = await factory.key(request)
+        key = await factory.key_or_none(request)
+        if key is None:
+            return
         parsed = parse(request.scope, b"GET", _unconditional(request.scope["headers"]))
         pending = Pending(store, policy, parsed, key, factory.mark, put=True)
-
-        async def forget() -> None:
-            await store.safely("put", lambda: store.delete(key), False)
-
-        capture.after.append(forget)  # the old page, and with it all its variants
+        await pending.see()
+        capture.after.append(pending.forget)  # the old page, and with it all its variants
         capture.pending = pending
 
     return dependency
