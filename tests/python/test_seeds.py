@@ -360,6 +360,38 @@ def test_events_reach_all_handlers(cache):
     run(main())
 
 
+def test_a_walk_over_the_keys_does_not_hold_the_loop_up():
+    class Slow:
+        """A map whose walks take as long as the loop needs for a turn of its own."""
+
+        def __init__(self):
+            self.turned = threading.Event()
+
+        def quick(self):
+            return self
+
+        def walk(self, name, count=True):
+            return int(self.turned.wait(30))
+
+        invalidate_match = invalidate_tag = invalidate_prefix = walk
+
+    async def turned(call, slow):
+        asked = asyncio.ensure_future(call)
+        await asyncio.sleep(0.01)
+        slow.turned.set()
+        return await asked
+
+    async def main():
+        slow = Slow()
+        assert await turned(CacheInvalidator(slow).invalidate_pattern("a*"), slow) == 1
+        slow = Slow()
+        assert await turned(CacheInvalidator(slow).invalidate_by_tags(["a", "b"]), slow) == 2
+        slow = Slow()
+        assert await turned(LarderBackend(slow).clear(namespace="a"), slow) == 1
+
+    run(main())
+
+
 def test_a_burst_of_events_is_heard_whole(cache):
     async def main():
         bus, heard = CacheEventBus(cache), []

@@ -3,6 +3,7 @@
     FastAPICache.init(LarderBackend(larder.Map("pages")), prefix="fastapi-cache")
 """
 
+import asyncio
 import math
 from typing import Any, Optional, Tuple
 
@@ -42,9 +43,10 @@ class LarderBackend(Backend):  # type: ignore[misc,valid-type]
             self.cache.quick().set(key, value, ttl=expire)
 
     async def clear(self, namespace: Optional[str] = None, key: Optional[str] = None) -> int:
-        """One key, or all of a namespace: what begins with NAMESPACE and a colon."""
+        """One key, or all of a namespace: what begins with NAMESPACE and a colon. That walks over
+        the keys, in a thread: the loop goes on meanwhile."""
         if key is not None:
             return int(self.cache.quick().delete(key))
         if namespace is not None:
-            return self.cache.invalidate_prefix(namespace + ":")
+            return await asyncio.to_thread(self.cache.invalidate_prefix, namespace + ":")
         return 0

@@ -1,12 +1,14 @@
 """CacheInvalidator: the ways to invalidate, in the shape that asyncio programs call them."""
 
+import asyncio
 from typing import Any, Iterable, Union
 
 import larder
 
 
 class CacheInvalidator:
-    """By key, by pattern, by tag; over one map. Marks are O(1), patterns walk over keys in steps."""
+    """By key, by pattern, by tag; over one map. What walks over the map's keys (a pattern, and the
+    count of a tag's) does that in a thread: the loop goes on meanwhile."""
 
     def __init__(self, cache: "larder.Map") -> None:
         self.cache = cache
@@ -18,12 +20,13 @@ class CacheInvalidator:
     async def invalidate_pattern(self, pattern: str) -> int:
         """All keys that match a glob ("user:123:*"); how many. A character of a glob in a name
         needs a backslash."""
-        return self.cache.quick().invalidate_match(pattern)
+        return await asyncio.to_thread(self.cache.quick().invalidate_match, pattern)
 
     async def invalidate_by_tags(self, tags: Union[str, Iterable[str]]) -> int:
         """All that carries one of the tags; how many lived."""
         names = [tags] if isinstance(tags, str) else list(tags)
-        return sum(self.cache.quick().invalidate_tag(name, count=True) for name in names)
+        invalidate = self.cache.quick().invalidate_tag
+        return sum([await asyncio.to_thread(invalidate, name, count=True) for name in names])
 
     async def set_with_tags(self, key: str, value: Any, ttl: Any, tags: Iterable[str]) -> None:
         """Store it; at most 16 tags."""
