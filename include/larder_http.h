@@ -167,8 +167,9 @@ enum {
 
 /* LOOKUP: GET and HEAD. BYPASS: no-store in the request (RFC 9111, 5.2.1.5), Range (RFC
  * 9110, 14.2), If-Match, If-Unmodified-Since and If-Range (RFC 9110, 13.1: the origin's to judge),
- * OPTIONS and TRACE, a header section over the limits. UNSAFE: all other methods (RFC 9110, 9.2.1).
- * LARDER_EINVAL: the policy is not valid. */
+ * OPTIONS and TRACE, a header section over the limits; and at a gateway a Connection that takes
+ * fields from the request (RFC 9110, 7.6.1) which the key or Vary may name. UNSAFE: all other
+ * methods (RFC 9110, 9.2.1). LARDER_EINVAL: the policy is not valid. */
 int larder_http_classify(const larder_http_policy *policy, const larder_http_request *request);
 
 /* ---- Entity tags and dates ---------------------------------------------------------------------

@@ -64,6 +64,10 @@ int larder_http_classify(const larder_http_policy *policy, const larder_http_req
     if (headers_check(headers) != LARDER_OK || for_the_origin(headers)) {
         return LARDER_HTTP_BYPASS;
     }
+    /* the origin would not see fields that the key and the variant are made of */
+    if (policy->kind == LARDER_HTTP_GATEWAY && headers_nominate(headers)) {
+        return LARDER_HTTP_BYPASS;
+    }
     control_read(headers, &control);
     return (control.flags & CONTROL_NO_STORE) != 0 ? LARDER_HTTP_BYPASS : LARDER_HTTP_LOOKUP;
 }

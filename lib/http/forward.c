@@ -25,8 +25,11 @@ int larder_http_forward(const larder_http_policy *policy, const larder_http_requ
         larder_bytes name = asked.fields[i].name;
         bool condition =
             text_is_name(name, "if-none-match") || text_is_name(name, "if-modified-since");
+        /* what is looked up is asked for without a body */
+        bool body = text_is_name(name, "content-length") || text_is_name(name, "expect");
         /* the whole page is wanted; the client's conditions are judged by what comes */
-        if (!headers_hop_by_hop(asked, name) && !(condition && kind == LARDER_HTTP_LOOKUP)) {
+        if (!headers_hop_by_hop(asked, name) &&
+            !((condition || body) && kind == LARDER_HTTP_LOOKUP)) {
             fields[count++] = asked.fields[i];
         }
     }

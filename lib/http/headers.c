@@ -100,9 +100,19 @@ bool headers_list_has(struct headers headers, const char *lower_case, larder_byt
     return false;
 }
 
-bool headers_hop_by_hop(struct headers headers, larder_bytes name)
+static bool name_among(larder_bytes name, const char *const *lower_case, size_t count)
 {
-    static const char *const always[] = {
+    for (size_t i = 0; i < count; i++) {
+        if (text_is_name(name, lower_case[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool always_hop_by_hop(larder_bytes name)
+{
+    static const char *const names[] = {
         "connection",
         "keep-alive",
         "proxy-authenticate",
@@ -114,12 +124,35 @@ bool headers_hop_by_hop(struct headers headers, larder_bytes name)
         "transfer-encoding",
         "upgrade",
     };
-    for (size_t i = 0; i < sizeof always / sizeof always[0]; i++) {
-        if (text_is_name(name, always[i])) {
-            return true;
+    return name_among(name, names, sizeof names / sizeof names[0]);
+}
+
+/* Without these the message would be another one, whatever Connection says of them. */
+static bool never_hop_by_hop(larder_bytes name)
+{
+    static const char *const names[] = {"host", "content-length", "authorization", "cookie"};
+    return name_among(name, names, sizeof names / sizeof names[0]);
+}
+
+bool headers_hop_by_hop(struct headers headers, larder_bytes name)
+{
+    return always_hop_by_hop(name) ||
+           (!never_hop_by_hop(name) && headers_list_has(headers, "connection", name));
+}
+
+bool headers_nominate(struct headers headers)
+{
+    size_t at = 0;
+    const larder_http_header *field;
+    while ((field = headers_next(headers, "connection", &at)) != NULL) {
+        larder_bytes list = field->value, option;
+        while (text_next(&list, &option)) {
+            if (!text_is_name(option, "close") && !always_hop_by_hop(option)) {
+                return true;
+            }
         }
     }
-    return headers_list_has(headers, "connection", name);
+    return false;
 }
 
 /* ---- Cache-Control ------------------------------------------------------------------------------

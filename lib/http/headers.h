@@ -34,8 +34,12 @@ bool headers_have(struct headers headers, const char *lower_case);
 /* Does a list field (all fields of that name together) have the element, without regard to case? */
 bool headers_list_has(struct headers headers, const char *lower_case, larder_bytes element);
 
-/* Connection and what it names, Keep-Alive, Proxy-*, TE, Trailer, Transfer-Encoding, Upgrade. */
+/* Connection and what it names but Host, Content-Length, Authorization and Cookie; Keep-Alive,
+ * Proxy-*, TE, Trailer, Transfer-Encoding, Upgrade. */
 bool headers_hop_by_hop(struct headers headers, larder_bytes name);
+
+/* Does Connection name fields that are not of one hop in every message? */
+bool headers_nominate(struct headers headers);
 
 /* ---- Cache-Control (RFC 9111, 5.2; RFC 5861) ----------------------------------------------------
  * Seconds of -1: the directive is not there, or garbage. */

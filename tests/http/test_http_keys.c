@@ -195,6 +195,33 @@ START_TEST(limits_of_keys)
 }
 END_TEST
 
+START_TEST(what_connection_takes_away_goes_by_a_gateway)
+{
+    const struct {
+        const char *headers;
+        int kind;
+    } cases[] = {
+        {"Connection: close", LARDER_HTTP_LOOKUP},
+        {"Connection: Keep-Alive, TE", LARDER_HTTP_LOOKUP},
+        {"Connection: upgrade ,, Transfer-Encoding, trailer", LARDER_HTTP_LOOKUP},
+        {"Connection: proxy-connection", LARDER_HTTP_LOOKUP},
+        {"Connection:", LARDER_HTTP_LOOKUP},
+        {"Connection: Host", LARDER_HTTP_BYPASS},
+        {"Connection: close, Accept-Language", LARDER_HTTP_BYPASS},
+        {"Connection: close\nConnection: Cookie", LARDER_HTTP_BYPASS},
+        {"Connection: not a name", LARDER_HTTP_BYPASS},
+    };
+    const larder_http_policy gateway = {.kind = LARDER_HTTP_GATEWAY};
+    const larder_http_policy route = {.kind = LARDER_HTTP_ROUTE};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        larder_http_request request = message_request("GET /", cases[i].headers);
+        ck_assert_msg(larder_http_classify(&gateway, &request) == cases[i].kind, "%s",
+                      cases[i].headers);
+        ck_assert_int_eq(larder_http_classify(&route, &request), LARDER_HTTP_LOOKUP);
+    }
+}
+END_TEST
+
 START_TEST(what_requests_are)
 {
     const struct {
@@ -341,6 +368,7 @@ int main(void)
     tcase_add_test(tests, keys_by_uri);
     tcase_add_test(tests, limits_of_keys);
     tcase_add_test(tests, what_requests_are);
+    tcase_add_test(tests, what_connection_takes_away_goes_by_a_gateway);
     tcase_add_test(tests, policies_that_are_not_valid);
     tcase_add_test(tests, entity_tags_are_the_same_everywhere);
     tcase_add_test(tests, dates);
