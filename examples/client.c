@@ -11,6 +11,7 @@ static void on_sent(struct evhttp_request *request, void *context)
 {
     exchange *self = context;
     struct evhttp_connection *connection = evhttp_request_get_connection(request);
+    exchange_hold(self);
     if (connection != NULL)
         evhttp_connection_set_closecb(connection, NULL, NULL);
     self->client = NULL;
@@ -22,6 +23,10 @@ static void on_closed(struct evhttp_connection *connection, void *context)
 {
     exchange *self = context;
     (void)connection;
+    exchange_hold(self);
+    /* one whose answer had not ended is no longer the connection's, and freed by nobody else */
+    if (evhttp_request_get_connection(self->client) == NULL)
+        evhttp_request_free(self->client);
     self->client = NULL;
     self->answering = false;
     if (self->streaming)
@@ -65,13 +70,13 @@ void client_answer(exchange *self, const larder_http_response *answer)
     bool has_body = answer->status != 304 && answer->status != 204;
     if (self->client == NULL || self->answering || !begin(self, answer))
         return;
-    if (has_body) {
+    if (has_body && answer->body.data != NULL) {
         char size[32];
         snprintf(size, sizeof size, "%zu", answer->body.size);
         evhttp_add_header(evhttp_request_get_output_headers(self->client), "Content-Length", size);
     }
     struct evbuffer *body = evbuffer_new();
-    if (body != NULL && has_body && self->method != EVHTTP_REQ_HEAD &&
+    if (body != NULL && has_body && answer->body.size > 0 && self->method != EVHTTP_REQ_HEAD &&
         evbuffer_add(body, answer->body.data, answer->body.size) != 0) {
         evbuffer_free(body);
         body = NULL;
@@ -122,7 +127,7 @@ void client_stream_end(exchange *self, bool whole)
         return;
     struct evhttp_connection *connection = evhttp_request_get_connection(self->client);
     if (whole)
-        evhttp_send_reply_end(self->client);
-    else /* cut off where the origin's was: the client can see that */
+        evhttp_send_reply_end(self->client); /* may be the end of it already: on_sent() */
+    else /* cut off where the origin's was: the client can see that; on_closed() */
         evhttp_connection_free(connection);
 }

@@ -1,6 +1,7 @@
 /* exchange.h: one request on its way through the proxy, and what the parts of the proxy do with it:
  * proxy.c decides, origin.c asks the origin, client.c answers. An exchange lives until its client
- * has been answered (or has left) and its origin is done.
+ * has been answered (or has left) and its origin is done. libevent may call back from within the
+ * calls that are made to it: what works on an exchange holds it until it has finished.
  */
 #ifndef LARDER_EXAMPLES_EXCHANGE_H
 #define LARDER_EXAMPLES_EXCHANGE_H
@@ -37,6 +38,7 @@ struct proxy {
 
 struct exchange {
     proxy *proxy;
+    unsigned holds;            /* > 0: somebody works on it */
     exchange *next, *previous; /* in proxy->waiting */
     bool waits;
     struct event *retry; /* while it waits */
@@ -65,6 +67,7 @@ struct exchange {
     struct evhttp_connection *connection;
     struct evhttp_request *asked; /* NULL: not being asked */
     struct evbuffer *body;
+    bool too_large; /* for an entry: nothing of it is stored */
     int64_t asked_ms;
     bool unconditional; /* do not revalidate */
 };
@@ -77,8 +80,13 @@ void *exchange_take(exchange *self, size_t size);
 /* Give up the lease, if one is held; why: see larder_lease_abandon(). */
 void exchange_release_lease(exchange *self, int why);
 
-/* End it if nothing is left to do for it. */
+/* Around whatever works on it: it stays until the last hold is let go of, which ends it if nothing
+ * is left to do for it. */
+void exchange_hold(exchange *self);
 void exchange_settle(exchange *self);
+
+/* What an unsafe method's answer makes old. */
+void exchange_invalidate(exchange *self, const larder_http_response *response);
 
 /* ---- origin.c ---- */
 

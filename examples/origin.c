@@ -69,10 +69,11 @@ static void on_complete(struct evhttp_request *request, void *context)
     exchange *self = context;
     larder_http_response response;
     bool failed = request == NULL || evhttp_request_get_response_code(request) == 0;
+    exchange_hold(self);
     done(self);
     if (self->streaming) {
         client_stream_end(self, !failed);
-    } else if (failed || !response_read(self, request, &response)) {
+    } else if (failed || self->too_large || !response_read(self, request, &response)) {
         exchange_failed(self);
     } else {
         size_t size = evbuffer_get_length(self->body);
@@ -86,13 +87,34 @@ static void on_complete(struct evhttp_request *request, void *context)
 static void stream_begin(exchange *self, struct evhttp_request *request)
 {
     larder_http_response response, answer;
-    if (self->client == NULL || !response_read(self, request, &response) ||
+    if (!response_read(self, request, &response))
+        return;
+    if (self->kind == LARDER_HTTP_UNSAFE)
+        exchange_invalidate(self, &response);
+    if (self->client == NULL || self->answering ||
         larder_http_answer(&self->proxy->policy, &self->request, &response, NULL,
                            LARDER_HTTP_BYPASSED, exchange_now_ms(), &self->arena,
                            &answer) != LARDER_OK)
         return;
     answer.status = response.status; /* a page that goes by is not compared */
     client_stream_begin(self, &answer);
+}
+
+/* The body has become too large for an entry. Whoever waits for it gets it as it comes; if nobody
+ * does, the origin need not go on: a page without its end is none. */
+static void overflow(exchange *self, struct evhttp_request *request)
+{
+    exchange_hold(self);
+    self->too_large = true;
+    exchange_release_lease(self, LARDER_SKIP); /* those who wait go themselves */
+    stream_begin(self, request);
+    if (self->streaming) {
+        client_stream(self, self->body);
+    } else {
+        origin_cancel(self);
+        exchange_failed(self);
+    }
+    exchange_settle(self);
 }
 
 /* Some of the body has come. */
@@ -102,20 +124,12 @@ static void on_piece(struct evhttp_request *request, void *context)
     struct evbuffer *piece = evhttp_request_get_input_buffer(request);
     if (self->streaming) {
         client_stream(self, piece);
-        return;
-    }
-    if (evbuffer_get_length(self->body) + evbuffer_get_length(piece) <= PROXY_BODY_MAX) {
+    } else if (evbuffer_get_length(self->body) + evbuffer_get_length(piece) <= PROXY_BODY_MAX) {
         evbuffer_add_buffer(self->body, piece);
-        return;
+    } else {
+        evbuffer_add_buffer(self->body, piece); /* passed on, or given up with the rest */
+        overflow(self, request);
     }
-    exchange_release_lease(self, LARDER_SKIP); /* those who wait go themselves */
-    stream_begin(self, request);
-    if (!self->streaming) { /* nobody wants it */
-        evbuffer_drain(piece, evbuffer_get_length(piece));
-        return;
-    }
-    client_stream(self, self->body);
-    client_stream(self, piece);
 }
 
 static bool headers_add(exchange *self, struct evhttp_request *request)
@@ -162,6 +176,7 @@ void origin_ask(exchange *self)
     struct evhttp_request *request = evhttp_request_new(on_complete, self);
     const char *uri = target(self);
     self->asked_ms = exchange_now_ms();
+    self->too_large = false;
     if (self->body == NULL)
         self->body = evbuffer_new();
     if (self->body != NULL)

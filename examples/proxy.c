@@ -59,6 +59,7 @@ static void on_retry(evutil_socket_t descriptor, short what, void *context)
     exchange *self = context;
     (void)descriptor;
     (void)what;
+    exchange_hold(self);
     wait_end(self);
     look_up(self);
     exchange_settle(self);
@@ -235,7 +236,7 @@ static int plan_make(exchange *self, const larder_http_response *response, larde
                    : larder_http_store(policy, &self->request, response, &place, arena, plan);
 }
 
-static void invalidate(exchange *self, const larder_http_response *response)
+void exchange_invalidate(exchange *self, const larder_http_response *response)
 {
     const larder_http_key_options options = {.form = LARDER_HTTP_KEY_URI};
     larder_bytes keys[LARDER_HTTP_KEYS_MAX];
@@ -247,6 +248,25 @@ static void invalidate(exchange *self, const larder_http_response *response)
         larder_delete(self->proxy->settings.cache, keys[i].data, keys[i].size);
 }
 
+/* The answer to HEAD has the length of the body that GET would get, which only the origin knows. */
+static bool pass_length(exchange *self, const larder_http_response *response,
+                        larder_http_response *answer)
+{
+    size_t count = answer->header_count;
+    larder_http_header *fields = exchange_take(self, (count + 1) * sizeof *fields);
+    if (fields == NULL)
+        return false;
+    memcpy(fields, answer->headers, count * sizeof *fields);
+    for (size_t i = 0; i < response->header_count && count == answer->header_count; i++) {
+        if (evutil_ascii_strcasecmp(response->headers[i].name.data, "Content-Length") == 0)
+            fields[count++] = response->headers[i];
+    }
+    answer->headers = fields;
+    answer->header_count = count;
+    answer->body = (larder_bytes){NULL, 0};
+    return true;
+}
+
 static void answer_fresh(exchange *self, const larder_http_response *response,
                          uint32_t cache_status)
 {
@@ -254,7 +274,8 @@ static void answer_fresh(exchange *self, const larder_http_response *response,
     if (self->client == NULL)
         return;
     if (larder_http_answer(&self->proxy->policy, &self->request, response, NULL, cache_status,
-                           exchange_now_ms(), &self->arena, &answer) == LARDER_OK)
+                           exchange_now_ms(), &self->arena, &answer) == LARDER_OK &&
+        (self->method != EVHTTP_REQ_HEAD || pass_length(self, response, &answer)))
         client_answer(self, &answer);
     else
         client_error(self, 502, "The origin's answer does not fit.\n");
@@ -305,7 +326,7 @@ void exchange_answered(exchange *self, const larder_http_response *response)
         return;
     }
     if (self->kind == LARDER_HTTP_UNSAFE)
-        invalidate(self, response);
+        exchange_invalidate(self, response);
     answer_fresh(self, response, LARDER_HTTP_BYPASSED);
 }
 
@@ -321,9 +342,15 @@ void exchange_failed(exchange *self)
  * ------------------------------------------------------------------------------------------
  */
 
+void exchange_hold(exchange *self)
+{
+    self->holds++;
+}
+
 void exchange_settle(exchange *self)
 {
-    if (self->client != NULL || self->answering || self->asked != NULL || self->waits)
+    if (--self->holds > 0 || self->client != NULL || self->answering || self->asked != NULL ||
+        self->waits)
         return;
     proxy *owner = self->proxy;
     exchange_release_lease(self, 0);
@@ -397,6 +424,21 @@ static bool request_read(exchange *self)
     return self->request.method.data != NULL;
 }
 
+/* libevent takes what follows a HEAD for the next request, whoever has sent it. */
+static bool has_unread_body(const exchange *self)
+{
+    if (self->method != EVHTTP_REQ_HEAD)
+        return false;
+    for (size_t i = 0; i < self->request.header_count; i++) {
+        const larder_http_header *field = &self->request.headers[i];
+        if (evutil_ascii_strcasecmp(field->name.data, "Transfer-Encoding") == 0 ||
+            (evutil_ascii_strcasecmp(field->name.data, "Content-Length") == 0 &&
+             strcmp(field->value.data, "0") != 0))
+            return true;
+    }
+    return false;
+}
+
 static void request_handle(exchange *self)
 {
     const larder_http_key_options options = {.form = LARDER_HTTP_KEY_URI};
@@ -423,11 +465,16 @@ void proxy_request(struct evhttp_request *request, void *context)
     self->client = request;
     self->arena = (larder_http_arena){.data = memory, .size = EXCHANGE_MEMORY};
     self->method = evhttp_request_get_command(request);
+    exchange_hold(self);
     owner->settings.begun(owner->settings.context);
-    if (request_read(self))
-        request_handle(self);
-    else
+    if (!request_read(self)) {
         client_error(self, 400, "Too much, or not a path.\n");
+    } else if (has_unread_body(self)) {
+        evhttp_add_header(evhttp_request_get_output_headers(request), "Connection", "close");
+        client_error(self, 400, "HEAD has no body.\n");
+    } else {
+        request_handle(self);
+    }
     exchange_settle(self);
 }
 

@@ -5,6 +5,7 @@ import http.client
 import http.server
 import os
 import re
+import socket
 import socketserver
 import subprocess
 import sys
@@ -106,6 +107,14 @@ def ask(path, *headers, method="GET", body=None):
         return answer
     finally:
         connection.close()
+
+
+def raw(request):
+    """All that comes back for these bytes, until the proxy closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        connection.sendall(request)
+        with connection.makefile("rb") as answers:
+            return answers.read()
 
 
 def state(answer):
@@ -338,6 +347,117 @@ def check_streams():
     check("and leaves nothing", ask("/short").text == b"whole")
 
 
+def check_overflow():
+    """Pages of more than 1 MiB whose length is not known before."""
+    pieces = [bytes([65 + n]) * (1 << 16) for n in range(24)]
+    whole, headers = b"".join(pieces), "Cache-Control: max-age=3600"
+    begin, ended = threading.Event(), threading.Event()
+
+    def grown(handler):
+        begin.wait(PATIENCE)
+        try:
+            handler.send_response_only(200)
+            handler.send_header("Cache-Control", "max-age=3600")
+            handler.send_header("Transfer-Encoding", "chunked")
+            handler.end_headers()
+            for piece in pieces:
+                handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                time.sleep(0.005)  # so that it comes piece by piece
+            handler.wfile.write(b"0\r\n\r\n")
+        except OSError:  # nobody wants it
+            handler.close_connection = True
+        ended.set()
+
+    def all_good(path, good):
+        for _ in range(10):
+            text = ask(path).text
+            if text not in good:
+                return f"{len(text)} bytes"
+            time.sleep(0.05)
+        return None
+
+    origin.pages["/grown"] = page("Cache-Control: max-age=1, stale-while-revalidate=3600", body=b"small")
+    ask("/grown")
+    time.sleep(1.1)
+    begin.set()
+    origin.pages["/grown"] = grown
+    check("a page that grows too large is renewed in the background", state(ask("/grown")) == "STALE")
+    ended.wait(PATIENCE)
+    wrong = all_good("/grown", (b"small", whole))
+    check("and its beginning never becomes the page", wrong is None, wrong)
+
+    begin.clear(), ended.clear()
+    origin.pages["/left"] = grown
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        connection.sendall(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n")
+        within(lambda: origin.count("/left") == 1)
+    time.sleep(0.2)
+    begin.set(), ended.wait(PATIENCE)
+    wrong = all_good("/left", (whole,))
+    check("nor where the client has left before it came", wrong is None, wrong)
+
+    big = os.urandom(1 << 16) * 48
+
+    def cut(handler):
+        handler.send_response_only(200)
+        handler.send_header("Content-Length", str(len(big)))
+        handler.end_headers()
+        handler.wfile.write(big[: 2 << 20])
+        handler.close_connection = True
+
+    origin.pages["/cut"] = cut
+    origin.pages["/old-client"] = page(headers, body=big)
+    seen = []
+    for _ in range(8):
+        try:
+            seen.append(len(ask("/cut").text))
+        except (http.client.HTTPException, OSError):
+            pass
+    check("a large body that is cut off is seen to be", not seen, seen)
+    texts = [raw(b"GET /old-client HTTP/1.0\r\nHost: a\r\n\r\n").split(b"\r\n\r\n", 1)[1] for _ in range(8)]
+    check("HTTP/1.0 gets a large body whole", all(text == big for text in texts), [len(text) for text in texts])
+
+    origin.pages["/post-big"] = page(headers, body=b"old")
+    ask("/post-big")
+    origin.pages["/post-big"] = page(body=big)
+    check("the large answer to a POST comes whole", ask("/post-big", method="POST", body=b"x").text == big)
+    origin.pages["/post-big"] = page(headers, body=b"new")
+    check("and makes the page old", ask("/post-big").text == b"new")
+
+
+def check_requests():
+    """What a client may ask for that the next one must not feel."""
+    origin.pages["/with-body"] = page("Cache-Control: max-age=3600")
+    answer = ask("/with-body", body=b"hello")
+    check("a GET with a body is asked for without", answer.status == 200 and
+          origin.last("/with-body").get("Content-Length") is None, answer.status)
+
+    origin.pages["/smuggled"] = page()
+    inner = b"GET /smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    for framing, body in ((b"Content-Length: %d" % len(inner), inner),
+                          (b"Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(inner), inner))):
+        answers = raw(b"HEAD /head HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n%s" % (framing, body))
+        check(f"a HEAD with a body is refused ({framing.decode().split(':')[0]})",
+              answers.startswith(b"HTTP/1.1 400 ") and answers.count(b"HTTP/1.1") == 1, answers)
+    check("and the body is no request", origin.count("/smuggled") == 0)
+
+    origin.pages["/head-miss"] = page(body=b"x" * 1234)
+    answer = ask("/head-miss", method="HEAD")
+    check("HEAD has the length that GET would have",
+          answer.status == 200 and answer.getheader("Content-Length") == "1234", answer.getheader("Content-Length"))
+
+    def by_host(handler):
+        text = handler.headers.get("Host", "none") + handler.headers.get("X-Language", "none")
+        handler.reply(200, [("Cache-Control", "max-age=3600"), ("Vary", "X-Language")], text.encode())
+
+    origin.pages["/nominated"] = by_host
+    answer = ask("/nominated", "Connection: close, Host, X-Language", "X-Language: de")
+    check("what Connection takes away is no entry", state(answer) == "BYPASS", state(answer))
+    check("and Host goes on all the same", answer.text == b"127.0.0.1:%dnone" % port, answer.text)
+    check("so that others get theirs",
+          ask("/nominated", "X-Language: de").text == b"127.0.0.1:%dde" % port)
+
+
 # ---- cases.txt ----------------------------------------------------------------------------------------
 
 
@@ -406,14 +526,15 @@ def check_cases():
 def start():
     process = subprocess.Popen(
         [SERVER, "--upstream", f"http://127.0.0.1:{origin.server_port}", "--dir", maps, "--workers", "3"],
-        stdout=subprocess.PIPE, text=True)
+        stdout=subprocess.PIPE, stderr=complaints, text=True)
     line = process.stdout.readline()
     return process, int(line.rsplit(":", 1)[1])
 
 
 origin = Origin()
 origin.pages["/nothing"] = page()
-with tempfile.TemporaryDirectory(dir=os.environ.get("LARDER_TEST_DIR")) as maps:
+with tempfile.TemporaryDirectory(dir=os.environ.get("LARDER_TEST_DIR")) as maps, \
+        tempfile.TemporaryFile("w+") as complaints:
     os.chmod(maps, 0o700)
     server, port = start()
     try:
@@ -425,6 +546,8 @@ with tempfile.TemporaryDirectory(dir=os.environ.get("LARDER_TEST_DIR")) as maps:
         check_invalidation()
         check_stale()
         check_streams()
+        check_overflow()
+        check_requests()
         check_cases()
         origin.shutdown()
         origin.server_close()
@@ -434,6 +557,10 @@ with tempfile.TemporaryDirectory(dir=os.environ.get("LARDER_TEST_DIR")) as maps:
         server.terminate()
         status = server.wait(PATIENCE)
     check("SIGTERM ends it with status 0", status == 0, status)
+    complaints.seek(0)
+    said = complaints.read()
+    sys.stderr.write(said)
+    check("no worker had to be replaced", "replacing it" not in said)
     bad = subprocess.run([SERVER, "--upstream", "https://example.org"], capture_output=True, text=True)
     check("an origin that is none is refused", bad.returncode == 2 and "http://ADDRESS" in bad.stderr)
 print(f"1..{cases}")
