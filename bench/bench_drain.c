@@ -7,6 +7,7 @@
  *
  *   bench_drain [--rounds N] [--keys N (a round)] [--full N (sets into the full map)]
  */
+#include <assert.h>
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -154,7 +155,9 @@ static void append(uint64_t round, uint64_t number)
                            "larder:{bare:}:channel",
                            "",
                            "2048",
-                           ""};
+                           "",
+                           "60000"};
+    static_assert(sizeof words / sizeof *words == 6 + PUSH_ARGUMENTS, "as the script wants it");
     size_t sizes[sizeof words / sizeof *words];
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         sizes[i] = strlen(words[i]);

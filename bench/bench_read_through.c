@@ -297,7 +297,7 @@ int main(int argc, char **argv)
     char settings[80];
     measure_begin("bench_read_through", 240);
     servers_needed();
-    keys = measure_option(argc, argv, "--keys", 2000);
+    keys = measure_option(argc, argv, "--keys", 800);
     rounds = measure_option(argc, argv, "--rounds", 5);
     callers = measure_option(argc, argv, "--callers", 8);
     crowds = measure_option(argc, argv, "--crowds", 20);
