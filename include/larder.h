@@ -553,7 +553,8 @@ typedef int larder_fill(void *context, const void *key, size_t key_size, larder_
 
 /* Get the value, or fill it: of all callers of a host that miss at once, one calls its fill and the
  * others get what it stored. A cache that cannot help (gate busy, full, damaged, read-only) never
- * stands in the way: then every caller's fill is called and its value returned.
+ * stands in the way: then every caller's fill is called and its value returned. Where a fill fails
+ * one of those who wait tries; where that fails, too, all others do, at once.
  *   OK      *value, released with larder_free()
  *   STALE   the same, past its freshness: another is renewing it, or the fill failed
  *   ABSENT  *value is NULL
@@ -593,7 +594,7 @@ typedef struct larder_stats {
     int64_t daemon_heartbeat_ms; /* 0: never seen */
     uint32_t replicates, redis_up; /* 0 or 1 */
     /* counted since the map was made; more of them */
-    uint64_t hot_hits;            /* of the hits: answered by the hot set */
+    uint64_t hot_hits;            /* of hits and absent: answered by the hot set */
     uint64_t stale;               /* lookups answered with a stale value; not among the hits */
     uint64_t invalidations_group; /* calls, whatever they hit */
     uint64_t invalidations_tag, invalidations_prefix, invalidations_match, invalidations_clear;

@@ -114,7 +114,7 @@ static_assert(sizeof(struct control_life) == 640, "MAP_FORMAT");
 
 /* MAP_FORMAT: append only. One row for each in lib/figures.c names and describes it. */
 enum stats_counter {
-    /* Looked up in LMDB. Hits are these and HOT_HITS, less MISSES, ABSENT and STALE. */
+    /* Looked up, but for HOT_HITS. Hits are both, less MISSES, ABSENT and STALE. */
     STATS_LOOKUPS,
     STATS_MISSES,
     STATS_EXPIRED,
@@ -132,7 +132,7 @@ enum stats_counter {
     STATS_PENDING_OVERFLOWS,
     STATS_GATE_RECOVERIES,
     STATS_GENERATIONS,
-    STATS_HOT_HITS, /* answered by the hot set: counted instead of LOOKUPS, not beside it */
+    STATS_HOT_HITS, /* values and negative entries found in the hot set: not beside LOOKUPS */
     STATS_STALE,    /* answered with a stale value: beside LOOKUPS, not beside MISSES */
     STATS_INVALIDATIONS_GROUP, /* calls, not entries */
     STATS_INVALIDATIONS_TAG,

@@ -57,10 +57,14 @@ int lookup_find_hot(const struct larder *handle, struct transaction *t, struct l
         return result;
     }
     struct stats_slot *stats = map_stats(handle->map);
-    stats_count(stats, STATS_HOT_HITS);
-    if (__builtin_expect(result != LARDER_OK, 0)) {
-        count_other(stats, result, expired);
+    if (__builtin_expect(result == LARDER_OK, 1)) {
+        stats_count(stats, STATS_HOT_HITS);
+        return result;
     }
+    /* A dead or stale copy is no hit: counted as one, it made the hot set's part of the hits more
+     * than all of them. */
+    stats_count(stats, result == LARDER_ABSENT ? STATS_HOT_HITS : STATS_LOOKUPS);
+    count_other(stats, result, expired);
     return result;
 }
 

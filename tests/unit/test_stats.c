@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "figures.h"
 #include "tests/harness.h"
 #include "tests/unit/maps.h"
 
@@ -106,6 +107,60 @@ static int use_map(void *context)
     return 0;
 }
 
+/* Of figures, by name. */
+static double ratio(const larder_stats *stats, const char *name)
+{
+    for (size_t i = 0; i < figure_count; i++) {
+        if (strcmp(figures[i].name, name) == 0) {
+            return figure_ratio(stats, &figures[i]);
+        }
+    }
+    ck_abort_msg("no figure %s", name);
+}
+
+START_TEST(a_dead_copy_in_the_hot_set_is_no_hit)
+{
+    larder *map = maps_new();
+    larder_policy policies[] = {{.expiry = larder_expire_in(1)},
+                                {.expiry = larder_expire_in(1), .stale_ms = 100000},
+                                {.group = {"g", 1}},
+                                {.flags = LARDER_NEGATIVE}};
+    const char *keys[] = {"expired", "stale", "invalidated", "absent"};
+    const larder_read stale = {.flags = LARDER_ACCEPT_STALE};
+    for (size_t i = 0; i < 4; i++) {
+        bool negative = i == 3;
+        ck_assert_int_eq(larder_set(map, keys[i], strlen(keys[i]), negative ? NULL : "x", !negative,
+                                    &policies[i]),
+                         LARDER_OK);
+    }
+    ck_assert_int_eq(larder_invalidate_group(map, (larder_bytes){"g", 1}, NULL), LARDER_OK);
+    int64_t until = harness_now_ms() + harness_patience(5000);
+    while (larder_get_with(map, "stale", 5, NULL, 0, NULL, &(larder_read){.flags = LARDER_PEEK}) !=
+           LARDER_MISS) {
+        ck_assert_int_lt(harness_now_ms(), until);
+    }
+    for (int i = 0; i < 100; i++) {
+        char value[8];
+        ck_assert_int_eq(maps_has(map, "expired"), LARDER_MISS);
+        ck_assert_int_eq(maps_has(map, "invalidated"), LARDER_MISS);
+        ck_assert_int_eq(larder_get_with(map, "stale", 5, value, sizeof value, NULL, &stale),
+                         LARDER_STALE);
+    }
+    for (int i = 0; i < 10; i++) {
+        ck_assert_int_eq(maps_has(map, "absent"), LARDER_ABSENT);
+    }
+    larder_stats stats = maps_stats(map);
+    ck_assert_uint_eq(stats.hits, 0);
+    ck_assert_uint_eq(stats.misses, 200);
+    ck_assert_uint_eq(stats.stale, 100);
+    ck_assert_uint_eq(stats.absent, 10);
+    ck_assert_uint_le(stats.hot_hits, 10);
+    ck_assert(ratio(&stats, "hot_ratio") <= 1);
+    ck_assert(ratio(&stats, "hit_ratio") <= 1);
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(what_is_done_is_counted)
 {
     larder *map = maps_new();
@@ -201,10 +256,11 @@ int main(void)
     tcase_add_test(slots, slots_of_dead_processes_are_folded_and_reused);
     tcase_add_test(slots, with_no_slot_left_slot_zero_counts);
     suite_add_tcase(suite, slots);
-    TCase *figures = tcase_create("figures");
-    tcase_set_timeout(figures, 20);
-    tcase_add_test(figures, what_is_done_is_counted);
-    tcase_add_test(figures, an_older_callers_structure_is_not_overrun);
-    suite_add_tcase(suite, figures);
+    TCase *of_maps = tcase_create("figures");
+    tcase_set_timeout(of_maps, 20);
+    tcase_add_test(of_maps, a_dead_copy_in_the_hot_set_is_no_hit);
+    tcase_add_test(of_maps, what_is_done_is_counted);
+    tcase_add_test(of_maps, an_older_callers_structure_is_not_overrun);
+    suite_add_tcase(suite, of_maps);
     return harness_run(suite);
 }
