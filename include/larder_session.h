@@ -136,7 +136,7 @@ enum {
 };
 
 typedef struct larder_cookie { /* zero-initialise; unknown members must be 0 */
-    larder_bytes name;         /* a token (RFC 6265 4.1.1, RFC 9110 5.6.2); size 0 = "session" */
+    larder_bytes name;         /* a token (RFC 6265 4.1.1, RFC 9110 5.6.2); size 0 = "session_id" */
     larder_bytes path;         /* begins with "/"; size 0 = "/" */
     larder_bytes domain;       /* size 0: the host that set it, and no other */
     int64_t max_age_ms;        /* whole seconds, rounded up; 0 = 30 minutes */
@@ -154,8 +154,8 @@ int larder_cookie_write(const larder_cookie *cookie, const void *id, size_t id_s
                         size_t buffer_size, size_t *size);
 
 /* The id in the value of a Cookie header of a request (RFC 6265 4.2): the first cookie of that name
- * (size 0 = "session") whose value can be an id, with or without double quotes. header is hostile:
- * any bytes. Pure. OK; MISS: none. Errors: EINVAL. */
+ * (size 0 = "session_id") whose value can be an id, with or without double quotes. header is
+ * hostile: any bytes. Pure. OK; MISS: none. Errors: EINVAL. */
 int larder_cookie_read(larder_bytes header, larder_bytes name, larder_session_id *id);
 
 #ifdef __cplusplus

@@ -9,7 +9,7 @@
 #include "error.h"
 #include "session_id.h"
 
-static const char default_name[] = "session";
+static const char default_name[] = "session_id";
 
 /* RFC 9110, section 5.6.2: tchar. */
 static bool is_token_byte(char c)

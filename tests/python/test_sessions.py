@@ -75,6 +75,50 @@ def test_bad_ids_and_bad_data(cache):
         SessionStore(cache, ttl=-1)
 
 
+def test_fields_that_others_wrote_and_bytes(cache):
+    """A program in C stores any bytes: what is no JSON is given as it stands."""
+    fields = {"text": b"plain", "binary": b"\xff\0", "deep": b"[" * 60000, "empty": b"",
+              "number": b"7", "word": b'"w"'}
+
+    async def main():
+        store = SessionStore(cache)
+        session_id, _ = await store.create_session("u", {"mine": [1], "raw": b"\0raw"})
+        small = {name: value for name, value in fields.items() if name != "deep"}
+        assert store._sessions.update(session_id, small) is not None
+        expected = {"mine": [1], "raw": b"\0raw", **small, "number": 7, "word": "w"}
+        assert (await store.get_session(session_id)).data == expected
+        updated = await store.update_session(session_id, {"mine": 2, "text": b"other"})
+        assert updated.data == {**expected, "mine": 2, "text": b"other"}
+        store._sessions.update(session_id, {"deep": fields["deep"]})
+        assert (await store.get_session(session_id)).data["deep"] == fields["deep"]
+
+    run(main())
+
+
+def test_a_prefix_and_the_cookies_name(cache):
+    SessionStore(cache, prefix="x" * 64)
+    with pytest.raises(larder.TooBigError, match="prefix of sessions of 65 bytes: the limit is 64"):
+        SessionStore(cache, prefix="x" * 65)
+    # one default for all languages
+    assert SessionStore(cache).cookie(None).startswith("session_id=;")
+    assert larder._larder.session_cookie(None).startswith("session_id=;")
+    with pytest.raises(larder.InvalidError):
+        SessionStore(cache, cookie="a;b")
+
+
+def test_the_dependency_is_one_and_can_be_overridden(cache):
+    app, store = FastAPI(), SessionStore(cache)
+
+    @app.get("/profile")
+    async def profile(session: Session = Depends(store.required)):
+        return session.user_id
+
+    assert store.required is store.required
+    assert TestClient(app).get("/profile").status_code == 401
+    app.dependency_overrides[store.required] = lambda: Session(b"fake", 0.0, 1.0, {})
+    assert TestClient(app).get("/profile").json() == "fake"
+
+
 def test_an_application(cache):
     app, store = FastAPI(), SessionStore(cache, ttl=600)
 

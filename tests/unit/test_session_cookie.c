@@ -20,29 +20,33 @@ static const struct {
     larder_cookie cookie;
     const char *id, *wanted;
 } written[] = {
-    {{.flags = 0}, ID, "session=" ID "; Max-Age=1800; Path=/; Secure; HttpOnly; SameSite=Lax"},
-    {{.flags = 0}, NULL, "session=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax"},
+    {{.flags = 0}, ID, "session_id=" ID "; Max-Age=1800; Path=/; Secure; HttpOnly; SameSite=Lax"},
+    {{.flags = 0}, NULL, "session_id=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax"},
     {{.name = TEXT("__Host-sid"), .max_age_ms = 1},
      ID,
      "__Host-sid=" ID "; Max-Age=1; Path=/; Secure; HttpOnly; SameSite=Lax"},
-    {{.max_age_ms = 1000}, ID, "session=" ID "; Max-Age=1; Path=/; Secure; HttpOnly; SameSite=Lax"},
-    {{.max_age_ms = 1001}, ID, "session=" ID "; Max-Age=2; Path=/; Secure; HttpOnly; SameSite=Lax"},
+    {{.max_age_ms = 1000},
+     ID,
+     "session_id=" ID "; Max-Age=1; Path=/; Secure; HttpOnly; SameSite=Lax"},
+    {{.max_age_ms = 1001},
+     ID,
+     "session_id=" ID "; Max-Age=2; Path=/; Secure; HttpOnly; SameSite=Lax"},
     {{.max_age_ms = INT64_MAX},
      ID,
-     "session=" ID "; Max-Age=9223372036854776; Path=/; Secure; HttpOnly; SameSite=Lax"},
+     "session_id=" ID "; Max-Age=9223372036854776; Path=/; Secure; HttpOnly; SameSite=Lax"},
     {{.path = TEXT("/shop"), .domain = TEXT("example.org"), .flags = LARDER_COOKIE_STRICT},
      ID,
-     "session=" ID "; Max-Age=1800; Path=/shop; Domain=example.org; Secure; HttpOnly; "
+     "session_id=" ID "; Max-Age=1800; Path=/shop; Domain=example.org; Secure; HttpOnly; "
      "SameSite=Strict"},
     {{.flags = LARDER_COOKIE_CROSS | LARDER_COOKIE_BRIEF},
      ID,
-     "session=" ID "; Path=/; Secure; HttpOnly; SameSite=None"},
+     "session_id=" ID "; Path=/; Secure; HttpOnly; SameSite=None"},
     {{.flags = LARDER_COOKIE_BRIEF},
      NULL,
-     "session=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax"},
+     "session_id=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax"},
     {{.flags = LARDER_COOKIE_PLAIN | LARDER_COOKIE_SCRIPT},
      ID,
-     "session=" ID "; Max-Age=1800; Path=/; SameSite=Lax"},
+     "session_id=" ID "; Max-Age=1800; Path=/; SameSite=Lax"},
 };
 
 START_TEST(a_cookie_says_what_it_should)
@@ -156,22 +160,22 @@ END_TEST
 static const struct {
     const char *header, *wanted; /* NULL: none */
 } read[] = {
-    {"session=" ID, ID},
-    {"a=b; session=" ID, ID},
-    {"a=b;session=" ID ";c=d", ID},
-    {" session = " ID " ; x", ID},
-    {"session=\"" ID "\"", ID},
-    {"session=" ID "; session=" OTHER, ID},
-    {"session=nonsense; session=" OTHER, OTHER}, /* planted by a neighbour domain, say */
-    {"session=" ID "x", NULL},
-    {"session=\"" ID, NULL},
-    {"Session=" ID, NULL},
-    {"session2=" ID, NULL},
-    {"xsession=" ID, NULL},
-    {"session:" ID, NULL},
-    {"session", NULL},
+    {"session_id=" ID, ID},
+    {"a=b; session_id=" ID, ID},
+    {"a=b;session_id=" ID ";c=d", ID},
+    {" session_id = " ID " ; x", ID},
+    {"session_id=\"" ID "\"", ID},
+    {"session_id=" ID "; session_id=" OTHER, ID},
+    {"session_id=nonsense; session_id=" OTHER, OTHER}, /* planted by a neighbour domain, say */
+    {"session_id=" ID "x", NULL},
+    {"session_id=\"" ID, NULL},
+    {"Session_id=" ID, NULL},
+    {"session_id2=" ID, NULL},
+    {"xsession_id=" ID, NULL},
+    {"session_id:" ID, NULL},
+    {"session_id", NULL},
     {"=" ID, NULL},
-    {"session=", NULL},
+    {"session_id=", NULL},
     {";;;;=;=;", NULL},
     {"", NULL},
 };
@@ -199,7 +203,7 @@ END_TEST
 START_TEST(a_header_may_be_any_bytes)
 {
     uint64_t stream = harness_seed();
-    static const char bytes[] = "; =\"session\t\0\xff" ID;
+    static const char bytes[] = "; =\"session_id\t\0\xff" ID;
     larder_session_id id;
     for (int i = 0; i < 20000; i++) {
         size_t size = harness_random(&stream) % 200;

@@ -15,6 +15,7 @@ races a deletion never brings it back. Sessions want a map of their own: a full 
 
 import asyncio
 import datetime
+import functools
 import json
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, TypeVar, Union
 
@@ -26,7 +27,11 @@ _TRIES = 100  # of a busy gate, a few milliseconds each
 
 
 class Session:
-    """What a session is at one moment; changing it changes nothing in the store."""
+    """What a session is at one moment; changing it changes nothing in the store.
+
+    data: the fields, JSON decoded. A field that is no JSON, as programs in C may write them, is its
+    bytes; bytes given to create and update are stored as they are.
+    """
 
     __slots__ = ("user_id", "created_at", "expires_at", "data")
 
@@ -35,17 +40,27 @@ class Session:
         self.created_at = datetime.datetime.fromtimestamp(created, datetime.timezone.utc)
         self.expires_at = datetime.datetime.fromtimestamp(expires, datetime.timezone.utc)
         self.data: Dict[str, Any] = {
-            name.decode("utf-8", "surrogateescape"): json.loads(value)
-            for name, value in fields.items()
+            name.decode("utf-8", "surrogateescape"): _decode(value) for name, value in fields.items()
         }
 
 
 def _encode(data: Mapping[str, Any]) -> Dict[str, bytes]:
-    return {name: json.dumps(value, separators=(",", ":")).encode() for name, value in data.items()}
+    return {
+        name: bytes(value) if isinstance(value, (bytes, bytearray, memoryview))
+        else json.dumps(value, separators=(",", ":")).encode()
+        for name, value in data.items()
+    }
+
+
+def _decode(value: bytes) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 class SessionStore:
-    """cookie, path, domain, secure, http_only, same_site ("lax", "strict", "none"): of the cookie."""
+    """prefix: of the keys, 64 bytes at most; an empty one is "session:". cookie, path, domain, secure, http_only, same_site ("lax", "strict", "none"): of the cookie."""
 
     def __init__(
         self,
@@ -66,6 +81,7 @@ class SessionStore:
             raise ValueError(f"same_site: lax, strict or none, not {same_site!r}")
         self._sessions = _larder.Sessions(
             cache.quick(), ttl=ttl, max_lifetime=max_lifetime, prefix=prefix.encode())
+        self._sessions.get("")  # a prefix that is too long, or times that are, show here
         self._cookie = dict(
             name=cookie, path=path, domain=domain, max_age=ttl,
             flags=(0 if secure else 1) | (0 if http_only else 2) | same[same_site.lower()])
@@ -143,9 +159,15 @@ class SessionStore:
         session_id = self.id_of(request)
         return None if session_id is None else await self.get_session(session_id)
 
-    @property
+    @functools.cached_property
     def required(self) -> Callable[..., Any]:
-        """A dependency of FastAPI's: the request's session, or 401."""
+        """A dependency of FastAPI's, always the same one: the request's session, or 401.
+
+            @app.get("/profile")
+            async def profile(session: Session = Depends(sessions.required)): ...
+
+        A test overrides it: app.dependency_overrides[sessions.required] = lambda: Session(...).
+        """
         from fastapi import HTTPException, Request
 
         async def current_session(request: Request) -> Session:
