@@ -17,6 +17,7 @@ enum {
     NESTED_KEYS = 16,  /* fills that one thread is inside of and that are remembered */
     NESTED_DEPTH = 8,  /* calls for a key from inside its own fill */
     PATIENCE_MS = 250, /* of a holder whom the reader table keeps from looking */
+    FAILURES_MAX = 2,  /* fills of others that came to nothing, before a waiter fills for itself */
     WAIT_ROUND_MS = 1000
 };
 
@@ -256,9 +257,18 @@ static bool wait_for_other(struct fetch *fetch, int64_t until)
     return larder_lease_wait(fetch->handle, &fetch->lease, left) == LARDER_OK;
 }
 
+/* Whether the fill that was waited for ended by itself, and not with its process. */
+static bool has_ended_alive(const struct fetch *fetch)
+{
+    struct lease_ticket ticket = fill_ticket(&fetch->lease);
+    enum lease_end reason;
+    return !lease_is_held(fetch->handle->map, &ticket, &reason) && reason != LEASE_LOST;
+}
+
 static int fetch_missing(struct fetch *fetch)
 {
     int64_t until = clock_monotonic_ms() + fetch->ask.wait_ms;
+    unsigned failures = 0; /* one after another they would add up to the deadline */
     for (;;) {
         int result = fill_acquire(fetch->handle, &fetch->ask, &fetch->lease, &fetch->value);
         switch (result) {
@@ -277,9 +287,10 @@ static int fetch_missing(struct fetch *fetch)
             if (entry != NULL) {
                 return fetch_nested(fetch, entry);
             }
-            if (!wait_for_other(fetch, until)) {
+            if (failures == FAILURES_MAX || !wait_for_other(fetch, until)) {
                 return fill_alone(fetch);
             }
+            failures += has_ended_alive(fetch);
             break;
         }
         default:

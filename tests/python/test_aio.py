@@ -169,6 +169,54 @@ def test_an_error_is_raised_to_all_who_wait(cache):
     assert len(calls) == 1
 
 
+def test_an_origin_that_fails_others_keeps_nobody_waiting(cache):
+    """Two fills of other processes came to nothing: the next waiter asks for itself, at once."""
+
+    async def main():
+        lease = cache.lease_acquire("k", hold=600)[2]
+        waiting = asyncio.ensure_future(cache.fetch_async("k", lambda: b"own", wait=600))
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            lease.abandon()
+            outcome, _, lease = cache.lease_acquire("k", hold=600)  # before the loop looks
+            assert outcome == larder.FILL
+        assert await waiting == b"own"
+
+    run(main())
+
+
+def test_who_waits_gets_no_error_but_the_origins(cache, monkeypatch):
+    """The cache's own trouble, while one waits for another's fill or for Redis, is a fill of one's own."""
+
+    async def main():
+        lease = cache.lease_acquire("k", hold=600)[2]
+        waiting = [asyncio.ensure_future(cache.fetch_async("k", lambda: b"own", wait=600))
+                   for _ in range(3)]
+        await asyncio.sleep(0.05)
+
+        def fails(lease):
+            raise larder.NamespaceError("the map belongs to another PID namespace")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(larder._fetch, "_ended", fails)
+            cache.watch()._look()  # as when the descriptor is readable
+            # what is waited with was bound before: so a new waiter, too
+            waiting.append(asyncio.ensure_future(cache.fetch_async("other", lambda: b"own")))
+            await asyncio.sleep(0)
+            assert await asyncio.gather(*waiting) == [b"own"] * 4
+        lease.abandon()
+
+        async def ask(self, watch):
+            raise larder.LimitError("all places are taken")
+
+        monkeypatch.setattr(larder._fetch.Fetch, "ask", ask)
+        assert await cache.fetch_async("asked", lambda: b"own", read_through=1) == b"own"
+        assert cache.get("asked") == b"own"
+
+    run(main())
+
+
 def test_what_a_fill_may_return(cache):
     async def main():
         async def fetch(key, value, **named):
@@ -318,6 +366,13 @@ def test_a_gate_that_is_held_holds_no_loop_up(cache, directory):
         os.execv(holder, [holder, str(directory), "test"])
     os.close(write)
     assert os.read(read, 1) != b""
+    calls = []
+
+    async def slow():
+        calls.append(1)
+        await asyncio.sleep(0.05)
+        return b"joined"
+
     try:
         async def main():
             async with Lag() as lag:
@@ -325,6 +380,10 @@ def test_a_gate_that_is_held_holds_no_loop_up(cache, directory):
                     fill = lambda: b"value"
                     assert await cache.fetch_async(f"held:{i}", fill, ttl=60) == b"value"
                     await asyncio.sleep(0)
+            # Whoever joined a fill that could not be stored has its value all the same.
+            assert await asyncio.gather(*[
+                cache.fetch_async("joined", slow, ttl=60) for _ in range(20)]) == [b"joined"] * 20
+            assert calls == [1]
             return lag
 
         lag = run(main())

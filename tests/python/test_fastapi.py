@@ -475,6 +475,95 @@ def test_a_put_that_another_overtook_is_not_stored(cache):
     assert client.get("/").json() == 2
 
 
+def raced(cache, between):
+    """A PUT of a page that is not there, with something between its endpoint and its answer; what a
+    GET gives then, and whether it was a hit."""
+    site, began, gate = Site(), threading.Event(), threading.Event()
+    FastAPILarder(site.app, cache).caching()
+    products(site)
+
+    @site.app.put("/slow/{n}", dependencies=[Depends(
+        cache_put("products", key_builder=lambda *_: "own", ttl=60))])
+    def put(n: int):
+        began.set()
+        assert gate.wait(60)
+        return n
+
+    @site.app.get("/own", dependencies=[Depends(
+        larder.fastapi.cache(60, "products", key_builder=lambda *_: "own"))])
+    def get():
+        return "origin"
+
+    @site.app.delete("/own", dependencies=[Depends(
+        cache_evict("products", key_builder=lambda *_: "own"))])
+    def delete():
+        return {}
+
+    client = TestClient(site.app)
+    slow = threading.Thread(target=lambda: TestClient(site.app).put("/slow/1"))
+    slow.start()
+    assert began.wait(60)
+    between(client)
+    gate.set()
+    slow.join()
+    got = client.get("/own")
+    return got.json(), status(got)
+
+
+@pytest.mark.parametrize("between", [
+    lambda client: client.delete("/own"),
+    lambda client: (client.get("/own"), client.delete("/own")),
+    lambda client: client.post("/admin/clear-products"),
+    lambda client: (client.get("/own"), client.post("/admin/clear-products")),
+])
+def test_a_put_does_not_bring_back_what_was_evicted_meanwhile(cache, between):
+    assert raced(cache, between) == ("origin", "MISS")
+
+
+def test_a_put_of_a_page_that_was_not_there_is_the_next_gets(cache):
+    assert raced(cache, lambda client: None) == (1, "HIT")
+    cache.clear()
+    # and where others made the page meanwhile, nobody knows which is newer
+    assert raced(cache, lambda client: client.get("/own")) == ("origin", "MISS")
+
+
+def test_a_page_that_was_begun_before_a_put_is_not_stored_after_it(cache):
+    site, began, gate = Site(), threading.Event(), threading.Event()
+    FastAPILarder(site.app, cache).caching()
+    key = {"key_builder": lambda *_: "own"}
+    source = ["old"]
+
+    @site.app.get("/own", dependencies=[Depends(larder.fastapi.cache(ttl=60, **key))])
+    def get():
+        value = source[0]
+        if value == "old":
+            began.set()
+            assert gate.wait(60)
+        return value
+
+    @site.app.put("/own", dependencies=[Depends(cache_put(ttl=60, **key))])
+    def put(response: Response, cookie: bool = False):
+        source[0] = "new"
+        if cookie:  # not for the cache
+            response.set_cookie("a", "b")
+        return "new"
+
+    client = TestClient(site.app)
+    for path in ("/own", "/own?cookie=1"):
+        cache.clear()
+        source[0] = "old"
+        slow = threading.Thread(target=lambda: TestClient(site.app).get("/own"))
+        slow.start()
+        assert began.wait(60)
+        client.put(path)
+        client.cookies.clear()
+        gate.set()
+        slow.join()
+        assert client.get("/own").json() == "new"
+        began.clear()
+        gate.clear()
+
+
 # ---- CacheBackend
 
 

@@ -92,7 +92,12 @@ def test_bad_times_are_named_and_change_nothing(cache):
         cache.set("k", b"other", ttl=1, offset=1)
     with pytest.raises(TypeError, match="set.. has no argument 'expire'"):
         cache.set("k", b"other", expire=1)
+    for period in ("every", "sliding"):  # 0 is "for ever" for ttl alone
+        with pytest.raises(ValueError, match="positive"):
+            cache.set("k", b"other", **{period: 0})
     assert cache.get("k") == b"v"
+    cache.set("k", b"v", every=None, sliding=None, ttl=0, stale=0, jitter=0, max_lifetime=0)
+    assert cache.lookup("k").ttl is None
 
 
 def test_aligned_and_absolute_expiry(cache):

@@ -517,6 +517,41 @@ def test_a_page_made_before_an_invalidation_is_not_put_back(cache, way, headers)
     run(main())
 
 
+class Failing:
+    """An origin that fails whoever asks. From its third caller on it does so when all who wait are
+    in it: were they sent one after another, they would never be."""
+
+    def __init__(self, callers):
+        self.callers, self.calls, self.all_in = callers, 0, asyncio.Event()
+
+    async def ask(self):
+        self.calls += 1
+        if self.calls == self.callers:
+            self.all_in.set()
+        if self.calls > 2:
+            await asyncio.wait_for(self.all_in.wait(), 60)
+        await asyncio.sleep(0.01)  # the others come meanwhile
+        raise ZeroDivisionError
+
+
+def test_a_failing_origin_does_not_make_requests_queue(cache, monkeypatch):
+    monkeypatch.setattr(larder._pages, "_WAIT", 600.0)
+
+    async def main():
+        origin = Failing(15)
+        bare = Bare(cache)
+
+        async def page(scope, receive, send):
+            await origin.ask()
+
+        bare.middleware = ResponseCacheMiddleware(page, cache)
+        got = await asyncio.gather(*[bare.get() for _ in range(15)], return_exceptions=True)
+        assert all(isinstance(error, ZeroDivisionError) for error in got)
+        assert origin.calls == 15
+
+    run(main())
+
+
 def test_what_has_no_key_goes_past_the_cache(cache, caplog):
     client, calls = application(cache)
     app = FastAPI()

@@ -556,6 +556,63 @@ START_TEST(many_threads_make_one_call)
 }
 END_TEST
 
+/* Fails whoever asks; from its third caller on when all are in it: one after another they would
+ * never be. */
+static int fail_together(void *context, const void *key, size_t key_size, larder_filled *filled)
+{
+    (void)key;
+    (void)key_size;
+    (void)filled;
+    atomic_int *calls = context;
+    int64_t until = harness_now_ms() + harness_patience(20000);
+    if (atomic_fetch_add(calls, 1) >= 2) {
+        while (atomic_load(calls) < FETCHERS && harness_now_ms() < until) {
+            (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        }
+    } else {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL); /* the others come */
+    }
+    return atomic_load(calls) == FETCHERS ? -7 : -8;
+}
+
+struct failing {
+    larder *map;
+    atomic_int *calls;
+    int result;
+};
+
+static void *fetch_failing(void *context)
+{
+    static const larder_lease_options patient = {.wait_ms = 600000};
+    struct failing *failing = context;
+    void *value;
+    size_t size;
+    failing->result = larder_fetch_with(failing->map, "k", 1, fail_together, failing->calls,
+                                        &patient, &value, &size, NULL);
+    return NULL;
+}
+
+START_TEST(a_failing_origin_does_not_make_callers_queue)
+{
+    larder *map = maps_new();
+    static struct failing failing[FETCHERS];
+    static atomic_int calls;
+    pthread_t threads[FETCHERS];
+    int early = 0;
+    for (size_t i = 0; i < FETCHERS; i++) {
+        failing[i] = (struct failing){.map = map, .calls = &calls};
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, fetch_failing, &failing[i]), 0);
+    }
+    for (size_t i = 0; i < FETCHERS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+        early += failing[i].result == -8;
+        ck_assert(failing[i].result == -7 || failing[i].result == -8);
+    }
+    ck_assert_int_le(early, 2); /* the first, and the one that tried again */
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(what_is_not_for_the_cache_is_not_fetched_one_after_the_other)
 {
     larder *map = maps_new();
@@ -624,6 +681,7 @@ int main(void)
     suite_add_tcase(suite, strange);
     TCase *several = tcase_create("several");
     tcase_add_test(several, many_threads_make_one_call);
+    tcase_add_test(several, a_failing_origin_does_not_make_callers_queue);
     tcase_add_test(several, what_is_not_for_the_cache_is_not_fetched_one_after_the_other);
     tcase_add_test(several, bad_arguments_are_refused);
     suite_add_tcase(suite, several);

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Optional
 
@@ -18,6 +19,8 @@ log = logging.getLogger("larder")
 _inside: "contextvars.ContextVar[FrozenSet[bytes]]" = contextvars.ContextVar(
     "larder_inside", default=frozenset()
 )
+
+_FAILURES = 2  # fills of other processes that came to nothing, after which a waiter fills for itself
 
 # What the caller got wrong; all other errors mean that the cache cannot help.
 MISTAKES = (_larder.InvalidError, _larder.TooBigError, _larder.RangeError, _larder.UnsupportedError)
@@ -95,7 +98,7 @@ class Fetch:
             flight.end(kind, what)
 
     async def acquire(self, watch: Watch) -> Any:
-        while True:
+        for failures in itertools.count():
             try:
                 outcome, entry, lease = self.handle.lease_acquire(
                     self.key, hold=self.hold, early=self.early
@@ -110,9 +113,17 @@ class Fetch:
                 return await self.refresh(entry, lease)
             if outcome == _larder.FILL:
                 return await self.fill_first(watch, lease)
-            ended = await watch.wait(lambda: _ended(lease), self.left())
-            if ended != _larder.OK:
+            if failures == _FAILURES:
+                return await self.alone()  # one after another they would add up to the deadline
+            if await self.other(watch, lease) != _larder.OK:
                 return await self.alone()  # too long, or it is not for the cache
+
+    async def other(self, watch: Watch, lease: Any) -> Any:
+        """How another's fill ended; None: not in time, or nobody knows."""
+        try:
+            return await watch.wait(lambda: _ended(lease), self.left())
+        except (_larder.Error, OSError):
+            return None
 
     async def refresh(self, entry: Any, lease: Any) -> Any:
         if self.background:
@@ -129,6 +140,9 @@ class Fetch:
         if self.read_through > 0:
             try:
                 found = await self.ask(watch)
+            except (_larder.Error, OSError) as error:
+                log.debug("larder: Redis could not be asked: %s", error)
+                found = None
             except BaseException:
                 _abandon(lease)
                 raise

@@ -15,6 +15,8 @@ Headers = List[Tuple[bytes, bytes]]
 Answer = Tuple[int, Headers, bytes]
 
 _LOOKS = 100  # how often it looks again, should all the pages that it waits for be others'
+_NOTE: Dict[str, Any] = {"ttl": 10.0}  # how long the place of a PUT's answer is kept for it
+_FAILURES = 2  # pages of others that came to nothing, after which whoever waits makes its own
 _WAIT = 10.0  # seconds that a request waits for another's page before it makes its own
 
 
@@ -56,6 +58,7 @@ class Pending:
         self.lease: Any = None
         self.lease_key = key
         self.put = put  # the answer of a PUT, to be stored as what GET gives: 200
+        self.waited: Dict[bytes, int] = {}  # how many fills of others were waited for
         # What stood there when the answer was begun. It is written with a lease, or over just that:
         # anything else would bring back what was invalidated meanwhile.
         self.versions: Dict[bytes, Any] = {}
@@ -121,14 +124,33 @@ class Pending:
     async def _version(self, key: bytes) -> Any:
         return (await self.store.safely("get", lambda: self.store.version(key), (None, None)))[1]
 
-    async def forget(self) -> None:
-        """Before the answer of a PUT goes out: away with the old page. Where another has written it
-        since, nobody knows whose answer is the newer one, and this one is not stored either."""
-        seen, now = self.versions.pop(self.key, None), await self._version(self.key)
-        await self.store.safely("put", lambda: self.store.delete(self.key), False)
-        if seen == now:
+    async def see_put(self) -> None:
+        """The same for a PUT. Where nothing stands, two instants without a page look alike although
+        one may have been written and evicted between: so a version is drawn, as for a fill."""
+        await self.see()
+        if self.versions.get(self.key) is None:
             self.lease = self._lease_of(self.key)
-            self.versions.pop(self.key, None)  # there again: another's answer
+            self._abandon(self.lease, False)  # it keeps its version; nobody waits for an endpoint
+
+    async def forget(self) -> None:
+        """Before the answer of a PUT goes out: the old page, and with it all its variants, gives way
+        to a note that there is none, which this answer may replace. Where anything was written or
+        invalidated since the endpoint began, nobody knows whose answer is the newer one: then this one
+        is not stored either."""
+        lease, self.lease = self.lease, None
+        seen, noted = self.versions.pop(self.key, None), False
+        if lease is not None and await self.store.safely(
+            "put", lambda: _fill(lease, None, _NOTE, self.mark), False
+        ):
+            seen = await self._version(self.key)  # drawn before the endpoint; the next is of now
+        if seen is not None and getattr(self.store, "cache", None) is not None:
+            note = dict(_NOTE, negative=True, **({} if self.mark is None else {"group": self.mark}))
+            noted = await self.store.safely(
+                "put", lambda: self.store.swap(self.key, None, seen, note), False)
+        if noted:
+            self.versions[self.key] = await self._version(self.key)
+        else:
+            await self.store.safely("put", lambda: self.store.delete(self.key), False)
 
     def _lease_of(self, key: bytes) -> Any:
         """A lease of a key that is not there, or None; and what version is."""
@@ -159,6 +181,10 @@ class Pending:
                 return False
             if outcome != _larder.WAIT:
                 return outcome == _larder.OK  # it came in this moment
+            waited = self.waited.get(self.lease_key, 0)
+            if waited == _FAILURES:
+                return False  # one after another, failures would add up to the deadline
+            self.waited[self.lease_key] = waited + 1
             ended = await watch.wait(lambda: _ended(lease), deadline - time.monotonic())
             return ended == _larder.OK
         except (_larder.Error, ValueError, OSError):
@@ -202,6 +228,8 @@ class Pending:
         try:
             for key, value, policy in writes:
                 if not await self._put(key, value, policy, leases.pop(key, None)):
+                    if self.put and key in self.versions:  # what came between may be older
+                        await self.store.safely("put", lambda: self.store.delete(self.key), False)
                     break
         finally:
             for left in leases.values():
@@ -239,7 +267,7 @@ class Pending:
                 pass
 
 
-async def _fill(lease: Any, value: bytes, policy: Any, mark: Optional[str]) -> bool:
+async def _fill(lease: Any, value: Optional[bytes], policy: Any, mark: Optional[str]) -> bool:
     return lease.fill(value, group=mark, **policy)
 
 

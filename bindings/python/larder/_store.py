@@ -91,7 +91,9 @@ class LarderStore(Store):
         entry = self.cache.lookup(key)
         return (None, None) if entry is None else (entry.value, entry.version)
 
-    async def swap(self, key: Key, value: bytes, version: Any, policy: Dict[str, Any]) -> bool:
+    async def swap(
+        self, key: Key, value: Optional[bytes], version: Any, policy: Dict[str, Any]
+    ) -> bool:
         handle = self.cache.quick()
         if version is None:
             return handle.add(key, value, **policy)

@@ -220,8 +220,8 @@ def cache_put(
             return
         parsed = parse(request.scope, b"GET", _unconditional(request.scope["headers"]))
         pending = Pending(store, policy, parsed, key, factory.mark, put=True)
-        await pending.see()
-        capture.after.append(pending.forget)  # the old page, and with it all its variants
+        await pending.see_put()
+        capture.after.append(pending.forget)
         capture.pending = pending
 
     return dependency
