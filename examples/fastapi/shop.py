@@ -23,6 +23,7 @@ from larder.fastapi import (
     cache_put,
     default_key_builder,
 )
+from origin import Origin
 from pydantic import BaseModel
 
 app = FastAPI()
@@ -35,26 +36,15 @@ class Product(BaseModel):
     price: float
 
 
-class Origin:
-    """A database that is slow, and counts in a file who comes: any number of processes together."""
-
-    def __init__(self) -> None:
-        self.file = os.environ.get("SHOP_ORIGIN_LOG")
-        self.delay = float(os.environ.get("SHOP_ORIGIN_DELAY", "0.02"))
-        self.products: Dict[int, Dict[str, Any]] = {}
-
-    async def ask(self, what: str) -> None:
-        if self.file:
-            with open(self.file, "a") as log:
-                log.write(f"{what} {os.getpid()}\n")
-        await asyncio.sleep(self.delay)
+class Shop(Origin):
+    products: Dict[int, Dict[str, Any]] = {}
 
     async def product(self, number: int) -> Dict[str, Any]:
         await self.ask(f"product:{number}")
         return self.products.get(number, {"id": number, "name": f"Product {number}"})
 
 
-db = Origin()
+db = Shop()
 
 
 @app.on_event("startup")

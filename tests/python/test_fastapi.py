@@ -686,6 +686,21 @@ def test_lifespan_and_health(directory, monkeypatch, caplog):
     assert opened.closed and happened == ["start", "stop"]
 
 
+@pytest.mark.parametrize("name", ["X-Mine", ""])
+def test_the_status_headers_name(cache, monkeypatch, name):
+    settings = larder.fastapi.Settings({"LARDER_CACHE_HEADER": name})
+    monkeypatch.setattr(larder.fastapi._settings, "settings", settings)
+    site = Site()
+    FastAPILarder(site.app, cache).caching()
+    products(site)
+    client = TestClient(site.app)
+    for expected in ("MISS", "HIT"):
+        response = client.get("/products/1")
+        assert "x-redis-cache" not in response.headers
+        assert response.headers.get("x-mine") == (expected if name else None)
+    assert site.calls == 1
+
+
 def test_settings_say_what_is_wrong():
     for environment in ({"REDIS_DEFAULT_TTL": "x"}, {"REDIS_DEFAULT_TTL": "-1"},
                         {"REDIS_WARN_UNBOUNDED_CACHE": "maybe"}):

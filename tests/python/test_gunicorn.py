@@ -8,77 +8,21 @@ import asyncio
 import os
 import pathlib
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 
-import httpx
 import pytest
 
-from conftest import wait_until
-
-EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "examples" / "fastapi"
-WORKERS = 4
-
-
-class Shop:
-    def __init__(self, directory):
-        self.directory = directory
-        self.socket = directory / "http"
-        self.log = directory / "origin"
-        self.said = open(directory / "said", "w+")
-        environment = dict(os.environ, LARDER_DIR=str(directory), LARDER_MAP="shop",
-                           SHOP_ORIGIN_LOG=str(self.log), SHOP_ORIGIN_DELAY="0.2")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-w", str(WORKERS), "-k",
-             "uvicorn.workers.UvicornWorker", "-b", f"unix:{self.socket}", "--chdir", str(EXAMPLE),
-             "--timeout", "300", "--worker-tmp-dir", "/dev/shm", "shop:app"],
-            env=environment, stdout=self.said, stderr=subprocess.STDOUT)
-        wait_until(self.workers_are_there, 240)
-
-    def workers_are_there(self):
-        assert self.process.poll() is None, pathlib.Path(self.said.name).read_text()
-        return pathlib.Path(self.said.name).read_text().count("Application startup complete") >= WORKERS
-
-    def client(self):
-        """Each request on a connection of its own: any worker may take it."""
-        return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(self.socket),
-                                               limits=httpx.Limits(max_keepalive_connections=0)),
-            base_url="http://shop", timeout=240)
-
-    def origin(self, what):
-        """How often the origin was asked for it."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return sum(line.split()[0] == what for line in lines)
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.said.close()
+from served import WORKERS, Redis, Served, ask, run, until_redis_is
 
 
 @pytest.fixture(scope="module")
 def shop():
     directory = pathlib.Path(
         tempfile.mkdtemp(prefix="shop-", dir=os.environ.get("LARDER_TEST_DIR") or "/dev/shm"))
-    running = Shop(directory)
+    running = Served(directory, "shop")
     yield running
     running.stop()
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 280))
-
-
-async def ask(client, path, count=1, **options):
-    return await asyncio.gather(*[client.get(path, **options) for _ in range(count)])
 
 
 def test_one_workers_page_is_every_workers_hit(shop):
@@ -160,47 +104,24 @@ def test_no_page_goes_to_another_user(shop):
 
 
 def test_redis_may_die_in_the_middle(shop):
-    server, larderd = shutil.which("redis-server", path=os.environ["PATH"] + ":/usr/sbin"), os.environ.get("LARDERD")
-    if server is None or not larderd or not os.path.exists(larderd):
-        pytest.skip("redis-server or larderd is not there")
-    redis_socket = shop.directory / "redis"
-    redis = subprocess.Popen([server, "--port", "0", "--unixsocket", str(redis_socket), "--save", "",
-                              "--dir", str(shop.directory)], stdout=subprocess.DEVNULL)
-    daemon = None
+    redis = Redis(shop.directory, "shop")
+
+    async def main():
+        async with shop.client() as client:
+            await until_redis_is(client, "connected")
+            assert (await client.get("/products/10")).headers["x-redis-cache"] == "MISS"
+            redis.kill()
+            for number in range(10, 30):
+                pages = await ask(client, f"/products/{number}", 4)
+                assert {page.status_code for page in pages} == {200}
+                assert len({page.content for page in pages}) == 1
+            assert (await until_redis_is(client, "disconnected"))["status"] == "degraded"
+            pages = await ask(client, "/products/10", 20)
+            assert {page.headers["x-redis-cache"] for page in pages} == {"HIT"}
+
     try:
-        wait_until(redis_socket.exists)
-        daemon = subprocess.Popen(
-            [larderd, "--map", "shop", "--dir", str(shop.directory), "--redis", f"unix://{redis_socket}"],
-            stderr=subprocess.DEVNULL)
-
-        async def health(client):
-            return (await client.get("/health")).json()
-
-        async def until(client, state):
-            deadline = asyncio.get_running_loop().time() + 120
-            while (await health(client))["redis"] != state:
-                assert asyncio.get_running_loop().time() < deadline, await health(client)
-                await asyncio.sleep(0.02)
-
-        async def main():
-            async with shop.client() as client:
-                await until(client, "connected")
-                assert (await client.get("/products/10")).headers["x-redis-cache"] == "MISS"
-                redis.kill()
-                for number in range(10, 30):
-                    pages = await ask(client, f"/products/{number}", 4)
-                    assert {page.status_code for page in pages} == {200}
-                    assert len({page.content for page in pages}) == 1
-                await until(client, "disconnected")
-                assert (await health(client))["status"] == "degraded"
-                pages = await ask(client, "/products/10", 20)
-                assert {page.headers["x-redis-cache"] for page in pages} == {"HIT"}
-
         run(main())
         for number in range(10, 30):
             assert shop.origin(f"product:{number}") == 1
     finally:
-        for process in (daemon, redis):
-            if process is not None:
-                process.kill()
-                process.wait()
+        redis.stop()

@@ -87,6 +87,38 @@ START_TEST(redis_restarts_empty)
 }
 END_TEST
 
+/* Written while Redis is away and over before it returns: it is found nowhere, and the value that it
+ * had replaced does not come back either. What is left to the others is left to the millisecond. */
+START_TEST(what_expired_during_the_outage_is_not_resurrected)
+{
+    host_set(&a, "old", "before");
+    host_comes_to(&b, "old", "before");
+    host_drained(&a);
+    host_in_step(&b);
+    harness_redis_kill(&redis);
+    host_redis_up(&a, false);
+    larder_policy brief = {.expiry = larder_expire_in(200)};
+    larder_policy later = {.expiry = larder_expire_in(600000)};
+    ck_assert_int_eq(larder_set(a.map, "old", 3, "brief", 5, &brief), LARDER_OK);
+    ck_assert_int_eq(larder_set(a.map, "new", 3, "brief", 5, &brief), LARDER_OK);
+    ck_assert_int_eq(larder_set(a.map, "later", 5, "later", 5, &later), LARDER_OK);
+    int64_t expires = host_info(&a, "later").expires_ms;
+    host_comes_to(&a, "old", NULL);
+    host_comes_to(&a, "new", NULL);
+    harness_redis_restart(&redis);
+    host_comes_to(&b, "later", "later"); /* which was written after them */
+    host_drained(&a);
+    host_comes_to(&b, "old", NULL);
+    ck_assert_int_eq(host_info(&b, "later").expires_ms, expires);
+    for (int i = 0; i < 2; i++) {
+        const char *key = i == 0 ? "old" : "new";
+        ck_assert(host_has(&a, key, NULL));
+        ck_assert(host_has(&b, key, NULL));
+        redis_comes_to(&redis, i == 0 ? "t:old" : "t:new", NULL);
+    }
+}
+END_TEST
+
 START_TEST(redis_returns_with_its_data)
 {
     host_end(&a);
@@ -286,6 +318,7 @@ int main(void)
     tcase_add_checked_fixture(fleet, setup, teardown);
     tcase_set_timeout(fleet, 60);
     tcase_add_test(fleet, redis_restarts_empty);
+    tcase_add_test(fleet, what_expired_during_the_outage_is_not_resurrected);
     tcase_add_test(fleet, redis_returns_with_its_data);
     tcase_add_test(fleet, redis_frozen);
     tcase_add_test(fleet, hot_key_costs_few_pushes);
