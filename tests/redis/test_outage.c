@@ -87,8 +87,9 @@ START_TEST(redis_restarts_empty)
 }
 END_TEST
 
-/* Written while Redis is away and over before it returns: it is found nowhere, and the value that it
- * had replaced does not come back either. What is left to the others is left to the millisecond. */
+/* Written while Redis is away and over before it returns: it is found nowhere, and the value that
+ * it had replaced does not come back either. What is left to the others is left to the millisecond.
+ */
 START_TEST(what_expired_during_the_outage_is_not_resurrected)
 {
     host_set(&a, "old", "before");
