@@ -95,6 +95,7 @@ struct combine_slot *combine_post(struct control *control, const struct combine_
     slot->flags = request->flags;
     slot->key_size = (uint16_t)request->key_size;
     slot->value_size = (uint16_t)request->value_size;
+    slot->place = request->place;
     memcpy(slot->bytes, request->key, request->key_size);
     if (request->value_size > 0) {
         memcpy(slot->bytes + request->key_size, request->value, request->value_size);
@@ -228,6 +229,7 @@ static bool read_request(struct combine_slot *slot, struct combine_request *requ
         .expires_at_ms = slot->expires_at_ms,
         .kind = slot->kind,
         .flags = slot->flags & (RECORD_DIRTY | RECORD_LOCAL),
+        .place = slot->place,
     };
     return true;
 }

@@ -33,7 +33,7 @@
 
 enum {
     COMBINE_SLOTS = 32,
-    COMBINE_BYTES = 1984, /* key and value of a request */
+    COMBINE_BYTES = 1952, /* key and value of a request */
     COMBINE_BATCH = 16    /* requests that one transaction takes along */
 };
 
@@ -49,6 +49,15 @@ enum combine_state {
 
 enum combine_operation { COMBINE_SET = 1, COMBINE_DELETE = 2 };
 
+/* Where the poster found the key's record: it has waited for that memory, and the holder need not.
+ * Advice: the holder believes it of its own generation and the last transaction alone, and looks
+ * whether the key stands there. */
+struct combine_place {
+    uint64_t generation, transaction; /* 0: it has not looked, or found nothing */
+    uint64_t offset;                  /* in the mapping */
+    uint64_t size;
+};
+
 struct combine_slot {
     _Atomic uint32_t state;  /* enum combine_state, and the poster's pid << 4; a futex */
     _Atomic uint32_t sleeps; /* the poster waits in the kernel for state to change */
@@ -60,10 +69,11 @@ struct combine_slot {
     uint16_t key_size, value_size;
     uint8_t operation, kind, flags;
     uint8_t padding[9];
+    struct combine_place place;
     uint8_t bytes[COMBINE_BYTES];
 };
 static_assert(sizeof(struct combine_slot) == 2048, "MAP_FORMAT");
-static_assert(offsetof(struct combine_slot, bytes) == 64, "MAP_FORMAT");
+static_assert(offsetof(struct combine_slot, bytes) == 96, "MAP_FORMAT");
 
 struct combine_table {
     _Atomic uint64_t posted; /* a hint: a bit for each slot that is worth a look */
@@ -82,6 +92,7 @@ struct combine_request {
     larder_version version;
     int64_t expires_at_ms;
     uint8_t kind, flags; /* of the record */
+    struct combine_place place;
 };
 
 static inline bool combine_fits(size_t key_size, size_t value_size)

@@ -33,7 +33,7 @@
 #define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
 
 enum {
-    CONTROL_FORMAT = 6,
+    CONTROL_FORMAT = 7,
     CONTROL_BYTE_ORDER = 0x01020304,
     CONTROL_BUCKETS = 4096,     /* of key hashes: floors and barriers */
     CONTROL_PENDING_ROWS = 256, /* invalidations refused by a busy gate */

@@ -196,6 +196,17 @@ INLINE void prefetch_next(const struct descent *tree, const struct page *page, u
     }
 }
 
+bool descent_stands_at(const uint8_t *base, uint64_t mapped, uint64_t offset, size_t data_size,
+                       const void *key, size_t size)
+{
+    if (offset < NODE_HEADER + size || offset > mapped || data_size > mapped - offset) {
+        return false;
+    }
+    const uint8_t *node = base + offset - size - NODE_HEADER;
+    return read32(node + NODE_LOW) == data_size && read16(node + NODE_FLAGS) == NODE_PLAIN &&
+           read16(node + NODE_KEY_SIZE) == size && memcmp(base + offset - size, key, size) == 0;
+}
+
 int descent_find_number(const struct descent *tree, uint64_t number, struct descent_place *place,
                         larder_bytes *data)
 {

@@ -56,6 +56,11 @@ bool descent_begin(struct descent *tree, const uint8_t *base, uint32_t page_size
  * miss, but never another key's record.) The bytes lie in the mapping. */
 int descent_find(const struct descent *tree, const void *key, size_t size, larder_bytes *data);
 
+/* Whether a plain node of that key, with so many bytes of data at that offset, stands in a mapping
+ * of so many bytes; not whether any tree still refers to it. */
+bool descent_stands_at(const uint8_t *base, uint64_t mapped, uint64_t offset, size_t data_size,
+                       const void *key, size_t size);
+
 /* In a tree of numbers (MDB_INTEGERKEY). One that follows the last found costs no descent. */
 int descent_find_number(const struct descent *tree, uint64_t number, struct descent_place *place,
                         larder_bytes *data);

@@ -139,6 +139,11 @@ struct store_place {
  * still the last. */
 void store_look_ahead(struct store *store, const void *form, size_t size,
                       struct store_place *place);
+/* A guess that another process has made. Zeros where no such record of that form stands there; that
+ * it is the newest holds as above. */
+struct store_place store_place_told(const struct store *store, uint64_t transaction,
+                                    uint64_t offset, uint64_t size, const void *form,
+                                    size_t form_size);
 /* Inside the write gate, no transaction begun: LARDER_OK; LARDER_MISS: there is none, or it is none
  * to be written over. place is a guess, or zeros. */
 int store_entry_place(struct store *store, const void *form, size_t size,

@@ -76,6 +76,22 @@ void store_look_ahead(struct store *store, const void *form, size_t size, struct
                atomic_load_explicit(&store->life->committed, memory_order_acquire), place);
 }
 
+struct store_place store_place_told(const struct store *store, uint64_t transaction,
+                                    uint64_t offset, uint64_t size, const void *form,
+                                    size_t form_size)
+{
+    struct store_place place = {.transaction = 0};
+    if (store->writable && !atomic_load_explicit(&store->hosed, memory_order_relaxed) &&
+        size <= OVERWRITE_MAX &&
+        descent_stands_at(store->base, store->max_pages * store->page_size, offset, (size_t)size,
+                          form, form_size)) {
+        place = (struct store_place){.record = {store->base + offset, (size_t)size},
+                                     .offset = offset,
+                                     .transaction = transaction};
+    }
+    return place;
+}
+
 int store_entry_place(struct store *store, const void *form, size_t size, struct store_place *place)
 {
     uint64_t last = store_last_transaction(store);

@@ -229,13 +229,31 @@ static int set_quickly(struct writer *writer, void *context)
     return entry_overwrite(writer, &request->key, &record, request->value, &request->place);
 }
 
-static void look_ahead(struct store *store, void *context)
+static void look_ahead(struct store *store, struct combine_request *posted, void *context)
 {
     struct set_request *request = context;
     hotset_prefetch(&store->hot, request->key.hash);
     if (!request->key.is_long) {
-        store_look_ahead(store, request->key.form, request->key.form_size, &request->place);
+        struct store_place *place = &request->place;
+        store_look_ahead(store, request->key.form, request->key.form_size, place);
+        if (place->record.data != NULL) {
+            posted->place = (struct combine_place){.generation = store->generation,
+                                                   .transaction = place->transaction,
+                                                   .offset = place->offset,
+                                                   .size = place->record.size};
+        }
     }
+}
+
+/* Where the poster has seen it, if that can be. */
+static struct store_place place_of(const struct store *store, const struct combine_place *told,
+                                   const struct key *key)
+{
+    if (told->generation != store->generation) {
+        return (struct store_place){.transaction = 0};
+    }
+    return store_place_told(store, told->transaction, told->offset, told->size, key->form,
+                            key->form_size);
 }
 
 /* As serve() does, so that a set which is not the key's newest is left to its poster. */
@@ -250,7 +268,7 @@ static int serve_quickly(struct writer *writer, const struct combine_request *po
     struct record record =
         record_make(posted->version, posted->kind, posted->flags, posted->expires_at_ms);
     record.value_size = posted->value_size;
-    struct store_place place = {.transaction = 0};
+    struct store_place place = place_of(writer->transaction.store, &posted->place, &key);
     return entry_overwrite(writer, &key, &record, posted->value, &place);
 }
 

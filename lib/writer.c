@@ -345,7 +345,7 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
         struct store *store = reader->store;
         writer->control = store->control;
         if (quick->look != NULL) {
-            quick->look(store, quick->context);
+            quick->look(store, posting->request, quick->context);
         }
         result = enter_gate(writer, wait_ms, posting);
         if (result != LARDER_OK) {

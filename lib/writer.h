@@ -85,8 +85,9 @@ int writer_run(const struct larder *handle, size_t need, writer_operation *opera
  * first. An outcome, or WRITER_NEEDS_TRANSACTION, and nothing has happened. */
 enum { WRITER_NEEDS_TRANSACTION = -1 };
 typedef int writer_quick(struct writer *writer, void *context);
-/* Called before the gate is entered: what can be made ready there. */
-typedef void writer_look(struct store *store, void *context);
+/* Called before the gate is entered: what can be made ready there, for whoever carries the request
+ * out. request: the plan's. */
+typedef void writer_look(struct store *store, struct combine_request *request, void *context);
 
 /* Carries out one request of somebody else's in this transaction; an outcome below 0 leaves it to
  * its poster. */
