@@ -493,6 +493,101 @@ START_TEST(a_commit_that_died_before_its_root_has_not_happened)
 }
 END_TEST
 
+static struct store_place where_is(struct store *store, const char *name, struct key *key)
+{
+    struct store_place place = {.transaction = 0};
+    ck_assert_int_eq(key_make(key, name, strlen(name)), LARDER_OK);
+    ck_assert_int_eq(store_entry_place(store, key->form, key->form_size, &place), LARDER_OK);
+    return place;
+}
+
+static bool is_told(struct store *store, const struct key *key, uint64_t offset, uint64_t size)
+{
+    return store_place_told(store, 7, offset, size, key->form, key->form_size).transaction == 7;
+}
+
+START_TEST(a_place_that_is_told_is_looked_at)
+{
+    struct key key, other, longer;
+    (void)takes_transaction("key1", 100, 'a', NULL);
+    (void)takes_transaction("key2", 100, 'a', NULL);
+    (void)takes_transaction("key10", 100, 'a', NULL);
+    struct store *store = own_store();
+    struct store_place place = where_is(store, "key1", &key);
+    uint64_t end = store->max_pages * store->page_size, size = place.record.size;
+    (void)where_is(store, "key2", &other);
+    (void)where_is(store, "key10", &longer);
+    ck_assert(is_told(store, &key, place.offset, size));
+    ck_assert(!is_told(store, &other, place.offset, size));
+    ck_assert(!is_told(store, &longer, place.offset, size));
+    for (uint64_t off = 1; off < 200; off++) {
+        ck_assert(!is_told(store, &key, place.offset + off, size));
+        ck_assert(!is_told(store, &key, place.offset - off, size));
+        ck_assert(!is_told(store, &key, off, size));
+        ck_assert(!is_told(store, &key, end - off, size));
+        ck_assert(!is_told(store, &key, UINT64_MAX - off, size));
+        ck_assert(!is_told(store, &key, place.offset, size ^ off));
+    }
+    ck_assert(!is_told(store, &key, place.offset, OVERWRITE_MAX + 1));
+    ck_assert(!is_told(store, &key, place.offset, UINT64_MAX));
+    ck_assert(!is_told(store, &key, 0, 0));
+}
+END_TEST
+
+/* Posted by this process, which serves it with its own next write. */
+static int post_with(const char *name, const char *value, const struct combine_place *place)
+{
+    struct control *control = maps_control(map);
+    struct combine_request request = {.operation = COMBINE_SET,
+                                      .key = name,
+                                      .key_size = strlen(name),
+                                      .value = value,
+                                      .value_size = strlen(value),
+                                      .version = clock_next(control),
+                                      .expires_at_ms = CLOCK_NEVER,
+                                      .kind = RECORD_VALUE,
+                                      .flags = RECORD_DIRTY,
+                                      .place = *place};
+    int outcome = LARDER_EBUSY;
+    struct combine_slot *slot = combine_post(control, &request);
+    ck_assert_ptr_ne(slot, NULL);
+    ck_assert_int_eq(maps_set(map, "mine", "more"), LARDER_OK);
+    ck_assert(!combine_withdraw(control, slot, &outcome));
+    return outcome;
+}
+
+START_TEST(a_poster_that_tells_nonsense_is_served_all_the_same)
+{
+    struct key key;
+    ck_assert_int_eq(maps_set(map, "mine", "some"), LARDER_OK);
+    ck_assert_int_eq(maps_set(map, "key1", "0000"), LARDER_OK);
+    ck_assert_int_eq(maps_set(map, "key2", "kept"), LARDER_OK);
+    struct store *store = own_store();
+    struct store_place first = where_is(store, "key1", &key),
+                       second = where_is(store, "key2", &key);
+    uint64_t last = store_last_transaction(store);
+    const struct combine_place told[] = {
+        {store->generation, last, first.offset, first.record.size}, /* the truth */
+        {store->generation, last, second.offset, second.record.size},
+        {store->generation, last - 1, first.offset, first.record.size},
+        {store->generation + 1, last, first.offset, first.record.size},
+        {store->generation, last, first.offset + 1, first.record.size},
+        {store->generation, last, UINT64_MAX, first.record.size},
+        {store->generation, last, first.offset, UINT64_MAX},
+        {0, 0, 0, 0},
+    };
+    for (size_t at = 0; at < sizeof told / sizeof told[0]; at++) {
+        char value[8];
+        (void)snprintf(value, sizeof value, "%04zu", at + 1);
+        ck_assert_int_eq(post_with("key1", value, &told[at]), LARDER_OK);
+        ck_assert_str_eq(maps_get(map, "key1"), value);
+        ck_assert_str_eq(maps_get(map, "key2"), "kept");
+        ck_assert_uint_eq(store_last_transaction(store), last); /* in place, all of them */
+    }
+    maps_whole(map);
+}
+END_TEST
+
 struct stage {
     _Atomic int inside, stopped;
 };
@@ -616,6 +711,8 @@ int main(void)
     tcase_add_test(sets, many_keys_of_one_call_are_held_apart);
     tcase_add_test(sets, a_view_keeps_what_it_was);
     tcase_add_test(sets, absence_takes_no_view);
+    tcase_add_test(sets, a_place_that_is_told_is_looked_at);
+    tcase_add_test(sets, a_poster_that_tells_nonsense_is_served_all_the_same);
     tcase_add_test(sets, the_next_writer_finishes_what_a_dead_one_began);
     tcase_add_test(sets, a_damaged_slot_costs_the_generation_not_the_caller);
     suite_add_tcase(suite, sets);
