@@ -53,7 +53,9 @@ def redis_command(port: int, *words: str) -> bytes:
 class Variant:
     """gunicorn with the application under one kind of cache."""
 
-    def __init__(self, kind: str, process: "subprocess.Popen[bytes]", port: int, log: pathlib.Path, origin: pathlib.Path) -> None:
+    def __init__(
+        self, kind: str, process: "subprocess.Popen[bytes]", port: int, log: pathlib.Path, origin: pathlib.Path
+    ) -> None:
         self.kind, self.process, self.port, self.log, self._origin = kind, process, port, log, origin
 
     def origin_calls(self) -> int:
@@ -61,7 +63,8 @@ class Variant:
         return self._origin.stat().st_size if self._origin.exists() else 0
 
     def workers(self) -> List[int]:
-        return [int(pid) for pid in pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
 
     def cpu_seconds(self) -> float:
         """Of the processor, by all workers."""
