@@ -1,7 +1,8 @@
-/* evict.c: making room: the two hands over the log, and the walk for what nobody can read any more.
- * evict.h says how the queues lie. Called inside a write, by whoever needs room and by the janitor.
+/* evict.c: making room: the two hands over the log. evict.h says how the queues lie. Called inside
+ * a write, by whoever needs room and by the janitor. What nobody can read any more goes first:
+ * evict_walk.c.
  */
-#include "evict.h"
+#include "evict_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,9 +25,7 @@ enum {
     SHARE = 7,             /* the first queue is that part of the entries */
     PROMOTE_AT = 2,        /* hits that prove an entry */
     GHOSTS_MORE = 8,       /* ghosts: as many as there are entries, and that part more */
-    JUMP_MOST = 2048,      /* rows of the first queue after it grew unwatched */
-    WALK_ENTRIES = 64,     /* looked at by one step of the walk for the dead */
-    WALK_REMOVALS = 16
+    JUMP_MOST = 2048       /* rows of the first queue after it grew unwatched */
 };
 
 /* ---- Room -------------------------------------------------------------------------------------
@@ -161,15 +160,6 @@ int evict_remove(struct writer *writer, const struct key *key, const struct reco
 /* ---- The hands ---------------------------------------------------------------------------------
  */
 
-/* What stands behind a row. */
-struct candidate {
-    struct record record;
-    struct key key;
-    void *memory; /* of a long key */
-};
-
-enum step { STEP_PASSED, STEP_GONE };
-
 /* Whether a value of ours stands there; rows that nothing names are removed. */
 static bool read_row(struct writer *writer, uint64_t row, const larder_bytes *form,
                      struct candidate *candidate)
@@ -189,9 +179,8 @@ static bool read_row(struct writer *writer, uint64_t row, const larder_bytes *fo
            entry_key(form, &candidate->record, &candidate->key, &candidate->memory) == LARDER_OK;
 }
 
-/* Why it must go whatever its popularity; false: it need not. */
-static bool useless(struct writer *writer, const struct candidate *candidate,
-                    enum evict_cause *cause)
+bool evict_useless(struct writer *writer, const struct candidate *candidate,
+                   enum evict_cause *cause)
 {
     *cause = lookup_death(writer->control, &candidate->record, candidate->key.hash) != 0
                  ? EVICT_DEAD
@@ -199,8 +188,8 @@ static bool useless(struct writer *writer, const struct candidate *candidate,
     return *cause == EVICT_DEAD || clock_expired(evict_end_of_life(&candidate->record));
 }
 
-static enum step remove_candidate(struct writer *writer, const struct candidate *candidate,
-                                  enum evict_cause cause, uint64_t *pages)
+enum step evict_remove_candidate(struct writer *writer, const struct candidate *candidate,
+                                 enum evict_cause cause, uint64_t *pages)
 {
     size_t chunks = candidate->record.chunk_count;
     if (evict_remove(writer, &candidate->key, &candidate->record, cause) != LARDER_OK) {
@@ -236,12 +225,12 @@ static enum step step_small(struct writer *writer, bool forced, uint64_t *pages)
     if (!value) {
         return STEP_PASSED;
     }
-    if (useless(writer, &candidate, &cause)) {
-        step = remove_candidate(writer, &candidate, cause, pages);
+    if (evict_useless(writer, &candidate, &cause)) {
+        step = evict_remove_candidate(writer, &candidate, cause, pages);
     } else if ((candidate.record.header.flags & RECORD_RETURNED) != 0) {
         /* main since it came */
     } else if (forced || !proved(store, &candidate.key)) {
-        step = remove_candidate(writer, &candidate, EVICT_SMALL, pages);
+        step = evict_remove_candidate(writer, &candidate, EVICT_SMALL, pages);
         if (step == STEP_GONE) {
             ghosts_add(store, ledger, candidate.key.hash,
                        ledger->values + ledger->values / GHOSTS_MORE);
@@ -291,10 +280,10 @@ static enum step step_main(struct writer *writer, bool forced, uint64_t *pages)
     if ((!forced && spared_at_sight(store, &form)) || !read_row(writer, row, &form, &candidate)) {
         return STEP_PASSED;
     }
-    if (useless(writer, &candidate, &cause)) {
-        step = remove_candidate(writer, &candidate, cause, pages);
+    if (evict_useless(writer, &candidate, &cause)) {
+        step = evict_remove_candidate(writer, &candidate, cause, pages);
     } else if (forced || !candidate.key.is_long || !long_is_spared(store, &candidate.key)) {
-        step = remove_candidate(writer, &candidate, EVICT_MAIN, pages);
+        step = evict_remove_candidate(writer, &candidate, EVICT_MAIN, pages);
     }
     free(candidate.memory);
     return step;
@@ -347,129 +336,6 @@ static bool evict_one(struct writer *writer, uint64_t *pages)
     return false;
 }
 
-/* ---- The walk for what nobody can read any more -------------------------------------------------
- */
-
-struct walk {
-    struct control *control;
-    int64_t earliest_ms; /* of those that are left */
-    size_t found;
-    struct walk_found {
-        size_t size;
-        uint8_t form[KEY_FORM_MAX];
-    } dead[WALK_REMOVALS];
-    size_t last_size; /* where it ended */
-    uint8_t last[KEY_FORM_MAX];
-};
-
-static bool visit(void *context, const larder_bytes *form, const larder_bytes *bytes)
-{
-    struct walk *walk = context;
-    struct record record;
-    if (form->size < 2 || form->size > KEY_FORM_MAX) {
-        return false;
-    }
-    memcpy(walk->last, form->data, form->size);
-    walk->last_size = form->size;
-    if (!record_decode(bytes->data, bytes->size, &record) || record.header.kind == RECORD_DELETED) {
-        return true;
-    }
-    int64_t end_ms = evict_end_of_life(&record);
-    bool dead = clock_expired(end_ms) || lookup_death_of_form(walk->control, form, &record) != 0;
-    if (dead) {
-        struct walk_found *found = &walk->dead[walk->found++];
-        memcpy(found->form, form->data, form->size);
-        found->size = form->size;
-        return walk->found < WALK_REMOVALS;
-    }
-    walk->earliest_ms = end_ms < walk->earliest_ms ? end_ms : walk->earliest_ms;
-    return true;
-}
-
-/* Where the last walk ended; what it says is checked, because a process may have died writing it.
- */
-static size_t walk_position(struct control *control, uint8_t form[KEY_FORM_MAX])
-{
-    size_t size = atomic_load_explicit(&control->evict_walk.size, memory_order_relaxed);
-    if (size < 2 || size > KEY_FORM_MAX || control->evict_walk.form[0] != KEY_TAG) {
-        form[0] = KEY_TAG;
-        return 0;
-    }
-    memcpy(form, control->evict_walk.form, size);
-    return size;
-}
-
-static void keep_position(struct control *control, const struct walk *walk)
-{
-    atomic_store_explicit(&control->evict_walk.size, 0, memory_order_relaxed);
-    memcpy(control->evict_walk.form, walk->last, walk->last_size);
-    atomic_store_explicit(&control->evict_walk.size, (uint32_t)walk->last_size,
-                          memory_order_release);
-}
-
-static size_t remove_found(struct writer *writer, const struct walk *walk, uint64_t *pages)
-{
-    struct transaction *t = &writer->transaction;
-    struct candidate candidate;
-    enum evict_cause cause;
-    larder_bytes bytes;
-    size_t gone = 0;
-    for (size_t i = 0; i < walk->found && t->error == LARDER_OK; i++) {
-        larder_bytes form = {walk->dead[i].form, walk->dead[i].size};
-        candidate.memory = NULL;
-        if (store_entry_get(t, form.data, form.size, &bytes) == LARDER_OK &&
-            record_decode(bytes.data, bytes.size, &candidate.record) &&
-            entry_key(&form, &candidate.record, &candidate.key, &candidate.memory) == LARDER_OK &&
-            useless(writer, &candidate, &cause) &&
-            remove_candidate(writer, &candidate, cause, pages) == STEP_GONE) {
-            gone++;
-        }
-        free(candidate.memory);
-    }
-    return gone;
-}
-
-/* Of a bucket, of everything, or of any group or tag. */
-static uint64_t newest_invalidation(struct control *control)
-{
-    uint64_t barrier = atomic_load_explicit(&control->barrier_max, memory_order_acquire);
-    uint64_t mark = atomic_load_explicit(&control->marks.newest, memory_order_acquire);
-    return barrier > mark ? barrier : mark;
-}
-
-/* One step of it, where anything can have expired or died since the last walk was through. */
-static size_t reclaim(struct writer *writer, uint64_t *pages)
-{
-    struct ledger *ledger = &writer->ledger;
-    uint64_t barrier = newest_invalidation(writer->control);
-    if (!clock_expired(ledger->earliest_expiry_ms) && barrier <= ledger->swept_barrier) {
-        return 0;
-    }
-    struct walk walk;
-    uint8_t from[KEY_FORM_MAX];
-    size_t size = walk_position(writer->control, from);
-    if (size == 0) { /* a new one */
-        ledger->walk_earliest_ms = CLOCK_NEVER;
-        ledger->walk_barrier = barrier;
-    }
-    walk.control = writer->control;
-    walk.earliest_ms = ledger->walk_earliest_ms;
-    walk.found = walk.last_size = 0;
-    int result = store_entry_walk(&writer->transaction, from, size == 0 ? 1 : size, size != 0,
-                                  WALK_ENTRIES, visit, &walk);
-    if (result < 0) {
-        return 0;
-    }
-    ledger->walk_earliest_ms = walk.earliest_ms;
-    if (result == LARDER_MISS) { /* it is through */
-        ledger->earliest_expiry_ms = ledger->walk_earliest_ms;
-        ledger->swept_barrier = ledger->walk_barrier;
-        walk.last_size = 0;
-    }
-    keep_position(writer->control, &walk);
-    return remove_found(writer, &walk, pages);
-}
-
 /* ---- For others --------------------------------------------------------------------------------
  */
 
@@ -505,7 +371,7 @@ static size_t evict_until(struct writer *writer, uint64_t need, size_t max, uint
     struct ledger before = writer->ledger;
     uint64_t pages = 0;
     writer->nothing_left = false;
-    size_t gone = reclaim(writer, &pages), most = most_at_once(writer);
+    size_t gone = evict_reclaim(writer, &pages), most = most_at_once(writer);
     bool fits = gone > 0 && evict_fits(writer, need);
     while (!fits && (gone < max || pages < least_pages) && gone < most && pages < PAGES_PER_STEP) {
         uint64_t had = pages;
@@ -554,7 +420,7 @@ void evict_excess(struct writer *writer)
         atomic_load_explicit(&writer->transaction.store->life->max_entries, memory_order_relaxed);
     uint64_t pages = 0;
     while (most != 0 && writer->ledger.values > most && pages < PAGES_PER_STEP) {
-        if (reclaim(writer, &pages) == 0 && !evict_one(writer, &pages)) {
+        if (evict_reclaim(writer, &pages) == 0 && !evict_one(writer, &pages)) {
             break;
         }
     }

@@ -1,6 +1,7 @@
-/* writer.c: entering the write gate, beginning, committing, leaving; trying again with room made.
+/* writer.c: entering the write gate, beginning, committing, leaving. What is done inside, and again
+ * with room made: writer_run.c.
  */
-#include "writer.h"
+#include "writer_internal.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -17,31 +18,7 @@
 #include "room.h"
 #include "wake.h"
 
-enum {
-    GENERATION_TRIES = 3,
-    ROOM_WAITS = 4, /* of the handle, in all */
-    ROOM_ROUNDS = 4,
-    READER_PATIENCE_MS = 50,
-    PATIENCE_NS = 1500,    /* half a commit */
-    CARRIED_OUT = 1 << 20, /* begin(): by another process; no outcome of a write */
-    DONE_QUICKLY           /* begin(): without a transaction */
-};
-
-/* A request that may be left to whoever holds the gate. */
-struct posting {
-    struct combine_request *request; /* NULL: there is none */
-    struct combine_slot *slot;       /* NULL: not posted */
-    int outcome;
-};
-
-/* A write that may do without a transaction. */
-struct quick {
-    writer_quick *operation; /* NULL: it may not */
-    writer_look *look;
-    writer_serve *serve; /* for others' requests */
-    void *context;
-    int outcome;
-};
+enum { GENERATION_TRIES = 3, PATIENCE_NS = 1500 /* half a commit */ };
 
 /* ---- Begin and end ----------------------------------------------------------------------------
  */
@@ -52,8 +29,7 @@ static void leave(struct writer *writer)
     (void)pthread_setcancelstate(writer->cancelled, NULL);
 }
 
-/* The same, and whose requests were taken along learn what came of them. */
-static void leave_and_tell(struct writer *writer, bool committed)
+void writer_leave(struct writer *writer, bool committed)
 {
     if (__builtin_expect(writer->batch.count > 0, 0)) {
         combine_finish(writer->control, &writer->batch, committed);
@@ -111,14 +87,14 @@ static int enter_gate(struct writer *writer, int64_t wait_ms, struct posting *po
             posting->slot = NULL;
             if (!combine_withdraw(writer->control, slot, &posting->outcome)) {
                 leave(writer);
-                return CARRIED_OUT;
+                return WRITER_CARRIED_OUT;
             }
         }
         return LARDER_OK;
     }
     (void)pthread_setcancelstate(writer->cancelled, NULL);
     if (verdict == COMBINE_CARRIED_OUT) {
-        return CARRIED_OUT;
+        return WRITER_CARRIED_OUT;
     }
     switch (entered) {
     case GATE_BUSY:
@@ -234,57 +210,7 @@ static int take_back(struct writer *writer, struct posting *posting)
     }
     bool back = combine_withdraw(writer->control, posting->slot, &posting->outcome);
     posting->slot = NULL;
-    return back ? LARDER_OK : CARRIED_OUT;
-}
-
-/* Whether nothing has to come before the next write. */
-static bool is_calm(const struct writer *writer)
-{
-    return atomic_load_explicit(&writer->control->recovery_due, memory_order_relaxed) == 0 &&
-           !removal_any_pending(writer->control);
-}
-
-/* What is being read stays in the hot set: outside the gate, and only where nothing else has to go
- * for it. A later writer of the key has raised the page's `newest` if it was faster. */
-static void offer_fresh(const struct writer *writer)
-{
-    const struct writer_fresh *fresh = &writer->fresh;
-    if (fresh->size > 0) {
-        struct hotset_key key = {
-            .hash = fresh->hash, .data = fresh->bytes, .size = fresh->key_size};
-        hotset_offer(&writer->transaction.store->hot, &key, fresh->bytes + fresh->key_size,
-                     fresh->size, writer->change, HOTSET_IF_ROOM);
-    }
-}
-
-/* What follows is the next change; see hotset.h. Before the gate is left. */
-static void note_change(const struct writer *writer)
-{
-    /* release: who sees the number sees the change; pairs with store_read_begin() */
-    atomic_store_explicit(&writer->transaction.store->life->changes, writer->change,
-                          memory_order_release);
-}
-
-/* What others have posted meanwhile and can be done in the same way; the rest is left to its
- * posters. Should this process die, what it has noted an outcome of is done: hence the number. */
-static void serve_quickly(struct writer *writer, writer_serve *serve)
-{
-    uint8_t bytes[COMBINE_BYTES];
-    struct combine_request request;
-    struct store *store = writer->transaction.store;
-    uint64_t last = store_last_transaction(store);
-    while (
-        combine_take(writer->control, &writer->batch, store->generation, last, &request, bytes)) {
-        offer_fresh(writer);
-        writer->fresh.size = 0;
-        writer->change++;
-        writer->request = writer->batch.taken[writer->batch.count - 1].slot + 1u;
-        int outcome = serve(writer, &request);
-        combine_note(writer->control, &writer->batch,
-                     outcome == WRITER_NEEDS_TRANSACTION ? LARDER_EBUSY : outcome);
-        overwrite_end(store->overwrites);
-        note_change(writer);
-    }
+    return back ? LARDER_OK : WRITER_CARRIED_OUT;
 }
 
 /* What a dead holder of the gate had announced is carried out, and its poster will learn that. */
@@ -303,28 +229,7 @@ static int finish_overwrite(struct writer *writer)
     return result;
 }
 
-/* Inside the gate: try to do without a transaction. LARDER_OK: no, and the gate is still held. */
-static int do_quickly(struct writer *writer, struct quick *quick)
-{
-    if (quick->operation == NULL || !is_calm(writer)) {
-        return LARDER_OK;
-    }
-    quick->outcome = quick->operation(writer, quick->context);
-    if (quick->outcome == WRITER_NEEDS_TRANSACTION) {
-        return LARDER_OK;
-    }
-    if (quick->outcome >= 0) {
-        overwrite_end(writer->transaction.store->overwrites);
-        note_change(writer);
-        if (combine_any(writer->control) && quick->serve != NULL) {
-            serve_quickly(writer, quick->serve);
-        }
-    }
-    leave_and_tell(writer, true);
-    return DONE_QUICKLY;
-}
-
-static int begin(struct writer *writer, const struct larder *handle, int64_t wait_ms,
+int writer_enter(struct writer *writer, const struct larder *handle, int64_t wait_ms,
                  bool pending_first, struct posting *posting, struct quick *quick)
 {
     struct map *map = handle->map;
@@ -366,9 +271,9 @@ static int begin(struct writer *writer, const struct larder *handle, int64_t wai
             result = finish_overwrite(writer);
         }
         if (result == LARDER_OK) {
-            result = do_quickly(writer, quick);
+            result = writer_try_quickly(writer, quick);
         }
-        if (result == DONE_QUICKLY) {
+        if (result == WRITER_DONE_QUICKLY) {
             return result;
         }
         if (result == LARDER_OK) {
@@ -388,14 +293,25 @@ int writer_begin(struct writer *writer, const struct larder *handle, int64_t wai
 {
     struct posting none = {.request = NULL};
     struct quick slow = {.operation = NULL};
-    return begin(writer, handle, wait_ms, true, &none, &slow);
+    return writer_enter(writer, handle, wait_ms, true, &none, &slow);
 }
 
 int writer_begin_bare(struct writer *writer, const struct larder *handle, int64_t wait_ms)
 {
     struct posting none = {.request = NULL};
     struct quick slow = {.operation = NULL};
-    return begin(writer, handle, wait_ms, false, &none, &slow);
+    return writer_enter(writer, handle, wait_ms, false, &none, &slow);
+}
+
+void writer_offer_fresh(const struct writer *writer)
+{
+    const struct writer_fresh *fresh = &writer->fresh;
+    if (fresh->size > 0) {
+        struct hotset_key key = {
+            .hash = fresh->hash, .data = fresh->bytes, .size = fresh->key_size};
+        hotset_offer(&writer->transaction.store->hot, &key, fresh->bytes + fresh->key_size,
+                     fresh->size, writer->change, HOTSET_IF_ROOM);
+    }
 }
 
 int writer_commit(struct writer *writer)
@@ -413,7 +329,7 @@ int writer_commit(struct writer *writer)
     }
     int result = store_write_commit(t);
     if (result == LARDER_OK) {
-        note_change(writer);
+        writer_note_change(writer);
     }
     bool told = writer->events.first != 0;
     /* Inside the gate: events stand in the order of commits, and none waits for a later one. */
@@ -423,12 +339,12 @@ int writer_commit(struct writer *writer)
             removal_free_pending(writer->control, writer->applied[i]);
         }
     }
-    leave_and_tell(writer, result == LARDER_OK);
+    writer_leave(writer, result == LARDER_OK);
     if (told) {
         follow_wake(writer->map);
     }
     if (result == LARDER_OK) {
-        offer_fresh(writer);
+        writer_offer_fresh(writer);
     }
     bool nothing_to_send = writer->quiet && writer->ledger.dirty == writer->dirty_before;
     if (result == LARDER_OK && changed && writer->replicates && !nothing_to_send) {
@@ -441,7 +357,7 @@ void writer_abort(struct writer *writer)
 {
     store_write_abort(&writer->transaction);
     events_decide(&writer->control->events, &writer->events, false);
-    leave_and_tell(writer, false);
+    writer_leave(writer, false);
 }
 
 void writer_tell_slow(struct writer *writer, uint32_t kind, const struct key *key,
@@ -457,140 +373,4 @@ void writer_tell_slow(struct writer *writer, uint32_t kind, const struct key *ke
                                 .generation = writer->transaction.store->generation};
     events_prepare(&writer->control->events, &draft, &writer->events);
     stats_count(map_stats(writer->map), STATS_EVENTS);
-}
-
-/* ---- Running ----------------------------------------------------------------------------------
- */
-
-/* Take along what others have posted while this transaction went on: as much as has room. A failure
- * of one is the transaction's. */
-static void serve_posted(struct writer *writer, writer_serve *serve)
-{
-    uint8_t bytes[COMBINE_BYTES];
-    struct combine_request request;
-    struct transaction *t = &writer->transaction;
-    while (t->error == LARDER_OK && combine_any(writer->control) &&
-           evict_ahead(writer, WRITER_PATH_PAGES / 4) &&
-           combine_take(writer->control, &writer->batch, t->store->generation, t->number, &request,
-                        bytes)) {
-        combine_note(writer->control, &writer->batch, serve(writer, &request));
-    }
-}
-
-struct run {
-    writer_operation *operation;
-    void *context;
-    writer_serve *serve; /* NULL: nobody else's requests are taken along */
-    struct posting posting;
-    struct quick quick;
-    uint64_t pages;
-};
-
-static int finish_quickly(struct writer *writer, const struct run *run)
-{
-    if (run->quick.outcome >= 0) {
-        offer_fresh(writer);
-        if (atomic_load_explicit(&writer->control->replicates, memory_order_relaxed) != 0) {
-            wake_daemon(writer->map);
-        }
-    }
-    return run->quick.outcome;
-}
-
-/* One try: its outcome, or EFULL. */
-static int run_once(const struct larder *handle, struct run *run)
-{
-    struct writer writer;
-    int result = begin(&writer, handle, handle->write_wait_ms, true, &run->posting, &run->quick);
-    if (result == DONE_QUICKLY) {
-        return finish_quickly(&writer, run);
-    }
-    if (result == CARRIED_OUT && run->posting.outcome == LARDER_EBUSY) {
-        /* Refused by a holder that died after its commit. It needs a version that is drawn inside
-         * the gate: ours. */
-        run->posting.request = NULL;
-        return run_once(handle, run);
-    }
-    if (result == CARRIED_OUT) {
-        stats_count(map_stats(handle->map), STATS_COMBINED);
-        return run->posting.outcome;
-    }
-    if (result != LARDER_OK) {
-        return result;
-    }
-    (void)evict_ahead(&writer, run->pages);
-    result = run->operation(&writer, run->context);
-    if (result < 0 || writer.transaction.error != LARDER_OK) {
-        result = result < 0 ? result : writer.transaction.error;
-        writer_abort(&writer);
-        return result;
-    }
-    if (run->serve != NULL && combine_any(writer.control)) {
-        serve_posted(&writer, run->serve);
-    }
-    bool alone = writer.batch.count == 0;
-    int committed = writer.transaction.error;
-    if (committed == LARDER_OK) {
-        committed = writer_commit(&writer);
-    } else {
-        writer_abort(&writer);
-    }
-    if (committed != LARDER_OK && !alone) {
-        run->serve = NULL; /* not for another's sake */
-        return run_once(handle, run);
-    }
-    return committed == LARDER_OK ? result : committed;
-}
-
-static int run(const struct larder *handle, struct run *run)
-{
-    int patience = handle->write_wait_ms < READER_PATIENCE_MS ? (int)handle->write_wait_ms
-                                                              : READER_PATIENCE_MS;
-    int64_t started = 0;
-    for (int round = 0; round < ROOM_ROUNDS;) {
-        int result = run_once(handle, run);
-        if (result != LARDER_EFULL) {
-            return result;
-        }
-        int64_t now = clock_monotonic_ms();
-        started = started == 0 ? now : started;
-        int64_t until = started + ROOM_WAITS * handle->write_wait_ms;
-        if (now > until) {
-            break;
-        }
-        if (room_clear_readers(handle)) {
-            continue; /* before anything that lives has to go for what they pinned */
-        }
-        int room = room_make(handle, run->pages, until);
-        if (room == LARDER_EFULL && room_wait_for_reader(handle, &patience)) {
-            continue;
-        }
-        if (room != LARDER_OK) {
-            return room;
-        }
-        round++;
-    }
-    return room_refuse(handle);
-}
-
-int writer_run_plan(const struct larder *handle, const struct writer_plan *plan)
-{
-    /* a handle for entries that stay here would take others' along as such */
-    bool local = (handle->flags & LARDER_LOCAL) != 0;
-    struct run one = {.operation = plan->operation,
-                      .context = plan->context,
-                      .serve = local ? NULL : plan->serve,
-                      .posting = {.request = plan->request},
-                      .quick = {.operation = plan->quick,
-                                .look = plan->look,
-                                .serve = local ? NULL : plan->serve_quickly,
-                                .context = plan->context},
-                      .pages = record_chunks(plan->need) + WRITER_PATH_PAGES / 4};
-    return run(handle, &one);
-}
-
-int writer_run(const struct larder *handle, size_t need, writer_operation *operation, void *context)
-{
-    struct writer_plan plan = {.operation = operation, .context = context, .need = need};
-    return writer_run_plan(handle, &plan);
 }
