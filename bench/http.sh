@@ -2,9 +2,9 @@
 # http.sh [OPTIONS of bench/http/run.py]: pages of a FastAPI application under gunicorn with 4 uvicorn workers, cached by
 # larder.fastapi, redis.asyncio, a dict in each worker, memcached, and not at all; wrk asks for 10,000 addresses by Zipf's
 # law (0.9), pages of 0.5 and 50 KiB whose origin takes 5 ms. Then the same for larder while Redis hangs for 10 s at a time,
-# in turn with phases in which it does not. About three minutes. Any answer but 200 makes the figures void (exit 1). Prints
-# tables, whether each bar is met, and `name value unit` lines last. What it starts it stops; other work of the machine is
-# kept out of the figures by `sudo nice -n -20 ./dev bench http`.
+# in turn with phases in which it does not. About four minutes. Any answer but 200 makes the figures void (exit 1). Prints
+# tables, whether each bar is met, and `name value unit` lines last. What it starts it stops. On a machine that has other
+# things to do, as root: `setsid --wait bash -c 'echo -20 > /proc/self/autogroup; exec bench/http.sh'`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build_dir=${LARDER_BUILD_DIR:-$PWD/build}
