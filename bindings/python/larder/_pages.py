@@ -24,13 +24,35 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _path_of(scope: Any) -> bytes:
+    """The path as it came, in percent encoding. Servers need not give that; and what a middleware has
+    made of it (of the host, say: a tenant's pages) is another page, though it came as the same."""
+    path, root = scope["path"], scope.get("root_path", "")
+    raw = bytes(scope.get("raw_path") or b"").split(b"?", 1)[0]
+    if raw:
+        came = raw.decode("latin-1")
+        if "%" in came:
+            came = urllib.parse.unquote(came)
+            path = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # as that does
+        if came == path or came == root + path:
+            return raw
+        path = scope["path"]
+    return urllib.parse.quote(root + path, errors="surrogateescape").encode()
+
+
+def is_somebody(scope: Any) -> bool:
+    """Whether a middleware knows the user by something else than the credentials of the request that
+    the rules look at: a certificate, a header of its own."""
+    if not getattr(scope.get("user"), "is_authenticated", False):
+        return False
+    return not any(name in (b"authorization", b"cookie") for name, _ in scope["headers"])
+
+
 def parse(scope: Any, method: Optional[bytes] = None, headers: Optional[Headers] = None) -> Any:
     """The request of an ASGI scope."""
-    # Servers need not give the path as it came; what they give else is decoded.
-    raw = scope.get("raw_path") or urllib.parse.quote(scope["path"], errors="surrogateescape").encode()
     return _larder.HttpRequest(
         method or scope["method"].encode(),
-        bytes(raw).split(b"?", 1)[0],
+        _path_of(scope),
         scope.get("query_string", b""),
         scope["headers"] if headers is None else headers,
     )
@@ -58,6 +80,7 @@ class Pending:
         self.lease: Any = None
         self.lease_key = key
         self.put = put  # the answer of a PUT, to be stored as what GET gives: 200
+        self.vary: Tuple[bytes, ...] = ()  # the fields that the answer varies by, beside its own
         self.waited: Dict[bytes, int] = {}  # how many fills of others were waited for
         # What stood there when the answer was begun. It is written with a lease, or over just that:
         # anything else would bring back what was invalidated meanwhile.
@@ -197,6 +220,8 @@ class Pending:
     ) -> Answer:
         """Store what the rules allow; the answer with the headers that the rules add."""
         lease, self.lease = self.lease, None
+        if self.vary:
+            headers = [*headers, (b"vary", b", ".join(self.vary))]
         kept = 200 if self.put and status in (201, 202, 203) else status
         now = now_ms()
         try:

@@ -84,6 +84,15 @@ def _is_injected(value: Any) -> bool:
     return any((kind.__module__, kind.__name__) in _INJECTED for kind in type(value).__mro__)
 
 
+def _credentials(value: Any) -> Optional[str]:
+    """A digest of those that an injected request carries: what is made for them is nobody else's, as
+    with pages. None where there are none."""
+    headers = getattr(value, "scope", {}).get("headers", ()) if hasattr(value, "headers") else ()
+    found = [[name.decode("latin-1"), field.decode("latin-1")] for name, field in headers
+             if name in (b"authorization", b"cookie")]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest() if found else None
+
+
 def _fields(value: Any) -> Optional[Dict[str, Any]]:
     """Of a dataclass or a Pydantic model (of either major version): all, also what a dump omits."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -140,7 +149,12 @@ def function_key(
     """
     plain = {}
     for name, value in _arguments(function, args, kwargs).items():
-        if name in ignore or _is_injected(value):
+        if name in ignore:
+            continue
+        if _is_injected(value):
+            credentials = _credentials(value)
+            if credentials is not None:
+                plain[name] = {"credentials": credentials}
             continue
         try:
             plain[name] = _plain(value)
@@ -218,7 +232,8 @@ def cache(
     seconds longer while it is renewed. key_builder(*args, **kwargs) gives the key; by default the
     function and its arguments: plain values, collections of them, dataclasses and models by field;
     a request, response, WebSocket or background tasks of Starlette, and the arguments that ignore
-    names, are no part of it, and anything else is a TypeError. tags: names, or a function of the arguments that gives them.
+    names, are no part of it, but for the credentials of a request (Authorization, Cookie): what was made
+    for one user is not another's. Anything else is a TypeError. tags: names, or a function of the arguments that gives them.
     skip_cache_on_error=False lets the cache's errors pass.
     """
     larder._larder.check_policy(

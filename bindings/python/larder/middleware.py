@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterable, Optional, Tuple
 
 import larder
 from larder import _larder
-from larder._pages import Capture, Pending, parse, send_answer, with_length
+from larder._pages import Capture, Pending, is_somebody, parse, send_answer, with_length
 
 from ._store import LarderStore, bypassed
 
@@ -58,6 +58,8 @@ class ResponseCacheMiddleware:
         request = parse(scope)
         try:
             if request.classify(self.policy) != _larder.HTTP_LOOKUP or scope["method"] != "GET":
+                return request, None
+            if is_somebody(scope) and not any(name == self.user_header for name, _ in scope["headers"]):
                 return request, None
             user = b",".join(value for name, value in scope["headers"] if name == self.user_header)
             return request, request.key(
@@ -110,7 +112,8 @@ def cache_response(
                 return result if isinstance(result, Response) else JSONResponse(result)
 
             parsed = parse(request.scope)
-            if parsed.classify(policy) != _larder.HTTP_LOOKUP or request.method != "GET":
+            if (parsed.classify(policy) != _larder.HTTP_LOOKUP or request.method != "GET"
+                    or is_somebody(request.scope)):
                 return await make()
             try:
                 store = LarderStore(get_cache() if cache is None else cache)

@@ -8,10 +8,11 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from larder import _larder
-from larder._pages import Answer, Capture, Pending, parse, send_answer
+from larder._pages import Answer, Capture, Pending, is_somebody, parse, send_answer
 
 from ._backend import Seconds, get_async_redis
 from ._settings import get_settings
+from ._vary import declared_headers
 from larder._store import as_store, bypassed, group_mark
 
 KeyBuilder = Callable[[Request, str, str], Union[str, Awaitable[str]]]
@@ -64,6 +65,10 @@ class _Factory:
     @property
     def mark(self) -> Optional[str]:
         return group_mark(self.prefix, self.group) if self.group else None
+
+    def may_share(self, request: Request) -> bool:
+        """Whether the key, the credentials and Vary say whose page it is."""
+        return self.key_builder is not None or not is_somebody(request.scope)
 
     async def key(self, request: Request, parsed: Any) -> bytes:
         if self.key_builder is None or self.key_builder is default_key_builder:
@@ -119,12 +124,13 @@ def cache(
     async def look(request: Request, capture: Capture, store: Any) -> Optional[Answer]:
         policy, parsed = _policy(ttl, private), parse(request.scope)
         key = None
-        if parsed.classify(policy) == _larder.HTTP_LOOKUP:
+        if parsed.classify(policy) == _larder.HTTP_LOOKUP and factory.may_share(request):
             key = await factory.key_or_none(request, parsed)
         if key is None:
             capture.bypass(policy, parsed)
             return None
         pending = Pending(store, policy, parsed, key, factory.mark)
+        pending.vary = declared_headers(request.scope.get("route"))
         answer = await pending.find()
         if answer is None:
             capture.pending = pending
@@ -218,13 +224,21 @@ def cache_put(
         key = await factory.key_or_none(request)
         if key is None:
             return
+        if not factory.may_share(request):
+            capture.after.append(functools.partial(_forget, store, key))
+            return
         parsed = parse(request.scope, b"GET", _unconditional(request.scope["headers"]))
         pending = Pending(store, policy, parsed, key, factory.mark, put=True)
+        pending.vary = declared_headers(request.scope.get("route"))
         await pending.see_put()
         capture.after.append(pending.forget)
         capture.pending = pending
 
     return dependency
+
+
+async def _forget(store: Any, key: bytes) -> None:
+    await store.safely("put", lambda: store.delete(key), False)
 
 
 _CONDITIONS = {b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since",
