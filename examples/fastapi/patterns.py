@@ -7,9 +7,10 @@ without, or when Redis dies, the same lines go on for this host. shop.py is the 
 """
 
 import asyncio
+import contextlib
 import os
 from datetime import datetime, timedelta, timezone
-from typing import Any, Dict, List, Optional
+from typing import Any, AsyncIterator, Dict, List, Optional
 
 import larder
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
@@ -34,9 +35,23 @@ from pydantic import BaseModel
 NAME = os.environ.get("LARDER_MAP", "patterns")
 pages = larder.Map(NAME, map_size=64 << 20)
 app = FastAPI()
-FastAPILarder(app, pages).lifespan().caching().health("/health")
 set_cache(pages)
 db = Origin()
+bus = CacheEventBus(pages)
+
+
+@contextlib.asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[None]:
+    """Every worker hears the events of all."""
+    await bus.subscribe("user:updated", handle_user_update)
+    task = asyncio.ensure_future(bus.listen())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    bus.close()
+
+
+FastAPILarder(app, pages).lifespan(listening).caching().health("/health")
 
 
 class Worker:
@@ -372,25 +387,12 @@ async def update_user(user_id: int) -> Any:
             "tags": await invalidator.invalidate_by_tags([f"user:{user_id}"])}
 
 
-bus = CacheEventBus(pages)
 heard: List[str] = []
 
 
 async def handle_user_update(user_id: str) -> None:
     heard.append(user_id)
     await invalidator.invalidate_single(f"user:{user_id}")
-
-
-@app.on_event("startup")
-async def listen() -> None:
-    await bus.subscribe("user:updated", handle_user_update)
-    app.state.listening = asyncio.ensure_future(bus.listen())
-
-
-@app.on_event("shutdown")
-async def stop_listening() -> None:
-    app.state.listening.cancel()
-    bus.close()
 
 
 @app.post("/events/{user_id}")

@@ -7,11 +7,12 @@ have it, too, and nothing changes here when Redis goes away.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import time
 from datetime import timedelta
-from typing import Any, Dict
+from typing import Any, AsyncIterator, Dict
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from larder.decorator import cache as cached
@@ -29,7 +30,19 @@ from pydantic import BaseModel
 
 app = FastAPI()
 larder_app = FastAPILarder(app, os.environ.get("LARDER_MAP", "shop"), map_size=64 << 20)
-larder_app.lifespan().caching().health("/health")
+
+
+@contextlib.asynccontextmanager
+async def started(app: FastAPI) -> AsyncIterator[None]:
+    set_cache(larder_app.store().cache)  # that of the routes is the functions', too
+    # What an application has when it starts it keeps: without this the collector walks all of it again
+    # and again, 20 ms at a time, in which no request of the worker is answered.
+    gc.collect()
+    gc.freeze()
+    yield
+
+
+larder_app.lifespan(started).caching().health("/health")
 
 
 class Product(BaseModel):
@@ -46,19 +59,6 @@ class Shop(Origin):
 
 
 db = Shop()
-
-
-@app.on_event("startup")
-def use_the_same_map() -> None:
-    set_cache(larder_app.store().cache)
-
-
-@app.on_event("startup")
-def leave_the_application_to_itself() -> None:
-    """What an application has when it starts it keeps: without this the collector walks all of it again
-    and again, 20 ms at a time, in which no request of the worker is answered."""
-    gc.collect()
-    gc.freeze()
 
 
 # ---- Pages: read, invalidate, write through

@@ -73,7 +73,8 @@ def test_a_user_by_bearer_basic_or_cookie(app):
     everybody_gets_his_own(app, "/basic", {u: {"Authorization": f"Basic {basics[u]}"} for u in users})
     everybody_gets_his_own(app, "/cookie", {u: {"Cookie": f"sid={u}"} for u in users})
     client = TestClient(app)
-    assert client.get("/bearer").status_code == 403 and client.get("/cookie").status_code == 403
+    for path in ("/bearer", "/cookie"):
+        assert client.get(path).status_code in (401, 403)  # later versions: 401
 
 
 def test_a_user_by_an_api_key_or_a_header_however_deep(app):
@@ -115,7 +116,7 @@ def test_a_user_by_an_api_key_or_a_header_however_deep(app):
     for _ in range(3):
         assert client.get("/guard", headers={"X-API-Key": "right"}).json() == "secret"
         assert client.get("/guard", headers={"X-API-Key": "wrong"}).status_code == 403
-        assert client.get("/guard").status_code == 403
+        assert client.get("/guard").status_code in (401, 403)
 
 
 def test_header_parameters_of_later_versions():

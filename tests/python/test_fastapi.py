@@ -4,6 +4,7 @@
 over a map and over a (fake) Redis client."""
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import threading
@@ -668,7 +669,14 @@ def test_lifespan_and_health(directory, monkeypatch, caplog):
     happened = []
     app = FastAPI(on_startup=[lambda: happened.append("start")],
                   on_shutdown=[lambda: happened.append("stop")])
-    builder = FastAPILarder(app, map_size=16 << 20).lifespan().caching().health("/health")
+
+    @contextlib.asynccontextmanager
+    async def also(app):
+        happened.append("open" if not builder.store().cache.closed else "closed")
+        yield
+        happened.append("open" if not builder.store().cache.closed else "closed")
+
+    builder = FastAPILarder(app, map_size=16 << 20).lifespan(also).caching().health("/health")
 
     @app.get("/x", dependencies=[Depends(cache())])
     def page(request: Request):
@@ -683,7 +691,7 @@ def test_lifespan_and_health(directory, monkeypatch, caplog):
         assert health.json()["entries"] == 1
         opened = builder.store().cache
         assert (directory / "from-environment").is_dir()
-    assert opened.closed and happened == ["start", "stop"]
+    assert opened.closed and happened == ["start", "open", "open", "stop"]
 
 
 @pytest.mark.parametrize("name", ["X-Mine", ""])

@@ -31,6 +31,7 @@ import uuid
 from typing import Any, Callable, Dict, Iterable, Optional, Union
 
 import larder
+from larder import _models
 
 log = logging.getLogger("larder")
 
@@ -97,15 +98,7 @@ def _fields(value: Any) -> Optional[Dict[str, Any]]:
     """Of a dataclass or a Pydantic model (of either major version): all, also what a dump omits."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-    if not hasattr(type(value), "__fields__") or not (
-        hasattr(value, "model_dump") or hasattr(value, "dict")
-    ):
-        return None
-    names = getattr(type(value), "model_fields", None)
-    if names is None:
-        return dict(vars(value))
-    extra = getattr(value, "__pydantic_extra__", None) or {}
-    return {**{name: getattr(value, name, None) for name in names}, **extra}
+    return _models.fields_of(value)
 
 
 def _plain(value: Any) -> Any:
@@ -174,11 +167,9 @@ def function_key(
 
 
 def _jsonable(value: Any) -> Any:
-    dump = getattr(value, "model_dump", None)
-    if dump is not None:
-        return dump(mode="json")
-    if hasattr(type(value), "__fields__") and hasattr(value, "json"):
-        return json.loads(value.json())
+    dumped = _models.jsonable(value)
+    if dumped is not NotImplemented:
+        return dumped
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, (uuid.UUID, decimal.Decimal)):
@@ -201,7 +192,7 @@ class Undecodable(Exception):
 def _decoder(model: Any) -> Callable[[bytes], Any]:
     if model is None:
         return json.loads
-    return getattr(model, "model_validate_json", None) or model.parse_raw
+    return _models.decoder(model)
 
 
 # ---- The decorator

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import logging
+import re
 import time
 import typing
 from typing import Any, AsyncIterator, Callable, Dict, List, Optional
@@ -22,7 +23,7 @@ from larder._store import LarderStore, NoStore, Store
 log = logging.getLogger("larder")
 
 # FastAPI before 0.95 does not know Annotated[..., Depends(...)].
-_KNOWS_ANNOTATED = tuple(int(part) for part in fastapi.__version__.split(".")[:2]) >= (0, 95)
+_KNOWS_ANNOTATED = tuple(int(part) for part in re.findall(r"\d+", fastapi.__version__)[:2]) >= (0, 95)
 
 
 _AGAIN = 1.0  # seconds after which a map that could not be opened is tried again
@@ -95,9 +96,13 @@ class FastAPILarder:
 
     # ---- Parts
 
-    def lifespan(self) -> "FastAPILarder":
+    def lifespan(self, also: Optional[Callable[[Any], Any]] = None) -> "FastAPILarder":
         """Open the map when the application starts and close it when it ends, around whatever
-        lifespan it has already."""
+        lifespan it has already.
+
+        also(app): an asynchronous context manager of the application's own that is entered when the
+        map is open, and left before it is closed; in every version of FastAPI.
+        """
         inner = self.app.router.lifespan_context
 
         @contextlib.asynccontextmanager
@@ -105,7 +110,8 @@ class FastAPILarder:
             self._start()
             try:
                 async with inner(app) as state:
-                    yield state
+                    async with also(app) if also is not None else contextlib.nullcontext():
+                        yield state
             finally:
                 self.close()
 

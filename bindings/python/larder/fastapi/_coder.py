@@ -6,6 +6,8 @@ from typing import Any, Generic, Type, TypeVar
 
 from fastapi.encoders import jsonable_encoder
 
+from larder._models import decoder
+
 _T = TypeVar("_T")
 
 
@@ -42,14 +44,15 @@ class BytesCoder(Coder):
 
 
 class ModelCoder(JsonCoder, Generic[_T]):
-    """Pydantic models: what comes back is checked and is a model again."""
+    """Pydantic models, and what is made of them (List[Model]): what comes back is checked and is a
+    model again."""
 
     def __init__(self, model: Type[_T]) -> None:
         self.model = model
+        self._decode = decoder(model)
 
     def decode(self, data: bytes) -> _T:
-        validate = getattr(self.model, "model_validate_json", None) or self.model.parse_raw  # type: ignore[attr-defined]
-        return validate(data)
+        return self._decode(data)  # type: ignore[no-any-return]
 
 
 def pydantic_model_coder(model: Type[_T]) -> ModelCoder[_T]:
