@@ -15,12 +15,6 @@ wrong() {
     failed=1
 }
 
-trim() {
-    local text=$1
-    text=${text#"${text%%[![:space:]]*}"}
-    printf '%s' "${text%"${text##*[![:space:]]}"}"
-}
-
 file_of() { # REFERENCE: the file, or nothing
     local file candidates=("$1")
     case $1 in
@@ -43,49 +37,61 @@ has_case() { # FILE CASE
     esac
 }
 
+lists=" $(cat tests/Makefile.inc tests/*/Makefile.inc | tr -s '[:space:]' ' ') "
 is_run() { # FILE: a Makefile.inc names it, or the program that reads it
     local name=${1%.c}
     [ "$name" != tests/http/cases.txt ] || name=tests/http/test_http_cases
-    grep -qE "(^|[[:space:]])$name([[:space:]]|\$)" tests/Makefile.inc "$(dirname "$1")/Makefile.inc" 2>/dev/null
+    [[ $lists == *" $name "* ]]
 }
 
-split_at_commas() { # but not inside quotes
-    awk '{
-        quoted = 0
-        for (i = 1; i <= length($0); i++) {
-            c = substr($0, i, 1)
-            if (c == "\"") quoted = !quoted
-            else printf "%s", (c == "," && !quoted ? "\n" : c)
+# Rows as records, so that nothing is started for each word: P promise, R reference, C case.
+records() {
+    awk -F'|' '
+        function trimmed(text) { gsub(/^[ \t]+|[ \t]+$/, "", text); return text }
+        function cases(text,    i, c, quoted, one) { # commas inside quotes part nothing
+            for (i = 1; i <= length(text) + 1; i++) {
+                c = substr(text, i, 1)
+                if (c == "\"") quoted = !quoted
+                else if (c == "" || (c == "," && !quoted)) { print "C\t" trimmed(one); one = "" }
+                else one = one c
+            }
         }
-        print ""
-    }' <<<"$1"
+        /^\| / && !/^\| promise / {
+            print "P\t" trimmed($2)
+            count = split($3, items, ";")
+            for (n = 1; n <= count; n++) {
+                if (trimmed(items[n]) == "") continue
+                colon = index(items[n], ":")
+                print "R\t" trimmed(colon ? substr(items[n], 1, colon - 1) : items[n])
+                if (colon) cases(substr(items[n], colon + 1))
+            }
+        }' doc/features.md
 }
 
-check_item() { # PROMISE ITEM
-    local reference file case
-    reference=$(trim "${2%%:*}")
-    references=$((references + 1))
-    file=$(file_of "$reference")
-    if [ -z "$file" ]; then
-        wrong "\"$1\" names $reference, which is no test"
-        return
-    fi
-    is_run "$file" || wrong "$file is in no list of tests"
-    [[ $2 == *:* ]] || return 0
-    while read -r case; do
-        case=$(trim "$case")
+declare -A files=()
+promise='' file='' tested=yes
+while IFS=$'\t' read -r kind text; do
+    case $kind in
+    P)
+        [ $tested = yes ] || wrong "\"$promise\" has no test"
+        promise=$text tested=no
+        ;;
+    R)
+        references=$((references + 1)) tested=yes
+        if [ -z "${files[$text]+known}" ]; then
+            files[$text]=$(file_of "$text")
+            [ -z "${files[$text]}" ] || is_run "${files[$text]}" || wrong "${files[$text]} is in no list of tests"
+        fi
+        file=${files[$text]}
+        [ -n "$file" ] || wrong "\"$promise\" names $text, which is no test"
+        ;;
+    C)
         cases=$((cases + 1))
-        has_case "$file" "$case" || wrong "$file has no test \"$case\""
-    done < <(split_at_commas "${2#*:}")
-}
-
-while IFS='|' read -r _ promise tests; do
-    promise=$(trim "$promise") tests=$(trim "${tests%|*}")
-    [ -n "$tests" ] || wrong "\"$promise\" has no test"
-    while read -r item; do
-        [ -z "$item" ] || check_item "$promise" "$item"
-    done < <(tr ';' '\n' <<<"$tests")
-done < <(grep '^| ' doc/features.md | grep -v '^| promise ')
+        [ -z "$file" ] || has_case "$file" "$text" || wrong "$file has no test \"$text\""
+        ;;
+    esac
+done < <(records)
+[ $tested = yes ] || wrong "\"$promise\" has no test"
 
 if [ $references -lt 50 ] || [ $cases -lt 100 ]; then
     wrong "only $references references with $cases cases could be read"
