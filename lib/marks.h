@@ -49,7 +49,8 @@ struct marks {
     /* What Redis has not been told: a floor that stands for invalidations made here, and a bit a
      * slot. Set once the mark is stored, cleared by what Redis has acknowledged. */
     _Atomic uint64_t floor_untold, floor_told;
-    uint8_t padding1[40];
+    _Atomic uint64_t set_id; /* of the set in Redis that has all that was told; 0: unknown */
+    uint8_t padding1[32];
     struct marks_bucket buckets[MARKS_BUCKETS];
     _Atomic uint8_t untold[MARKS_BUCKETS];
 };

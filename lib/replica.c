@@ -381,6 +381,18 @@ replica_record replica_of_record(const struct record *record, uint32_t home)
     return r;
 }
 
+/* Just below it, and no foreign value's. */
+static larder_version version_before(larder_version version)
+{
+    if (version.node-- == 0) {
+        version.clock--; /* the node is the greatest now */
+    }
+    if (version.node == REPLICA_FOREIGN_NODE) {
+        version.node--;
+    }
+    return version;
+}
+
 /* It is newer than ours, or than what might still come of a key that we know nothing of, and its
  * value is not to be had, or not yet: ours goes. Redis holds the newer one, so no invalidation is
  * needed. Where the value may be fetched, a removal of the version just before it keeps its place:
@@ -390,13 +402,7 @@ static int take_place(struct writer *writer, const struct key *key, const struct
                       const replica_event *event, bool dead)
 {
     const replica_record *in = &event->record;
-    larder_version before = in->version;
-    if (before.node-- == 0) {
-        before.clock--; /* the node is the greatest now */
-    }
-    if (before.node == REPLICA_FOREIGN_NODE) {
-        before.node--;
-    }
+    larder_version before = version_before(in->version);
     if (event->value_missing && !dead) {
         if (old == NULL || clock_compare(record_version(old, writer->control->home), before) < 0) {
             return entry_stand_in(writer, key, old, before);
@@ -433,7 +439,7 @@ int replica_store_inbound(struct writer *writer, const struct key *key, const st
                                                 : take_place(writer, key, old, event, dead);
     }
     struct record record =
-        record_make(in->version, (enum record_kind)in->kind, 0,
+        record_make(in->version, (enum record_kind)in->kind, event->hint ? RECORD_DIRTY : 0,
                     in->kind == REPLICA_DELETED ? CLOCK_NEVER : in->expires_at_ms);
     record.value_size = in->kind == REPLICA_VALUE ? in->value_size : 0;
     if (in->kind != REPLICA_DELETED) {
@@ -479,6 +485,11 @@ static int apply_one(struct writer *writer, replica_event *event)
         if (ours.version.clock > limit && in->version.clock <= limit) {
             order = -1; /* Redis takes ours for nothing; a dirty one is going to be stamped anew */
         }
+        /* the same telling, or one by who had it from hearsay; not this host's own by now? */
+        bool heard = dirty && ours.kind == REPLICA_DELETED &&
+                     ours.version.clock == in->version.clock &&
+                     ours.version.node - in->version.node < REPLICA_HINTS_MAX;
+        event->row = heard ? old.header.row : 0;
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
             return dirty && !event->untold ? replica_clean(writer, &key, &old, clock_wall_ms())
@@ -500,15 +511,26 @@ static int apply_one(struct writer *writer, replica_event *event)
         event->verdict = REPLICA_REFUSED;
         return LARDER_OK;
     }
-    if (found == LARDER_MISS && event->late) {
-        if (in->kind != REPLICA_VALUE) {
-            removal_raise_floor(writer->control, key.hash, in->version.clock);
-            event->verdict = REPLICA_REFUSED;
-            return LARDER_OK;
-        }
-        event->value_missing = true;
+    if (found == LARDER_MISS && event->late && in->kind != REPLICA_VALUE) {
+        removal_raise_floor(writer->control, key.hash, in->version.clock);
+        event->verdict = REPLICA_REFUSED;
+        return LARDER_OK;
     }
-    return replica_store_inbound(writer, &key, found == LARDER_OK ? &old : NULL, event);
+    /* Nor does something older say anything that stands there: it may have been written, or left by
+     * another such event, since this host listens. */
+    if (event->late && in->kind != REPLICA_DELETED) {
+        event->value_missing = true;
+    } else if (event->late) {
+        event->record.version = version_before(in->version);
+    }
+    result = replica_store_inbound(writer, &key, found == LARDER_OK ? &old : NULL, event);
+    event->row = 0;
+    if (result == LARDER_OK && event->hint) {
+        result = entry_find(&writer->transaction, &key, &old);
+        event->row =
+            result == LARDER_OK ? old.header.row : 0; /* no room: a barrier stands for it */
+    }
+    return result < 0 ? result : LARDER_OK;
 }
 
 struct apply_request {
@@ -566,6 +588,9 @@ int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t 
         if (result == LARDER_OK) {
             request.events += request.count;
             count -= request.count;
+            if (request.position != NULL) {
+                atomic_store(&map_control(handle->map)->marks.set_id, request.position->marks_id);
+            }
         } else if (replica_smaller_slice(&slice, request.count, result)) {
             result = LARDER_OK;
         }
@@ -593,7 +618,8 @@ int replica_position_read(larder *handle, replica_position *out)
                               .number = ledger.position.number,
                               .nonce = ledger.position.nonce,
                               .seen_ms = ledger.position_seen_ms,
-                              .since_ms = ledger.position_since_ms};
+                              .since_ms = ledger.position_since_ms,
+                              .marks_id = atomic_load(&map_control(handle->map)->marks.set_id)};
     memcpy(out->run_id, ledger.position.run_id, sizeof out->run_id);
     out->run_id[sizeof out->run_id - 1] = '\0';
     return LARDER_OK;

@@ -22,6 +22,10 @@
 /* Versions further ahead of Redis's clock are refused there (and here, see clock.h). */
 #define REPLICA_AHEAD_MS 60000
 
+/* A removal told outside the numbers bears the node before that of what it tells; told again by one
+ * who only heard it, the one before that, and so on: so far it is known for the same. */
+#define REPLICA_HINTS_MAX 32u
+
 /* What a record is; the order of the numbers is the order of precedence at equal versions. */
 enum replica_kind {
     REPLICA_VALUE = 1,
@@ -62,13 +66,15 @@ int replica_compare(const replica_record *a, const replica_record *b);
 
 /* Where the inbound stream was left. Stored in the map, moved in the transaction that applies. */
 typedef struct replica_position {
-    uint64_t epoch;   /* of the event stream; 0: never connected */
-    uint64_t number;  /* last number applied */
-    uint64_t nonce;   /* of the event at that number */
-    char run_id[48];  /* of the server, text, 0-terminated */
-    int64_t seen_ms;  /* Redis's clock when this was known to be the stream's end; 0: unknown */
-    int64_t since_ms; /* the same of the stream's end that this host began at: what had been told
-                         before, it does not know; 0: nothing */
+    uint64_t epoch;    /* of the event stream; 0: never connected */
+    uint64_t number;   /* last number applied */
+    uint64_t nonce;    /* of the event at that number */
+    char run_id[48];   /* of the server, text, 0-terminated */
+    int64_t seen_ms;   /* Redis's clock when this was known to be the stream's end; 0: unknown */
+    int64_t since_ms;  /* the same of the stream's end that this host began at: what had been told
+                          before, it does not know; 0: nothing */
+    uint64_t marks_id; /* of the fleet's set of invalidations that this map's were last merged with;
+                          0: unknown. Kept where those are, and so not lost with the entries */
 } replica_position;
 
 /* Become the map's daemon: an exclusive lock on DIR/NAME/larderd.lock (released when the process
@@ -167,11 +173,13 @@ typedef struct replica_event {
     bool unordered; /* older events of this key may still come after it: what is not stored of it
                        leaves a floor, which they do not pass */
     bool late;      /* something newer of this key may have been told before this host listened: it
-                       counts only where something of the key is here. Of a value that the event
-                       brings to nothing, value_missing says so afterwards: to be fetched */
+                       counts only against what is here and newer. Of a value value_missing says
+                       afterwards that it is to be fetched, a removal keeps a lower version */
     bool untold;    /* Redis holds it, but the others may not have been told: if we have exactly
                        this, its dirty flag stays */
+    bool hint;      /* a removal that Redis holds no record of: what is stored of it is dirty */
     enum replica_verdict verdict; /* out */
+    uint64_t row; /* out, of a hint: where its removal stands, dirty; 0: it does not */
 } replica_event;
 
 /* Apply events in order, in short transactions, and store the position in the last one: never

@@ -145,10 +145,10 @@ static const char join[] =
 /* Newest wins; the event first, as above. The set is bounded, so it may grow even where Redis has
  * no memory: an invalidation is never refused. When it is full, the newest stay, and for the others
  * floors: F for groups and tags, A for prefixes and patterns. These are for hosts that come later:
- * others find what they stand for in the stream. (Where that is lost, too, the floors of the maps
- * are told like anything else.) What such a floor stands for
- * does not come in again from those who tell all that they know (quiet), but is told to the others
- * where it is news.
+ * others find what they stand for in the stream. Where the set was lost, or may have been, the
+ * floors of the maps are told (not quiet), also when they are no news to this set, which may have
+ * cut something newer meanwhile. What such a floor stands for does not come in again from those who
+ * tell all that they know (quiet), but is told to the others where it is news.
  */
 static const char mark[] =
     "#!lua flags=allow-oom\n"
@@ -172,7 +172,9 @@ static const char mark[] =
     "  local floor = floors[sub(name, 1, 1)]\n"
     "  floor = floor and not there and call('HGET', KEYS[1], floor)\n"
     "  local covered = floor and not newer(clock, floor)\n"
-    "  if (not there or newer(clock, there)) and not (covered and ARGV[7] == 'q') then\n"
+    "  local news = not there or newer(clock, there)\n"
+    "  local lost = (name == 'F' or name == 'A') and ARGV[7] ~= 'q'\n"
+    "  if (news or lost) and not (covered and ARGV[7] == 'q') then\n"
     "    local id = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[2], ARGV[1],"
     " 'e', ARGV[i + 2])\n"
     "    if not id then return 4 end\n"
@@ -181,7 +183,7 @@ static const char mark[] =
     "      return id\n"
     "    end\n"
     "    if sub(id, -2) == '-0' then call('UNLINK', KEYS[2]) return 4 end\n"
-    "    if not covered then call('HSET', KEYS[1], name, clock) end\n"
+    "    if news and not covered then call('HSET', KEYS[1], name, clock) end\n"
     "    call('PUBLISH', ARGV[3], id .. ' ' .. ARGV[i + 2])\n"
     "  end\n"
     "end\n"

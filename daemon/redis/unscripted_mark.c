@@ -96,10 +96,11 @@ static void decide_mark(struct call *call, size_t index, bool quiet, bool full)
     bool news = !mark->there || clock_of(clock) > mark->clock;
     struct mark *floor = size != 0 ? floor_of(call, *name) : NULL;
     bool covered = floor != NULL && !mark->there && floor->there && clock_of(clock) <= floor->clock;
-    if (!news || (covered && quiet))
+    bool of_map = size == 1 && (*name == 'F' || *name == 'A') && !quiet;
+    if ((!news && !of_map) || (covered && quiet))
         return;
     mark->told = true;
-    if (covered)
+    if (covered || !news)
         return;
     if (full && !mark->there && floor != NULL) {
         raise_floor(floor, clock);

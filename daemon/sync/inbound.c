@@ -116,8 +116,10 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
     event->value_missing = change->value_missing;
     event->unordered = self->settings.events_apart;
     event->untold = self->settings.events_apart && !from_stream;
-    event->late = self->settings.events_apart && from_stream && record->kind != REPLICA_MARK &&
-                  (int64_t)(record->version.clock >> 16) <= self->cursor.since_ms;
+    event->late =
+        self->settings.events_apart && from_stream && record->kind != REPLICA_MARK &&
+        self->cursor.since_ms != 0 &&
+        (int64_t)(record->version.clock >> 16) <= self->cursor.since_ms + REPLICA_AHEAD_MS;
     set->full_size[set->count] = change->full_size;
     set->from_stream[set->count] = from_stream;
     set->count++;
@@ -199,7 +201,8 @@ static void note_seen(struct inbound *in, const sync_change *change)
 
 /* A removal told outside the numbers, by a host whose Redis has no memory. Redis does not hold its
  * record, so it must not pass for an acknowledgement of the same deletion where that is dirty, too:
- * it is taken as one that came just before. It comes again with a number once it could be stored.
+ * it is taken as one that came just before. It comes again with a number once it could be stored;
+ * whoever heard it sees to that, should the host that told it be gone by then.
  */
 static void take_hint(struct sync *self, const sync_change *change)
 {
@@ -209,7 +212,11 @@ static void take_hint(struct sync *self, const sync_change *change)
         return;
     if (version->node-- == 0)
         version->clock--; /* the node is now the greatest */
-    (void)inbound_take(self, &before, true);
+    if (!inbound_take(self, &before, true))
+        return;
+    replica_event *event = &self->in.collecting->events[self->in.collecting->count - 1];
+    event->hint = before.record.kind == REPLICA_DELETED;
+    event->untold = true;
 }
 
 void inbound_stream(struct sync *self, const sync_change *change)
@@ -431,6 +438,8 @@ static void count_verdicts(struct sync *self, const struct change_set *set)
         int64_t written = (int64_t)(event->record.version.clock >> 16);
         if (event->record.kind == REPLICA_MARK)
             sync_marks_look(self); /* a table may have had no room for it */
+        if (event->hint && event->row != 0)
+            pending_heard(self, event->row, event->verdict == REPLICA_APPLIED);
         if (set->from_stream[i] && written < oldest)
             oldest = written;
         if (event->value_missing && event->record.kind == REPLICA_VALUE &&
@@ -489,6 +498,7 @@ static bool position_moved(const struct sync *self)
             self->cursor.number != self->stored.number ||
             self->cursor.nonce != self->stored.nonce || /* another stream's of the same epoch */
             self->cursor.since_ms != self->stored.since_ms ||
+            self->cursor.marks_id != self->stored.marks_id ||
             self->cursor.seen_ms >= self->stored.seen_ms + SEEN_EVERY_MS ||
             strcmp(self->cursor.run_id, self->stored.run_id) != 0);
 }

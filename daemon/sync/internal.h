@@ -79,6 +79,7 @@ struct retry {
     uint16_t attempts;
     uint8_t reason; /* enum sync_outcome */
     bool clean, remove, out;
+    bool heard; /* a removal that another host tells outside the numbers: its own to push */
 };
 
 struct range {
@@ -325,6 +326,9 @@ void pending_refuse(struct sync *self, const struct sync_batch *batch, const syn
                     enum sync_outcome reason);
 void pending_hurry(struct sync *self);
 struct retry *pending_due(struct sync *self);
+/* A removal that Redis has no memory for was told by another host: ours of it, dirty, stands in
+ * this row, and waits for as long as that host goes on telling it. anew: it has just come. */
+void pending_heard(struct sync *self, uint64_t row, bool anew);
 
 /* marks.c: invalidations of many. */
 /* Nothing is owed to the set. */

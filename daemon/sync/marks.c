@@ -45,7 +45,7 @@ void sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other
         return;
     marks->heard_number = self->heard_number;
     /* and what an exchange that was refused had to say is still to be said */
-    marks->floors = marks->floors || lost || another;
+    marks->floors = marks->floors || lost || another || other_server;
     marks->quiet = marks->quiet && !marks->floors && !other_server;
     exchange(self);
     marks->up_id = set_id; /* lost before the walk has told it anything, it is another, too */
@@ -293,7 +293,7 @@ void sync_marks_advance(struct sync *self)
         return;
     if (marks->exchange == EXCHANGE_APPLYING && inbound_empty(self)) {
         marks->exchange = EXCHANGE_NONE;
-        marks->set_id = marks->up_id;
+        self->cursor.marks_id = marks->set_id = marks->up_id;
         sync_marks_begin(self);
     }
     read_some(self);

@@ -105,6 +105,20 @@ static int64_t pause_before(struct sync *self, unsigned attempts, enum sync_outc
     return pause / 2 + (int64_t)(sync_random(&self->random) % (uint64_t)(pause / 2 + 1));
 }
 
+/* Where the row must stand; NULL: there is no room. */
+static struct retry *add(struct outbound *out, uint64_t row, size_t room)
+{
+    if (out->retry_count >= room)
+        return NULL;
+    size_t at = place(out, row);
+    memmove(&out->retries[at + 1], &out->retries[at],
+            (out->retry_count - at) * sizeof *out->retries);
+    memset(&out->retries[at], 0, sizeof *out->retries);
+    out->retries[at].row = row;
+    out->retry_count++;
+    return &out->retries[at];
+}
+
 void pending_refuse(struct sync *self, const struct sync_batch *batch, const sync_item *item,
                     enum sync_outcome reason)
 {
@@ -113,20 +127,15 @@ void pending_refuse(struct sync *self, const struct sync_batch *batch, const syn
     if (reason != SYNC_REMOVED)
         self->counters.refused++;
     if (entry == NULL) {
-        if (out->retry_count == self->settings.retry_entries) {
+        entry = add(out, item->row, self->settings.retry_entries);
+        if (entry == NULL) {
             pending_put_back(self, batch,
                              item); /* full: reading stands still until there is room */
             return;
         }
-        size_t at = place(out, item->row);
-        memmove(&out->retries[at + 1], &out->retries[at],
-                (out->retry_count - at) * sizeof *out->retries);
-        entry = &out->retries[at];
-        memset(entry, 0, sizeof *entry);
-        entry->row = item->row;
         entry->clean = batch->clean;
-        out->retry_count++;
     }
+    entry->heard = false;
     /* A deletion that found no memory at least takes the old value away, at once. */
     entry->remove = reason == SYNC_NO_MEMORY && item->kind == REPLICA_DELETED && !batch->remove;
     entry->reason = (uint8_t)reason;
@@ -139,13 +148,36 @@ void pending_refuse(struct sync *self, const struct sync_batch *batch, const syn
         out->retry_at = entry->due_ms;
 }
 
+/* Whoever hears a removal told again leaves the telling to that host: of a whole fleet that heard
+ * it, one at a time goes on with it. Half of the set stays free for what Redis refuses us; what
+ * finds no room is pushed like any other row. */
+void pending_heard(struct sync *self, uint64_t row, bool anew)
+{
+    struct outbound *out = &self->out;
+    struct retry *entry = pending_find(out, row);
+    if (entry == NULL && anew)
+        entry = add(out, row, self->settings.retry_entries / 2);
+    if (entry == NULL && anew)
+        outbound_wake(self);
+    if (entry == NULL || entry->out || (!anew && !entry->heard))
+        return;
+    entry->heard = true;
+    entry->remove = false;
+    entry->reason = SYNC_NO_MEMORY;
+    uint64_t repeats = (uint64_t)self->settings.backoff_max_ms; /* at most: see pause_before() */
+    entry->due_ms =
+        self->now_ms + (int64_t)(2 * repeats + sync_random(&self->random) % (repeats + 1));
+    if (entry->due_ms < out->retry_at)
+        out->retry_at = entry->due_ms;
+}
+
 /* Memory is there again: what was refused for want of it need not wait longer. */
 void pending_hurry(struct sync *self)
 {
     struct outbound *out = &self->out;
     for (size_t i = 0; i < out->retry_count; i++) {
         struct retry *entry = &out->retries[i];
-        if (entry->reason == SYNC_REFUSED_KEY || entry->out)
+        if (entry->reason == SYNC_REFUSED_KEY || entry->out || entry->heard)
             continue;
         entry->due_ms = self->now_ms;
         entry->attempts = 0;

@@ -277,6 +277,7 @@ static void take(struct sync *self, const sync_event *event)
     case SYNC_EV_START:
         self->started = true;
         self->stored = self->cursor = *event->position;
+        self->marks.known_id = event->position->marks_id;
         self->attempt_at = self->now_ms;
         break;
     case SYNC_EV_CONNECTED:

@@ -471,6 +471,49 @@ START_TEST(a_node_id_has_one_owner)
 }
 END_TEST
 
+static void tell_mark(const char *name, const char *clock, const char *quiet)
+{
+    char text[64] = "";
+    const char *const words[] = {
+        "2",     "set",   "s",   "5-*",   "1000", "c",   "0000000000000001",
+        "98304", "65536", quiet, "60000", name,   clock, "event"};
+    char *loaded = harness_redis_command(&redis, "SCRIPT", "LOAD", script_text(SCRIPT_MARK), NULL);
+    (void)snprintf(text, sizeof text, "%s", loaded);
+    char *answer = call(SCRIPT_MARK, text, sizeof words / sizeof *words, words);
+    ck_assert_str_eq(answer, "0000000000000001");
+    free(answer);
+    free(loaded);
+}
+
+/* A map's floor goes to all where the set was lost, though this set may know of a newer one: the
+ * others need not. All else goes once. */
+START_TEST(floors_of_maps_are_told_all_the_same)
+{
+    static const struct {
+        const char *name, *quiet;
+        int told;
+    } rows[] = {{"F", "q", 0},
+                {"F", "", 1},
+                {"A", "", 1},
+                {"A", "q", 0},
+                {"f", "", 0},
+                {"c", "", 0},
+                {"m0123456789abcdef", "", 0}};
+    without_scripts = _i == 1;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char length[16];
+        free(harness_redis_command(&redis, "DEL", "set", "s", NULL));
+        free(harness_redis_command(&redis, "XADD", "s", "5-0", "e", "begin", NULL));
+        tell_mark(rows[i].name, "0000000000000200", "");
+        tell_mark(rows[i].name, "0000000000000100", rows[i].quiet);
+        (void)snprintf(length, sizeof length, "%d", 2 + rows[i].told);
+        ck_assert_msg(harness_redis_says(&redis, length, "XLEN", "s", NULL), "%s", rows[i].name);
+        ck_assert(
+            harness_redis_says(&redis, "0000000000000200", "HGET", "set", rows[i].name, NULL));
+    }
+}
+END_TEST
+
 int main(void)
 {
     harness_needs_redis();
@@ -489,6 +532,7 @@ int main(void)
     tcase_add_loop_test(all, a_version_too_far_ahead_is_refused, 0, 2);
     tcase_add_loop_test(all, a_record_too_far_ahead_gives_way, 0, 2);
     tcase_add_loop_test(all, a_node_id_has_one_owner, 0, 2);
+    tcase_add_loop_test(all, floors_of_maps_are_told_all_the_same, 0, 2);
     suite_add_tcase(suite, all);
     return harness_run(suite);
 }

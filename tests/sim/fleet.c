@@ -5,6 +5,7 @@
  *   LARDER_SEED=S tests/sim/fleet --trace      that one seed again, every step of it told
  *   LARDER_SEED=S LARDER_SIM_SEEDS=N ...       N seeds from S on
  *   ... --off RULE                             with that rule switched off (rules.c has the names)
+ *   ... --for RULE                             with it on, in the trouble that it is there for
  */
 #include "tests/sim/sim.h"
 
@@ -32,8 +33,10 @@ int main(int argc, char **argv)
             tracing = true;
         else if (strcmp(argv[i], "--off") == 0 && i + 1 < argc)
             off = rule_named(argv[++i]);
+        else if (strcmp(argv[i], "--for") == 0 && i + 1 < argc)
+            rule_favoured = rule_named(argv[++i]);
         else
-            test_fail("usage: fleet [--trace] [--off RULE]");
+            test_fail("usage: fleet [--trace] [--off RULE | --for RULE]");
     }
     uint64_t seeds = tracing ? 1 : test_number("LARDER_SIM_SEEDS", 10000, 1000000);
     uint64_t began = test_now_us();

@@ -241,7 +241,7 @@ static void carry_out(host *self, const sync_action *action)
         break;
     case SYNC_ACT_DRAW_NODE:
         TRACE("host %d: another has its node id", self->number);
-        self->map.node = 2 + 2 * sim_pick(INT32_MAX);
+        self->map.node = map_draw_node();
         break;
     case SYNC_ACT_PUSH:
     case SYNC_ACT_COMPARE:
@@ -602,6 +602,8 @@ void host_start(host *self)
         sim_fail("no memory");
     cut(self);
     self->armed = self->just_armed = false;
-    sync_event event = {.kind = SYNC_EV_START, .position = &self->map.position};
+    replica_position position = self->map.position;
+    position.marks_id = rule_off(RULE_MARK_SET_KEPT) ? 0 : position.marks_id;
+    sync_event event = {.kind = SYNC_EV_START, .position = &position};
     feed(self, &event);
 }

@@ -342,7 +342,10 @@ static bool take_one(const request *r, int mark, uint64_t clock)
     uint64_t *set = sim.server.data.marks, told = clock;
     clock = server_believed(clock);
     bool covered = set[mark] == 0 && floor_of(mark) >= 0 && clock <= set[floor_of(mark)];
-    if (clock <= set[mark] && !(rule_off(RULE_MARK_MERGE) && clock < set[mark]))
+    bool of_map = (mark == MARK_SET_GROUPS || mark == MARK_SET_PREFIXES) && !r->quiet &&
+                  !rule_off(RULE_MARK_FLOOR_NEWS);
+    bool news = clock > set[mark] || (rule_off(RULE_MARK_MERGE) && clock < set[mark]);
+    if (!news && !of_map)
         return true;
     if (covered && (r->quiet || rule_off(RULE_MARK_COVERED)))
         return true;
@@ -352,7 +355,7 @@ static bool take_one(const request *r, int mark, uint64_t clock)
                           .record = many_change(mark, told).record};
     if (!rule_off(RULE_MARK_EVENT) && !server_emit(r, &entry))
         return false;
-    if (!covered)
+    if (news && !covered)
         set[mark] = clock;
     if (!rule_off(RULE_MARK_EVENT))
         server_publish(&entry, true);

@@ -7,13 +7,18 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Node ids are even, so that a removal told outside the numbers, which is one less, shows as such
- * (check.c). */
+/* Node ids lie NODES_APART, so that a removal told outside the numbers, which is one less, or one
+ * less than such a one, shows as what it is (check.c). */
+uint32_t map_draw_node(void)
+{
+    return NODES_APART * (1 + sim_pick(INT32_MAX / NODES_APART));
+}
+
 void map_reset(host_map *self)
 {
     memset(self, 0, sizeof *self);
     self->next_row = 1;
-    self->node = 2 + 2 * sim_pick(INT32_MAX);
+    self->node = map_draw_node();
     self->identity = 1 + sim_pick(INT32_MAX);
 }
 
@@ -258,7 +263,7 @@ void map_damage(host *self)
     host_map *map = &self->map;
     TRACE("host %d: its map is damaged, and begins anew", self->number);
     memset(map->keys, 0, sizeof map->keys);
-    memset(&map->position, 0, sizeof map->position);
+    map->position = (replica_position){.marks_id = map->position.marks_id};
     uint64_t now = map_next_version(self).clock;
     for (unsigned b = 0; b < BUCKETS && !rule_off(RULE_DAMAGE_FLOORS); b++)
         map->floors[b] = now;
@@ -401,7 +406,7 @@ static void stand_in(host *self, int key, const replica_record *in)
     held_entry *at = &self->map.keys[key];
     replica_record gone = {
         .version = in->version, .kind = REPLICA_DELETED, .expires_at_ms = INT64_MAX};
-    gone.version.node--;                                   /* the ids that are drawn are even */
+    gone.version.node--;                                   /* no map has that id */
     if (at->there && sync_order(&at->record, &gone) > 0) { /* a twin's: of ours, another value */
         at->there = at->dirty = false;
         raise_floor(&self->map, key, in->version.clock - 1);
@@ -449,7 +454,8 @@ static void apply_newer(host *self, int key, replica_event *event)
         return;
     }
     check_value(event);
-    store(self, key, in, false);
+    store(self, key, in, event->hint && !rule_off(RULE_HINT_KEPT));
+    event->row = event->hint ? self->map.keys[key].row : 0;
 }
 
 static void apply_one(host *self, replica_event *event)
@@ -474,6 +480,10 @@ static void apply_one(host *self, replica_event *event)
             order = -1;
             map->seen_any[key] = false; /* it goes back, and is meant to */
         }
+        bool heard = at->dirty && at->record.kind == REPLICA_DELETED &&
+                     at->record.version.clock == in->version.clock &&
+                     at->record.version.node - in->version.node < REPLICA_HINTS_MAX;
+        event->row = heard ? at->row : 0;
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
             bool told = !event->untold || rule_off(RULE_UNTOLD);
@@ -503,13 +513,17 @@ static void apply_one(host *self, replica_event *event)
         event->verdict = REPLICA_REFUSED;
         return;
     }
-    if (!at->there && event->late && !rule_off(RULE_LATE)) {
-        if (in->kind != REPLICA_VALUE) {
-            raise_floor(map, key, in->version.clock);
-            event->verdict = REPLICA_REFUSED;
-            return;
-        }
-        event->value_missing = true;
+    bool late = event->late && !rule_off(RULE_LATE);
+    if (!at->there && late && in->kind != REPLICA_VALUE) {
+        raise_floor(map, key, in->version.clock);
+        event->verdict = REPLICA_REFUSED;
+        return;
+    }
+    if (late && (!at->there || !rule_off(RULE_LATE_OVER))) {
+        if (in->kind != REPLICA_DELETED)
+            event->value_missing = true;
+        else
+            event->record.version.node--;
     }
     apply_newer(self, key, event);
 }

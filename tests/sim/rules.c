@@ -4,7 +4,7 @@
  */
 #include "tests/sim/sim.h"
 
-enum rule rule_switched_off, rule_masking;
+enum rule rule_switched_off, rule_masking, rule_favoured;
 
 #define ALONE RULE_NONE
 #define ANY 0
@@ -24,7 +24,7 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_ACK_MATCHES] = {"ack-matches", "only version and kind that were sent are acknowledged",
                           ANY, ALONE, 2000, ""},
     [RULE_ACK_REQUEUES] = {"ack-requeues", "an entry overwritten on its way out gets a new row",
-                           ANY, ALONE, 30000, ""},
+                           ANY, RULE_RECHECK, 30000, ""},
     [RULE_OURS_AGAIN] = {"ours-again", "an older event makes ours dirty again",
                          BIT(REDIS_EVICT) | BIT(WIPE) | BIT(CLOCK), ALONE, 30000, ""},
     [RULE_APPLY_NEWER] = {"apply-newer", "only what is newer is applied", ANY, ALONE, 2000, ""},
@@ -42,6 +42,9 @@ const struct rule_row rules[RULE_COUNT] = {
                                ALONE, 30000, ""},
     [RULE_EQUAL_CLEANS] = {"equal-cleans", "an equal event acknowledges", ANY, ALONE, 2000, ""},
 
+    [RULE_HINT_KEPT] = {"hint-kept",
+                        "a removal told outside the numbers stays dirty where it is heard",
+                        BIT(NO_MEMORY) | BIT(WIPE), ALONE, 30000, ""},
     [RULE_HASH_OF_MISSING] = {"hash-of-missing",
                               "the hash counts for an event without its value, too",
                               BIT(TWINS) | BIT(LARGE), ALONE, 30000, ""},
@@ -73,8 +76,7 @@ const struct rule_row rules[RULE_COUNT] = {
                             "after damage nothing older than it may come in any more", BIT(DAMAGE),
                             ALONE, 2000, ""},
     [RULE_FENCE] = {"fence", "a larderd that has a successor changes nothing any more",
-                    BIT(GHOST) | BIT(BUSY) | BIT(FAILOVER), ALONE, 0,
-                    "rare: the old one must hold what a failover has lost, and wake just after"},
+                    BIT(OVERTAKEN) | BIT(FAILOVER) | BIT(WIPE), ALONE, 30000, ""},
     [RULE_MARK_MERGE] = {"mark-merge", "in the set, too, the newest counts", BIT(MARKS), ALONE,
                          30000, ""},
     [RULE_MARK_EVENT] = {"mark-event", "what is news to the set is told", BIT(MARKS), ALONE, 2000,
@@ -83,6 +85,10 @@ const struct rule_row rules[RULE_COUNT] = {
                              BIT(MARKS) | BIT(CROWD), ALONE, 30000, ""},
     [RULE_MARK_COVERED] = {"mark-covered", "and is told all the same, when it is news",
                            BIT(MARKS) | BIT(CROWD) | BIT(STALL) | BIT(WIPE), ALONE, 200000, ""},
+    [RULE_MARK_FLOOR_NEWS] = {"mark-floor-news",
+                              "a map's floor is told where the set was lost, news to that or not",
+                              BIT(MARKS) | BIT(CROWD) | BIT(SET) | BIT(FAILOVER) | BIT(WIPE), ALONE,
+                              200000, ""},
     [RULE_COMPARE] = {"compare", "Redis keeps what is newer", ANY, ALONE, 2000, ""},
     [RULE_KIND_ORDER] = {"kind-order", "at equal versions a deletion is above a value", ANY, ALONE,
                          2000, ""},
@@ -104,20 +110,23 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_EMIT_ANSWERED] = {"emit-answered",
                             "Cluster: rows are acknowledged only once they are told",
                             BIT(CLUSTER) | BIT(CUT), ALONE, 30000, ""},
-    [RULE_LACKING] =
-        {"lacking", "Cluster: what a resync finds lacking is marked dirty before it is stored",
-         BIT(CLUSTER) | BIT(FAILOVER) | BIT(CUT) | BIT(STALL), ALONE, 0,
-         "rare: a daemon must die between the two steps of a resync: one seed in 100,000 or so"},
+    [RULE_LACKING] = {"lacking",
+                      "Cluster: what a resync finds lacking is marked dirty before it is stored",
+                      BIT(CLUSTER) | BIT(OVERTAKEN) | BIT(FAILOVER), ALONE, 30000, ""},
     [RULE_UNORDERED] = {"unordered", "Cluster: what is not stored of an event keeps older ones out",
                         BIT(CLUSTER) | BIT(LARGE), ALONE, 200000, ""},
     [RULE_LATE] = {"late",
                    "Cluster: of what may be older than what was told before, the value is fetched",
-                   BIT(CLUSTER) | BIT(WIPE) | BIT(SHORT), ALONE, 0,
-                   "rare: nobody who knows of the newer one may hear the older one told"},
-    [RULE_UNTOLD] =
-        {"untold", "Cluster: our own entry as the winner of a push is no acknowledgement",
-         BIT(CLUSTER) | BIT(FLUSH) | BIT(LARGE), ALONE, 0,
-         "rare: the telling must fail after a fetch has brought our own: one seed in 50,000 or so"},
+                   BIT(CLUSTER) | BIT(OVERTAKEN) | BIT(ORPHANS) | BIT(WIPE) | BIT(FORGET) |
+                       BIT(EVICT),
+                   ALONE, 30000, ""},
+    [RULE_LATE_OVER] = {"late-over", "Cluster: also where something older is held",
+                        BIT(CLUSTER) | BIT(OVERTAKEN) | BIT(ORPHANS) | BIT(WIPE) | BIT(FORGET) |
+                            BIT(EVICT),
+                        ALONE, 30000, ""},
+    [RULE_UNTOLD] = {"untold",
+                     "Cluster: our own entry as the winner of a push is no acknowledgement",
+                     BIT(CLUSTER) | BIT(OVERTAKEN) | BIT(LARGE), ALONE, 30000, ""},
     [RULE_ECHO] = {"echo",
                    "Cluster: our own event, if it is older than what we hold, has that told again",
                    BIT(CLUSTER) | BIT(WIPE) | BIT(STALL), ALONE, 200000, ""},
@@ -178,6 +187,14 @@ const struct rule_row rules[RULE_COUNT] = {
 
     [RULE_MARK_HEARD] = {"mark-heard", "but only once what had been told before is in the map",
                          BIT(MARKS) | BIT(SET) | BIT(WIPE), ALONE, 200000, ""},
+    [RULE_MARK_SET_KEPT] = {"mark-set-kept",
+                            "which set has all that a map has told is kept with it",
+                            BIT(MARKS) | BIT(CROWD) | BIT(SET) | BIT(WIPE) | BIT(CRASH), ALONE,
+                            30000, ""},
+    [RULE_MARK_OTHER_SERVER] = {"mark-other-server",
+                                "another server may lack what is under a map's floors, too",
+                                BIT(MARKS) | BIT(CROWD) | BIT(FAILOVER) | BIT(WIPE), ALONE, 30000,
+                                ""},
     [RULE_FORGET_COLLECTED] = {"forget-collected",
                                "what was collected of a history that is lost is forgotten",
                                BIT(BUSY) | BIT(FAILOVER), ALONE, 200000, ""},

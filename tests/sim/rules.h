@@ -27,6 +27,7 @@ enum rule {
     RULE_FILL_FLOOR,
     RULE_POSITION_APPLIED,
     RULE_EQUAL_CLEANS,
+    RULE_HINT_KEPT,
     RULE_HASH_OF_MISSING,
     RULE_LOWER,
     RULE_OFFSET,
@@ -45,6 +46,7 @@ enum rule {
     RULE_MARK_MERGE,
     RULE_MARK_EVENT,
     RULE_MARK_SET_FLOOR,
+    RULE_MARK_FLOOR_NEWS,
     RULE_MARK_COVERED,
     RULE_COMPARE,
     RULE_KIND_ORDER,
@@ -60,6 +62,7 @@ enum rule {
     RULE_LACKING,
     RULE_UNORDERED,
     RULE_LATE,
+    RULE_LATE_OVER,
     RULE_UNTOLD,
     RULE_ECHO,
     RULE_REMOVE,
@@ -92,8 +95,10 @@ enum rule {
     RULE_MARKS_UP,
     RULE_MARKS_DOWN,
     RULE_MARK_SET,
+    RULE_MARK_SET_KEPT,
     /* inside it */
     RULE_MARK_HEARD,
+    RULE_MARK_OTHER_SERVER,
     RULE_FORGET_COLLECTED,
     RULE_AGAIN_AFTER_OLD,
     RULE_PUT_BACK,
@@ -112,6 +117,9 @@ struct rule_row {
 
 extern const struct rule_row rules[RULE_COUNT];
 extern enum rule rule_switched_off, rule_masking;
+/* Seeds have the kinds of trouble in which this one matters: that which is off, or one that is on.
+ */
+extern enum rule rule_favoured;
 
 static inline bool rule_off(enum rule rule)
 {

@@ -200,7 +200,7 @@ static void write_entry(const request *r, stored *at, bool set)
     at->plain_until = r->record.expires_at_ms;
     at->unlinked = !set;
     at->evicted = at->foreign = false;
-    if (server_is_cluster())
+    if (server_is_cluster() && !r->quiet) /* what is clean must not be stored so: RULE_LACKING */
         check_untold(r->key);
 }
 

@@ -94,6 +94,8 @@ const char *sim_run(uint64_t seed, enum rule off, bool tracing)
     const char *volatile result = NULL;
     rule_switched_off = off;
     rule_masking = rules[off].masking;
+    if (off != RULE_NONE)
+        rule_favoured = off;
     sim.tracing = tracing;
     if (setjmp(way_out) == 0) {
         world_begin(seed);

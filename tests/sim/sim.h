@@ -19,8 +19,9 @@
 enum {
     HOSTS_MAX = 5,
     KEYS_MAX = 6,
-    SERVERS_MAX = 4, /* nodes of a cluster */
-    BUCKETS = 2,     /* of floors: keys share them, as those of a map do */
+    SERVERS_MAX = 4,  /* nodes of a cluster */
+    NODES_APART = 64, /* node ids are multiples */
+    BUCKETS = 2,      /* of floors: keys share them, as those of a map do */
     PAGE_MAX = 8,
     BATCH_MAX = 4,
     KEPT_MAX = 4,    /* batches in flight */
@@ -99,6 +100,8 @@ enum fault {
     FAULT_UNSCRIPTED,  /* a server that refuses scripts: a push is not one step */
     FAULT_GHOST,       /* a larderd that was stopped wakes when its successor is at work */
     FAULT_DAMAGE,      /* a map is damaged, and begins anew */
+    FAULT_OVERTAKEN,   /* what is under way comes to nothing, or is carried out when all else has
+                          gone on: the scenes of scenes.c */
     FAULT_COUNT
 };
 
@@ -374,6 +377,7 @@ void cluster_settle(void);       /* all have arrived */
 /* ---- map.c ------------------------------------------------------------------------------------
  */
 
+uint32_t map_draw_node(void);
 void map_reset(host_map *self); /* a new one, with a node id of its own */
 int64_t host_wall(const host *self);
 bool map_live(const host *self, int key); /* a reader would get a value */
@@ -464,6 +468,13 @@ void world_pass_time(void);       /* on to when somebody wants to be called */
 /* The others go on, without it; until they are in step: false: they are not. */
 void world_go_on_without(const host *away, unsigned turns);
 bool world_settle_without(const host *away);
+bool world_in_step(const host *self);
+void world_wipe(host *self);
+
+/* ---- scenes.c ---------------------------------------------------------------------------------
+ */
+
+void scenes_play(host *self);
 
 /* ---- ending.c ---------------------------------------------------------------------------------
  */

@@ -49,7 +49,7 @@ static bool is_event(enum fault fault)
 
 static void choose_faults(void)
 {
-    uint64_t needs = rules[rule_switched_off].needs;
+    uint64_t needs = rules[rule_favoured].needs;
     unsigned share = sim_pick(4); /* none, a quarter, half, three quarters of them */
     uint64_t apart = ~sim.seed;   /* so that seeds without the later kinds go as they did before */
     for (unsigned f = 0; f < FAULT_COUNT; f++)
@@ -57,7 +57,7 @@ static void choose_faults(void)
             needs >> f & 1 || (f < FAULT_KILL ? sim_pick(4) < (needs != 0 && share != 0 ? 1 : share)
                                               : sync_random(&apart) % 12 < share);
     /* It mends what the other rules are for: only some have it. */
-    if (rule_switched_off != RULE_NONE && !(needs >> FAULT_VERIFY & 1))
+    if (rule_favoured != RULE_NONE && !(needs >> FAULT_VERIFY & 1))
         sim.faults[FAULT_VERIFY] = false;
     sim.faults[FAULT_MIGRATE] = sim.faults[FAULT_MIGRATE] && sim.faults[FAULT_CLUSTER];
     sim.faults[FAULT_UNSCRIPTED] = sim.faults[FAULT_UNSCRIPTED] && !sim.faults[FAULT_CLUSTER];
@@ -222,7 +222,7 @@ static void worker(host *self)
     }
 }
 
-static void wipe(host *self)
+void world_wipe(host *self)
 {
     TRACE("host %d: loses its map", self->number);
     map_reset(&self->map);
@@ -366,7 +366,7 @@ static void trouble_of_server(enum fault fault)
     }
 }
 
-static bool in_step(const host *self)
+bool world_in_step(const host *self)
 {
     const server_data *data = &sim.server.data;
     sync_view view;
@@ -390,7 +390,7 @@ void world_go_on_without(const host *away, unsigned turns)
 static bool others_in_step(const host *away)
 {
     for (unsigned h = 0; h < sim.hosts_count; h++)
-        if (&sim.hosts[h] != away && !in_step(&sim.hosts[h]))
+        if (&sim.hosts[h] != away && !world_in_step(&sim.hosts[h]))
             return false;
     return true;
 }
@@ -473,7 +473,7 @@ static void trouble(enum fault fault)
         jump();
         break;
     case FAULT_WIPE:
-        wipe(self);
+        world_wipe(self);
         break;
     case FAULT_TWINS:
         copy_map(self);
@@ -490,6 +490,9 @@ static void trouble(enum fault fault)
     case FAULT_ABSENCE:
         be_away(self);
         break;
+    case FAULT_OVERTAKEN:
+        scenes_play(self);
+        break;
     default:
         trouble_of_server(fault);
     }
@@ -497,10 +500,7 @@ static void trouble(enum fault fault)
 
 static bool all_in_step(void)
 {
-    for (unsigned h = 0; h < sim.hosts_count; h++)
-        if (!in_step(&sim.hosts[h]))
-            return false;
-    return sim.server.orphan_count == 0;
+    return others_in_step(NULL) && sim.server.orphan_count == 0;
 }
 
 /* A stretch of good weather, so that what comes next meets a fleet that is in step. Then Redis may

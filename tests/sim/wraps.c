@@ -55,7 +55,11 @@ void __wrap_pending_put_back(struct sync *self, const struct sync_batch *batch,
 
 void __wrap_sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, bool other_server)
 {
+    bool floors = self->marks.floors, known = self->marks.known_id != 0;
+    bool another = set_id == 0 || (known && set_id != self->marks.known_id);
     __real_sync_marks_joined(self, set_id, lost, other_server);
+    if (rule_off(RULE_MARK_OTHER_SERVER) && !lost && !another)
+        self->marks.floors = floors;
     if (rule_off(RULE_MARK_HEARD))
         self->marks.heard_number = 0;
 }

@@ -406,6 +406,42 @@ START_TEST(deletes_are_applied_and_remembered)
 }
 END_TEST
 
+/* Redis has no record of it: who hears it keeps it for the log, until it comes with a number. */
+START_TEST(a_removal_told_outside_the_numbers_stays_dirty)
+{
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    ck_assert_uint_eq(acknowledge("k", record_of("k").version, REPLICA_VALUE), 1);
+    replica_event told = event_of("k", 1000, REPLICA_DELETED, NULL);
+    replica_event hint = told;
+    hint.record.version.node--;
+    hint.hint = hint.untold = true;
+    ck_assert_int_eq(apply(&hint), REPLICA_APPLIED);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_str_eq(outbox(), "k");
+    ck_assert_uint_eq(hint.row, record_of("k").row);
+    hint.row = 0;
+    ck_assert_int_eq(apply(&hint), REPLICA_EQUAL); /* no acknowledgement */
+    ck_assert_str_eq(outbox(), "k");
+    ck_assert_uint_eq(hint.row, record_of("k").row);
+    replica_event further = hint; /* by one who only heard it, too */
+    further.record.version.node--;
+    ck_assert_int_eq(apply(&further), REPLICA_OLDER);
+    ck_assert_uint_eq(further.row, record_of("k").row);
+    ck_assert_int_eq(apply(&told), REPLICA_APPLIED);
+    ck_assert_str_eq(outbox(), "");
+    ck_assert_int_eq(apply(&hint), REPLICA_OLDER); /* Redis has lost it meanwhile */
+    ck_assert_str_eq(outbox(), "k");
+    ck_assert_uint_eq(hint.row, 0);
+    /* what is written over it is this host's own */
+    hint = event_of("k", -1000, REPLICA_DELETED, NULL);
+    hint.hint = hint.untold = true;
+    ck_assert_int_eq(maps_set(map, "k", "anew"), LARDER_OK);
+    ck_assert_int_eq(apply(&hint), REPLICA_OLDER);
+    ck_assert_uint_eq(hint.row, 0);
+    ck_assert_str_eq(maps_get(map, "k"), "anew");
+}
+END_TEST
+
 START_TEST(equals_clear_the_dirty_flag)
 {
     ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
@@ -547,17 +583,38 @@ START_TEST(late_ones_are_not_believed)
     event.late = event.value_missing = false;
     ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
     ck_assert_str_eq(maps_get(map, "k"), "late");
-    event = event_of("k", 10, REPLICA_VALUE, "newer");
-    event.unordered = event.late = true; /* what is here is compared */
+    event = event_of("k", -30000, REPLICA_VALUE, "older");
+    event.unordered = event.late = true; /* what is here and newer is */
+    ck_assert_int_eq(apply(&event), REPLICA_OLDER);
+    ck_assert_str_eq(maps_get(map, "k"), "late");
+    event = event_of("k", 10000, REPLICA_VALUE, "newer");
+    event.unordered = event.late = true;
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    ck_assert(event.value_missing);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_str_eq(outbox(), "");
+    event = event_of("k", 20000, REPLICA_DELETED, NULL); /* perhaps not the last word */
+    event.unordered = event.late = true;
+    larder_version version = event.record.version;
     ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
-    ck_assert_str_eq(maps_get(map, "k"), "newer");
+    ck_assert_int_lt(clock_compare(record_of("k").version, version), 0);
+    /* what the first of them has left says nothing of the next */
+    for (int i = 0; i < 3; i++) {
+        event = event_of("again", i, i < 2 ? REPLICA_VALUE : REPLICA_NEGATIVE, i < 2 ? "v" : NULL);
+        event.unordered = event.late = true;
+        ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+        ck_assert(event.value_missing);
+        ck_assert_ptr_null(maps_get(map, "again"));
+    }
+    ck_assert_str_eq(outbox(), "");
+    uint64_t before = maps_stats(map).tombstones;
     enum replica_kind kinds[] = {REPLICA_NEGATIVE, REPLICA_DELETED};
     for (int i = 0; i < 2; i++) {
         char key[] = {(char)('x' + i), 0};
         event = event_of(key, 20, kinds[i], NULL);
         event.unordered = event.late = true;
         ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
-        ck_assert_uint_eq(maps_stats(map).tombstones, 0);
+        ck_assert_uint_eq(maps_stats(map).tombstones, before);
         replica_event older = event_of(key, -1000, REPLICA_VALUE, "older");
         ck_assert_int_eq(apply(&older), REPLICA_REFUSED);
         ck_assert_ptr_null(maps_get(map, key));
@@ -869,6 +926,7 @@ int main(void)
     tcase_add_test(tests, newer_ones_are_applied_clean);
     tcase_add_test(tests, times_and_marks_come_along);
     tcase_add_test(tests, deletes_are_applied_and_remembered);
+    tcase_add_test(tests, a_removal_told_outside_the_numbers_stays_dirty);
     tcase_add_test(tests, equals_clear_the_dirty_flag);
     tcase_add_test(tests, chunked_values_are_compared_by_their_hash_too);
     tcase_add_test(tests, older_ones_make_ours_travel_again);

@@ -262,12 +262,14 @@ START_TEST(the_place_remembers_when_it_was_the_end)
                            .nonce = 3,
                            .run_id = "r",
                            .seen_ms = 4,
-                           .since_ms = 5},
+                           .since_ms = 5,
+                           .marks_id = 6},
                      got;
     ck_assert_int_eq(replica_apply(map, fence, NULL, 0, &at), LARDER_OK);
     ck_assert_int_eq(replica_position_read(map, &got), LARDER_OK);
     ck_assert_int_eq(got.seen_ms, 4);
     ck_assert_int_eq(got.since_ms, 5);
+    ck_assert_uint_eq(got.marks_id, 6);
     ck_assert_uint_eq(got.number, 2);
 }
 END_TEST

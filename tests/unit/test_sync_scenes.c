@@ -11,11 +11,13 @@ static struct sync *machine;
 static int64_t now_ms;
 static sync_action_list done; /* all that the machine asked for since expect_nothing() */
 
-static uint64_t set_of_marks; /* Redis's */
-static bool floors_told;      /* to it */
-static bool walked;           /* all that the map knows was read */
+static uint64_t set_of_marks;         /* Redis's */
+static uint64_t set_known, set_found; /* by the map, and by the first join of begin() */
+static replica_position stored_place;
+static bool floors_told; /* to it */
+static bool walked;      /* all that the map knows was read */
 
-static bool answer_about_marks(const sync_action *action);
+static bool answer_by_itself(const sync_action *action);
 
 static void give(sync_event event)
 {
@@ -24,13 +26,13 @@ static void give(sync_event event)
     sync_step(machine, &event, &actions);
     for (size_t i = 0; i < actions.count; i++) {
         ck_assert_uint_lt(done.count, SYNC_ACTIONS_MAX);
-        if (!answer_about_marks(&actions.items[i]))
+        if (!answer_by_itself(&actions.items[i]))
             done.items[done.count++] = actions.items[i];
     }
 }
 
-/* There are none, here or in Redis. */
-static bool answer_about_marks(const sync_action *action)
+/* There are no marks, here or in Redis; and the place in the stream is stored at once. */
+static bool answer_by_itself(const sync_action *action)
 {
     static const replica_marks none = {.end = true};
     switch (action->kind) {
@@ -44,6 +46,12 @@ static bool answer_about_marks(const sync_action *action)
         return true;
     case SYNC_ACT_MARKS_TOLD:
         give((sync_event){.kind = SYNC_EV_MARKS_TOLD});
+        return true;
+    case SYNC_ACT_APPLY:
+        if (action->apply.count != 0)
+            return false;
+        stored_place = *action->apply.position;
+        give((sync_event){.kind = SYNC_EV_APPLIED});
         return true;
     case SYNC_ACT_MARK_PAGE:
         give((sync_event){.kind = SYNC_EV_MARK_PAGE, .mark_page = {.last = true}});
@@ -92,7 +100,7 @@ static bool is_read(uint64_t row)
 /* A machine that is up, in step with an empty stream, and asleep. */
 static void begin_keeping(int64_t keep_ms)
 {
-    static const replica_position nowhere = {.epoch = 7, .run_id = "run"};
+    replica_position nowhere = {.epoch = 7, .run_id = "run", .marks_id = set_known};
     sync_settings settings = {.batch_commands = 8,
                               .batch_bytes = 65536,
                               .batches_in_flight = 2,
@@ -110,13 +118,15 @@ static void begin_keeping(int64_t keep_ms)
                               .keep_ms = keep_ms,
                               .random_seed = harness_seed()};
     now_ms = 1000;
-    set_of_marks = 1;
+    done.count = 0;
+    floors_told = false;
     machine = sync_create(&settings);
     ck_assert_ptr_nonnull(machine);
     give((sync_event){.kind = SYNC_EV_START, .position = &nowhere});
     give((sync_event){.kind = SYNC_EV_CONNECTED, .run_id = "run"});
-    give((sync_event){.kind = SYNC_EV_JOINED,
-                      .joined = {.epoch = 7, .cursor_found = true, .redis_ms = now_ms}});
+    give((sync_event){
+        .kind = SYNC_EV_JOINED,
+        .joined = {.epoch = 7, .cursor_found = true, .redis_ms = now_ms, .marks_id = set_found}});
     for (int i = 0; i < 4; i++) {
         give_rows(NULL, 0);
         now_ms += 2;
@@ -124,11 +134,19 @@ static void begin_keeping(int64_t keep_ms)
     }
     ck_assert_ptr_nonnull(asked_for(SYNC_ACT_ARM));
     done.count = 0;
-    floors_told = false;
 }
 
 static void begin(void)
 {
+    set_of_marks = 1;
+    set_known = set_found = 0;
+    begin_keeping(0);
+}
+
+static void begin_with_sets(uint64_t known, uint64_t found)
+{
+    set_known = known;
+    set_found = set_of_marks = found;
     begin_keeping(0);
 }
 
@@ -351,16 +369,97 @@ END_TEST
 
 START_TEST(a_set_of_marks_that_is_lost_in_an_exchange_is_told_the_floors)
 {
-    join_another(1);
-    ck_assert(!floors_told); /* it is the one that was known */
     end();
-    done.count = 0;
-    begin();
-    set_of_marks = 2; /* lost right after the join has seen it */
+    begin_with_sets(1, 1);
+    ck_assert(!floors_told); /* it is the one that was known */
+    set_of_marks = 2;        /* lost right after the join has seen it */
     join_another(1);
     ck_assert_ptr_nonnull(asked_for(SYNC_ACT_JOIN));
+    floors_told = false;
     join(2, 0);
     ck_assert(floors_told);
+}
+END_TEST
+
+/* Which set has all that this map had told is stored with the map: a larderd that has just begun
+ * knows whether this is that one. And another server may lack the last of what it was told. */
+START_TEST(a_set_of_marks_that_is_another_is_told_the_floors)
+{
+    end();
+    begin_with_sets(0, 1);
+    ck_assert(!floors_told); /* of a map that never told any */
+    end();
+    begin_with_sets(1, 2);
+    ck_assert(floors_told);
+    end();
+    begin_with_sets(1, 1);
+    ck_assert(!floors_told);
+    join_another(1);
+    ck_assert(floors_told);
+}
+END_TEST
+
+START_TEST(the_place_says_which_set_of_marks_has_all)
+{
+    end();
+    begin_with_sets(0, 5);
+    for (int turn = 0; turn < 20 && stored_place.marks_id != 5; turn++) {
+        now_ms += 100;
+        give((sync_event){.kind = SYNC_EV_TICK});
+        (void)is_read(UINT64_MAX);
+        done.count = 0;
+    }
+    ck_assert_uint_eq(stored_place.marks_id, 5);
+}
+END_TEST
+
+/* A removal that another host cannot store. Ours of it waits while that host goes on telling it,
+ * and is pushed by us when it does so no more. */
+static void hear_removal(uint64_t row, enum replica_verdict verdict)
+{
+    sync_change change = change_of(10, 0, 0);
+    change.numbered = change.value_missing = false;
+    change.record.kind = REPLICA_DELETED;
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_STREAM, .change = &change});
+    give((sync_event){.kind = SYNC_EV_IDLE});
+    const sync_action *apply = asked_for(SYNC_ACT_APPLY);
+    ck_assert_ptr_nonnull(apply);
+    replica_event *event = &apply->apply.events[0];
+    ck_assert(event->hint && event->untold);
+    ck_assert_uint_eq(event->record.version.node, 8); /* the version before */
+    event->verdict = verdict;
+    event->row = row;
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_APPLIED});
+}
+
+START_TEST(a_removal_that_was_heard_is_pushed_when_it_is_heard_no_more)
+{
+    replica_record ours = record_of_row(4, REPLICA_DELETED);
+    hear_removal(ours.row, REPLICA_APPLIED);
+    for (int turn = 0; turn < 20; turn++) { /* the pauses of the other host are 20 ms at most */
+        now_ms += 20;
+        give((sync_event){.kind = SYNC_EV_TICK});
+        ck_assert(!is_read(ours.row));
+        hear_removal(ours.row, turn % 2 != 0 ? REPLICA_EQUAL : REPLICA_OLDER);
+    }
+    now_ms += 60;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    const sync_action *read = asked_for(SYNC_ACT_READ);
+    ck_assert(read != NULL && read->read.from_row == ours.row && !read->read.include_clean);
+    done.count = 0;
+    give_rows(&ours, 1);
+    const sync_action *push = asked_for(SYNC_ACT_PUSH);
+    ck_assert(push != NULL && !push->push.remove && !push->push.quiet);
+    struct sync_batch *batch = push->push.batch;
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_REPLY, .reply = {.batch = batch, .outcome = SYNC_NO_MEMORY}});
+    read = asked_for(SYNC_ACT_READ);
+    ck_assert(read != NULL && read->read.from_row == ours.row);
+    give_rows(&ours, 1);
+    push = asked_for(SYNC_ACT_PUSH);
+    ck_assert(push != NULL && push->push.remove); /* now it is told by us */
 }
 END_TEST
 
@@ -404,7 +503,7 @@ START_TEST(what_is_older_than_the_beginning_is_told_late)
     give((sync_event){.kind = SYNC_EV_JOINED,
                       .joined = {.epoch = 7, .last_number = 5, .last_nonce = 1, .redis_ms = 9000}});
     for (int late = 1; late >= 0; late--) {
-        sync_change change = change_of(UINT64_C(9001) << 16, 1, 3);
+        sync_change change = change_of(UINT64_C(69001) << 16, 1, 3);
         change.record.version.clock -= (uint64_t)late << 16;
         change.number = 7 - (uint64_t)late;
         done.count = 0;
@@ -432,6 +531,9 @@ int main(void)
     tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
     tcase_add_test(all, what_is_older_than_the_beginning_is_told_late);
     tcase_add_test(all, a_set_of_marks_that_is_lost_in_an_exchange_is_told_the_floors);
+    tcase_add_test(all, a_set_of_marks_that_is_another_is_told_the_floors);
+    tcase_add_test(all, the_place_says_which_set_of_marks_has_all);
+    tcase_add_test(all, a_removal_that_was_heard_is_pushed_when_it_is_heard_no_more);
     tcase_add_test(all,
                    what_was_told_before_a_set_of_marks_was_lost_is_heard_before_another_is_filled);
     suite_add_tcase(suite, all);
