@@ -177,7 +177,8 @@ void web_page_status(const metrics_snapshot *snapshot, struct evbuffer *out)
 
     table(out, "Map");
     row_share(out, "bytes used", map->used_bytes, map->map_size);
-    row_share(out, "hits of lookups", map->hits, map->hits + map->misses + map->absent);
+    row_share(out, "hits of lookups", map->hits,
+              map->hits + map->misses + map->absent + map->stale);
     row_count(out, "entries", map->entries);
     row_count(out, "tombstones", map->tombstones);
     row_count(out, "generation", map->generation);

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 
 import larder
 import pytest
@@ -163,6 +164,7 @@ def test_an_error_is_raised_to_all_who_wait(cache):
             *[cache.fetch_async("k", fill) for _ in range(100)], return_exceptions=True
         )
         assert all(isinstance(value, ZeroDivisionError) for value in got)
+        assert len(traceback.extract_tb(got[-1].__traceback__)) < 20  # not one frame for each waiter
         assert await cache.fetch_async("k", counted(cache)) == b"filled"
 
     run(main())

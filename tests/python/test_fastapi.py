@@ -625,6 +625,30 @@ def test_the_backend(cache, kind):
     asyncio.run(main())
 
 
+def test_a_miss_an_outage_and_nonsense_are_one_to_the_caller_and_three_in_the_figures(cache):
+    async def main():
+        backend = CacheBackend(cache)
+        before = larder.fastapi.figures(cache)
+        assert await backend.get("none", default="d") == "d"
+        missed = larder.fastapi.figures(cache)
+        assert missed["misses"] > before["misses"]
+        await backend.store.set(backend._key("bad", None), b"\xff not json", {}, None)
+        assert await backend.get("bad", default="d") == "d"
+
+        class Out:
+            async def get(self, key):
+                raise ConnectionError
+
+        assert await CacheBackend(Out()).get("k", default="d") == "d"
+        after = larder.fastapi.figures(cache)
+        assert after["misses"] == missed["misses"]
+        changed = {name: after["process"][name] - before["process"][name]
+                   for name in ("failed", "undecodable", "bypassed")}
+        assert changed == {"failed": 1, "undecodable": 1, "bypassed": 0}
+
+    asyncio.run(main())
+
+
 def test_updates_do_not_lose_each_other(cache):
     async def main():
         async def add(backend):

@@ -676,6 +676,17 @@ def test_a_path_is_decoded_once(cache):
     run(main())
 
 
+def test_what_the_middleware_leaves_alone_by_itself(cache):
+    async def main():
+        bare = Bare(cache)
+        for path, kept in (("/health", False), ("/metrics", False), ("/healthy", True), ("/", True)):
+            for _ in range(2):
+                headers = dict((await bare.get(path))[0]["headers"])
+            assert headers.get(b"X-Cache") == (b"HIT" if kept else None)
+
+    run(main())
+
+
 def test_tasks_in_the_background_are_done(cache):
     app, done = FastAPI(), []
 

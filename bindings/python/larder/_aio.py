@@ -9,6 +9,7 @@ import asyncio
 import os
 import threading
 import weakref
+from types import TracebackType
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
 
 from . import _larder
@@ -114,6 +115,7 @@ class Flight:
     def __init__(self) -> None:
         self._followers: "List[Tuple[float, asyncio.Future[Any]]]" = []
         self._timer: Optional[asyncio.TimerHandle] = None  # one for all: most wait as long
+        self.trace: Optional[TracebackType] = None  # of the error
 
     async def follow(self, timeout: float) -> Any:
         loop = asyncio.get_running_loop()

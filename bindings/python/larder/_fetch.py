@@ -72,8 +72,8 @@ class Fetch:
             kind, what = await flight.follow(self.left())
             if kind == "value":
                 return what
-            if kind == "error":
-                raise what
+            if kind == "error":  # from where it was raised: not on top of all the others' raises
+                raise what.with_traceback(flight.trace)
             if kind == "alone":
                 return await self.alone()
 
@@ -90,7 +90,7 @@ class Fetch:
                 kind = "value"  # else those who came after the invalidation get a newer one
             return what
         except Exception as error:
-            kind, what = "error", error
+            kind, what, flight.trace = "error", error, error.__traceback__
             raise
         finally:
             # First out of the table: whoever is told to try again leads the next one.

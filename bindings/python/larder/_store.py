@@ -34,16 +34,17 @@ def key_of(prefix: str, group: Optional[str], key: str) -> str:
     return f"{prefix}:{key}" if not group else f"{group_mark(prefix, group)}:{key}"
 
 
-_bypasses = 0
+# Of this process: what is a miss to the caller, and no miss in the statistics. failed: calls of the
+# store; undecodable: entries that the coder cannot read; bypassed: requests without a key.
+counts = {"failed": 0, "undecodable": 0, "bypassed": 0}
 
 
 def bypassed(error: Exception) -> None:
     """A request that the rules have no place for (too many parameters, a key that is too long): it
     goes past the cache. Told once in a process, then to who debugs."""
-    global _bypasses
-    _bypasses += 1
-    level = logging.WARNING if _bypasses == 1 else logging.DEBUG
-    log.log(level, "larder: a request goes past the cache (%d so far): %s", _bypasses, error)
+    counts["bypassed"] += 1
+    level = logging.WARNING if counts["bypassed"] == 1 else logging.DEBUG
+    log.log(level, "larder: a request goes past the cache (%d so far): %s", counts["bypassed"], error)
 
 
 class Store:
@@ -63,6 +64,7 @@ class Store:
         except Exception as error:
             if isinstance(error, MISTAKES) and not isinstance(error, larder.Error):
                 raise
+            counts["failed"] += 1
             if not self._trouble:
                 log.warning("larder: %s failed, going on without the cache: %r", what, error)
             self._trouble = True

@@ -32,6 +32,7 @@ from typing import Any, Callable, Dict, Iterable, Optional, Union
 
 import larder
 from larder import _models
+from larder._store import counts
 
 log = logging.getLogger("larder")
 
@@ -253,6 +254,7 @@ def cache(
         try:
             return decode(data or b"null")
         except Exception as error:
+            counts["undecodable"] += 1
             raise Undecodable(f"an entry cannot be decoded: {error!r}") from error
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import logging
+import os
 import re
 import time
 import typing
@@ -18,7 +19,7 @@ from larder._pages import Capture, now_ms, with_length
 
 from . import _factories
 from ._settings import Settings, get_settings
-from larder._store import LarderStore, NoStore, Store
+from larder._store import LarderStore, NoStore, Store, counts
 
 log = logging.getLogger("larder")
 
@@ -184,6 +185,7 @@ def figures(cache: "larder.Map", url: Optional[str] = None) -> Dict[str, Any]:
         "refused": stats["refused_busy"] + stats["refused_full"] + stats["refused_size"],
         "hit_p99_us": hit["p99_ns"] / 1000,
         "fetch_p99_us": fill["p99_ns"] / 1000,
+        "process": dict(counts, pid=os.getpid()),  # of the worker that answers
     }
 
 

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 
 from ._coder import Coder, JsonCoder
 from ._settings import get_settings
-from larder._store import as_store, group_mark, key_of
+from larder._store import as_store, counts, group_mark, key_of
 
 log = logging.getLogger("larder")
 
@@ -49,6 +49,7 @@ class CacheBackend:
         try:
             return self.coder.decode(data)
         except Exception as error:
+            counts["undecodable"] += 1
             log.info("larder: the entry of %r cannot be decoded: %r", key, error)
             return default
 
