@@ -120,7 +120,8 @@ async def test_values_end_at_the_next_five_minute_mark(site, client):
         site.middle()
         answers = [answer.json() for answer in await client.everywhere(f"/prices/{kind}")]
         marks = {began // 300 * 300 + 300, time.time() // 300 * 300 + 300}  # one, but at a mark itself
-        assert {answer["expires"] for answer in [first, *answers]} <= marks
+        # None: a mark passed between the value and the look at its end
+        assert {answer["expires"] for answer in [first, *answers]} - {None} <= marks
         assert {answer["EURUSD"] for answer in answers} == {1.1}
         assert site.origin(f"prices:{kind}") <= len(marks)
 
@@ -131,7 +132,7 @@ async def test_a_backend_with_an_expiry_of_its_own(site, client):
     await client.ask("/backend/k")
     site.middle()
     for answer in await client.everywhere("/backend/k"):
-        assert answer.json()["value"] == "k" and 0 < answer.json()["ttl"] <= 300
+        assert answer.json()["value"] == "k" and 0 <= answer.json()["ttl"] <= 300
     assert site.origin("backend:k") <= 2  # 2 where a 5-minute mark has passed meanwhile
 
 
