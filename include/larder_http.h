@@ -361,8 +361,12 @@ int larder_http_store(const larder_http_policy *policy, const larder_http_reques
                       larder_http_arena *arena, larder_http_plan *plan);
 
 /* The same after a 304 for what is stored (RFC 9111, 3.2 and 4.3.4): its fields replace the stored
- * ones of the same name. LARDER_CONFLICT: it speaks of another entity tag: ask again without
- * conditions. */
+ * ones of the same name. LARDER_CONFLICT: it is not this response that it speaks of: ask again
+ * without conditions. A strong entity tag names the response that has the same one, a weak one
+ * those that it matches weakly, a Last-Modified without an entity tag those that have the same; a
+ * 304 without any of them updates only what has no entity tag. LARDER_SKIP: it is not to be stored
+ * (Set-Cookie, no-store); plan->stored.response is what to answer this client with, by
+ * larder_http_answer() as a response that is not stored. */
 int larder_http_update(const larder_http_policy *policy, const larder_http_request *request,
                        const larder_http_stored *stored, const larder_http_response *response,
                        const larder_http_place *place, larder_http_arena *arena,
@@ -385,7 +389,8 @@ enum {
  * not stored. Route: Cache-Control is "max-age=REMAINING" or, without an expiry, "no-cache", after
  * "private, " where the policy says so; the same ETag in all processes. Gateway: Date and Age (RFC
  * 9111, 5.1). 304 where the client has it already (RFC 9110, 15.4.5): with ETag, Cache-Control,
- * Vary, Content-Location, Expires, Date, and the status header alone. answer->body: with HEAD it is
+ * Vary, Content-Location, Expires, Date, and the status header alone (and Set-Cookie, which comes
+ * only with what is not stored). answer->body: with HEAD it is
  * for its size alone. */
 int larder_http_answer(const larder_http_policy *policy, const larder_http_request *request,
                        const larder_http_response *response, const larder_http_stored *stored,

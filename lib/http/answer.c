@@ -28,12 +28,14 @@ static void add(struct answer *answer, const char *name, larder_bytes value)
     answer->fields[answer->count++] = (larder_http_header){text_of(name), value};
 }
 
-/* What goes with a 304 (RFC 9110, 15.4.5). */
+/* What goes with a 304 (RFC 9110, 15.4.5). Set-Cookie says nothing of the page, and is never
+ * stored: it is for this client. */
 static bool of_304(larder_bytes name)
 {
-    return text_is_name(name, "etag") || text_is_name(name, "cache-control") ||
-           text_is_name(name, "vary") || text_is_name(name, "content-location") ||
-           text_is_name(name, "expires") || text_is_name(name, "date");
+    return text_is_name(name, "set-cookie") || text_is_name(name, "etag") ||
+           text_is_name(name, "cache-control") || text_is_name(name, "vary") ||
+           text_is_name(name, "content-location") || text_is_name(name, "expires") ||
+           text_is_name(name, "date");
 }
 
 /* What is said anew below. */

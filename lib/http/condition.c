@@ -67,6 +67,11 @@ static larder_bytes opaque(larder_bytes etag)
     return bytes[0] == 'W' ? (larder_bytes){bytes + 2, etag.size - 2} : etag;
 }
 
+bool condition_same_weakly(larder_bytes a, larder_bytes b)
+{
+    return text_same(opaque(a), opaque(b));
+}
+
 /* If-None-Match: "*" or a list; compared weakly (RFC 9110, 13.1.2). What cannot be read ends the
  * list: the full answer is never wrong. */
 static bool list_matches(larder_bytes list, larder_bytes etag)
@@ -82,7 +87,7 @@ static bool list_matches(larder_bytes list, larder_bytes etag)
         if (!etag_next(&list, &found)) {
             return false;
         }
-        if (etag.size > 0 && text_same(opaque(found), opaque(etag))) {
+        if (etag.size > 0 && condition_same_weakly(found, etag)) {
             return true;
         }
     }

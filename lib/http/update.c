@@ -24,14 +24,28 @@ static bool has_name(struct headers headers, larder_bytes name)
     return false;
 }
 
-static bool same_tag(larder_bytes a, larder_bytes b)
+static bool is_weak(larder_bytes tag)
 {
-    const char *left = a.data, *right = b.data;
-    if (left[0] == 'W' || right[0] == 'W') { /* weakly, unless both are strong */
-        a = left[0] == 'W' ? (larder_bytes){left + 2, a.size - 2} : a;
-        b = right[0] == 'W' ? (larder_bytes){right + 2, b.size - 2} : b;
+    return ((const char *)tag.data)[0] == 'W';
+}
+
+/* Is it this response that the 304 speaks of? (RFC 9111, 4.3.4) A strong validator in it names
+ * those that have the same one, and no others. A weak one those that it corresponds to: an entity
+ * tag by weak comparison, a Last-Modified by its bytes. Where it has none at all, it answers the
+ * conditions that were sent, which were this response's; an origin whose answers have entity tags
+ * does send one (RFC 9110, 15.4.5), so that such a 304 is no word on a response that has one. */
+static bool speaks_of(const larder_http_response *response, const larder_http_response *stored)
+{
+    larder_bytes tag = condition_etag(response), known = condition_etag(stored);
+    larder_bytes modified = headers_only(headers_of_response(response), "last-modified");
+    if (tag.size > 0) {
+        return known.size > 0 &&
+               (is_weak(tag) ? condition_same_weakly(tag, known) : text_same(tag, known));
     }
-    return text_same(a, b);
+    if (modified.size > 0) {
+        return text_same(modified, headers_only(headers_of_response(stored), "last-modified"));
+    }
+    return known.size == 0;
 }
 
 static int merge(const larder_http_stored *stored, const larder_http_response *response,
@@ -68,18 +82,20 @@ int larder_http_update(const larder_http_policy *policy, const larder_http_reque
                        larder_http_plan *plan)
 {
     larder_http_response merged;
-    larder_bytes tag = condition_etag(response), known = condition_etag(&stored->response);
     size_t used = arena->used;
     *plan = (larder_http_plan){.write_count = 0};
     if (response->status != 304 || stored->kind != LARDER_HTTP_RESPONSE) {
         return error_set(LARDER_EINVAL, "only a 304 updates, and only a stored response");
     }
-    if (tag.size > 0 && (known.size == 0 || !same_tag(tag, known))) {
+    if (!speaks_of(response, &stored->response)) {
         return LARDER_CONFLICT;
     }
     int result = merge(stored, response, arena, &merged);
     if (result == LARDER_OK) {
         result = larder_http_store(policy, request, &merged, place, arena, plan);
+    }
+    if (result == LARDER_SKIP) { /* for this client alone */
+        plan->stored.response = merged;
     }
     if (result == LARDER_ESIZE) {
         arena->used = used;

@@ -297,6 +297,97 @@ static const char *header(const larder_http_response *response, const char *name
     return text;
 }
 
+/* RFC 9111, 4.3.4, line by line: what a 304 carries, what the stored response has, and whether the
+ * one speaks of the other. */
+START_TEST(a_304_names_the_response_that_it_updates)
+{
+    static const struct {
+        const char *stored, *same;
+        int result;
+    } rows[] = {
+        /* strong: only the same strong one */
+        {"ETag: \"a\"", "ETag: \"a\"", LARDER_OK},
+        {"ETag: \"a\"", "ETag: \"b\"", LARDER_CONFLICT},
+        {"ETag: W/\"a\"", "ETag: \"a\"", LARDER_CONFLICT},
+        {"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT",
+         "ETag: \"a\"\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT", LARDER_CONFLICT},
+        /* weak: what it matches weakly */
+        {"ETag: W/\"a\"", "ETag: W/\"a\"", LARDER_OK},
+        {"ETag: \"a\"", "ETag: W/\"a\"", LARDER_OK},
+        {"ETag: W/\"a\"", "ETag: W/\"b\"", LARDER_CONFLICT},
+        {"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT",
+         "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT", LARDER_OK},
+        {"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT",
+         "Last-Modified: Mon, 07 Nov 1994 08:49:37 GMT", LARDER_CONFLICT},
+        {"ETag: \"a\"", "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT", LARDER_CONFLICT},
+        /* none: it answers what was asked, which an origin with entity tags does with one */
+        {"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT", "X: 1", LARDER_OK},
+        {"ETag: \"a\"", "X: 1", LARDER_CONFLICT},
+        {"ETag: W/\"a\"", "X: 1", LARDER_CONFLICT},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        larder_http_arena *arena = message_arena();
+        larder_http_request request = message_request("GET /", NULL);
+        char fields[256];
+        snprintf(fields, sizeof fields, "Cache-Control: max-age=60\n%s", rows[i].stored);
+        larder_http_response fresh = message_response(200, fields, "body");
+        larder_http_place place = {.key = message_text("k"), .request_ms = NOW, .response_ms = NOW};
+        larder_http_plan first, second;
+        ck_assert_int_eq(larder_http_store(&gateway, &request, &fresh, &place, arena, &first),
+                         LARDER_OK);
+        place.found = &first.stored;
+        larder_http_response same = message_response(304, rows[i].same, NULL);
+        ck_assert_msg(larder_http_update(&gateway, &request, &first.stored, &same, &place, arena,
+                                         &second) == rows[i].result,
+                      "a 304 with \"%s\" for a response with \"%s\"", rows[i].same, rows[i].stored);
+    }
+}
+END_TEST
+
+START_TEST(a_304_with_a_cookie_is_for_its_client_alone)
+{
+    larder_http_arena *arena = message_arena();
+    larder_http_request request = message_request("GET /", NULL);
+    larder_http_response fresh =
+        message_response(200, "Cache-Control: max-age=60\nETag: \"a\"\nContent-Type: t/x", "body");
+    larder_http_place place = {.key = message_text("k"), .request_ms = NOW, .response_ms = NOW};
+    larder_http_plan first, second;
+    larder_http_response answer;
+    ck_assert_int_eq(larder_http_store(&gateway, &request, &fresh, &place, arena, &first),
+                     LARDER_OK);
+    place.found = &first.stored;
+    larder_http_response same = message_response(
+        304, "ETag: \"a\"\nSet-Cookie: a=b\nSet-Cookie: c=d\nConnection: X-A\nX-A: 1", NULL);
+    ck_assert_int_eq(
+        larder_http_update(&gateway, &request, &first.stored, &same, &place, arena, &second),
+        LARDER_SKIP);
+    ck_assert_uint_eq(second.reason, LARDER_HTTP_WHY_SET_COOKIE);
+    ck_assert_uint_eq(second.write_count, 0);
+    ck_assert_int_eq(larder_http_answer(&gateway, &request, &second.stored.response, NULL,
+                                        LARDER_HTTP_REVALIDATED, NOW, arena, &answer),
+                     LARDER_OK);
+    ck_assert_uint_eq(answer.status, 200);
+    ck_assert(text_is(answer.body, "body"));
+    ck_assert_str_eq(header(&answer, "content-type"), "t/x");
+    ck_assert_str_eq(header(&answer, "set-cookie"), "a=b");
+    ck_assert_str_eq(header(&answer, "x-a"), "");
+    ck_assert_uint_eq(answer.header_count, 5);
+    /* a client that has the page gets the cookies with its 304 */
+    request = message_request("GET /", "If-None-Match: \"a\"");
+    ck_assert_int_eq(larder_http_answer(&gateway, &request, &second.stored.response, NULL,
+                                        LARDER_HTTP_REVALIDATED, NOW, arena, &answer),
+                     LARDER_OK);
+    ck_assert_uint_eq(answer.status, 304);
+    ck_assert_str_eq(header(&answer, "set-cookie"), "a=b");
+    ck_assert_str_eq(header(&answer, "content-type"), "");
+    /* and nobody else does */
+    ck_assert_int_eq(larder_http_answer(&gateway, &request, &first.stored.response, &first.stored,
+                                        LARDER_HTTP_HIT, NOW, arena, &answer),
+                     LARDER_OK);
+    ck_assert_str_eq(header(&answer, "set-cookie"), "");
+}
+END_TEST
+
 START_TEST(a_304_freshens_what_is_stored)
 {
     larder_http_arena *arena = message_arena();
@@ -331,7 +422,7 @@ START_TEST(a_304_freshens_what_is_stored)
     ck_assert_int_eq(
         larder_http_update(&gateway, &request, &first.stored, &same, &place, arena, &second),
         LARDER_OK);
-    same = message_response(304, "Cache-Control: no-store", NULL);
+    same = message_response(304, "Cache-Control: no-store\nETag: \"a\"", NULL);
     ck_assert_int_eq(
         larder_http_update(&gateway, &request, &first.stored, &same, &place, arena, &second),
         LARDER_SKIP);
@@ -504,7 +595,7 @@ START_TEST(what_is_wanted_is_enough)
     larder_http_request request = message_request("GET /", "Cookie: a\nAccept: b");
     larder_http_response response =
         message_response(200, "Vary: Accept\nX: 1\nY: 2\nETag: \"a\"", "body");
-    larder_http_response same = message_response(304, "X: 2", NULL);
+    larder_http_response same = message_response(304, "X: 2\nETag: \"a\"", NULL);
     larder_http_place place = {.key = message_text("k"), .request_ms = NOW, .response_ms = NOW};
     for (size_t size = 0; size < 4096; size += 8) {
         larder_http_arena arena = {.data = memory, .size = size};
@@ -590,6 +681,8 @@ int main(void)
     tcase_add_test(tests, users_have_pages_of_their_own);
     tcase_add_test(tests, no_page_goes_to_another_user);
     tcase_add_test(tests, how_long_the_map_keeps_it);
+    tcase_add_test(tests, a_304_names_the_response_that_it_updates);
+    tcase_add_test(tests, a_304_with_a_cookie_is_for_its_client_alone);
     tcase_add_test(tests, a_304_freshens_what_is_stored);
     tcase_add_test(tests, answers_that_are_not_stored);
     tcase_add_test(tests, a_miss_is_answered_like_a_hit);
