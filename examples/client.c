@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "examples/exchange.h"
+#include "examples/fields.h"
 
 static void on_sent(struct evhttp_request *request, void *context)
 {
@@ -47,13 +48,12 @@ static bool begin(exchange *self, const larder_http_response *answer)
     struct evkeyvalq *headers = evhttp_request_get_output_headers(self->client);
     for (size_t i = 0; i < answer->header_count; i++) {
         const larder_http_header *field = &answer->headers[i];
-        char name[256], value[8192];
-        if (field->name.size >= sizeof name || field->value.size >= sizeof value)
-            continue;
-        snprintf(name, sizeof name, "%.*s", (int)field->name.size, (const char *)field->name.data);
-        snprintf(value, sizeof value, "%.*s", (int)field->value.size,
-                 (const char *)field->value.data);
-        evhttp_add_header(headers, name, value);
+        if (!fields_add(headers, field)) { /* an answer without one of its fields is another */
+            struct evhttp_request *request = self->client;
+            self->client = NULL;
+            evhttp_send_error(request, 502, NULL);
+            return false;
+        }
     }
     char number[32];
     snprintf(number, sizeof number, "%u", self->proxy->settings.number);
@@ -94,6 +94,12 @@ void client_error(exchange *self, int status, const char *text)
                                    .header_count = 1,
                                    .body = {text, strlen(text)}};
     client_answer(self, &answer);
+}
+
+void client_refuse(exchange *self, int status, const char *text)
+{
+    evhttp_add_header(evhttp_request_get_output_headers(self->client), "Connection", "close");
+    client_error(self, status, text);
 }
 
 void client_stream_begin(exchange *self, const larder_http_response *answer)

@@ -17,10 +17,10 @@
 
 enum {
     EXCHANGE_MEMORY = 192 * 1024, /* bytes for the request and for all decisions about it */
-    ORIGIN_TIMEOUT_S = 30,
-    LEASE_HOLD_MS = 35000,
-    WAIT_MS = 10000, /* for another's fill; then the origin is asked without a lease */
-    RETRY_MS = 20,   /* between two looks where no descriptor tells */
+    ORIGIN_HEAD_MAX = 32 * 1024,  /* bytes of an answer's header section */
+    LEASE_MORE_MS = 5000,         /* that a lease is held for beyond what the origin may take */
+    WAIT_MS = 10000,              /* for another's fill; then the origin is asked without a lease */
+    RETRY_MS = 20,                /* between two looks where no descriptor tells */
     CLIENT_BEHIND_MAX =
         1 << 20 /* bytes that a client may be behind before its origin has to wait */
 };
@@ -33,7 +33,8 @@ struct proxy {
     larder_http_policy policy;
     struct event *notified;
     exchange *waiting;               /* for another's fill */
-    struct evhttp_connection *spent; /* the last one to the origin that has ended */
+    struct evhttp_connection *spent; /* one to the origin that has ended: for proxy_sweep() */
+    struct event *sweep;
 };
 
 struct exchange {
@@ -67,8 +68,10 @@ struct exchange {
     struct evhttp_connection *connection;
     struct evhttp_request *asked; /* NULL: not being asked */
     struct evbuffer *body;
-    bool too_large; /* for an entry: nothing of it is stored */
+    struct event *deadline; /* until its answer is whole, or begins to be passed on */
+    bool too_large;         /* for an entry: nothing of it is stored */
     int64_t asked_ms;
+    int error;          /* 502: what it sent is no answer; 504: too late; 0: none */
     bool unconditional; /* do not revalidate */
 };
 
@@ -88,6 +91,14 @@ void exchange_settle(exchange *self);
 /* What an unsafe method's answer makes old. */
 void exchange_invalidate(exchange *self, const larder_http_response *response);
 
+/* Free the connection to the origin that has ended, if there is one. */
+void proxy_sweep(proxy *self);
+
+/* ---- incoming.c ---- */
+
+/* Copy the client's request into self->request. 0, or the status that it is to be refused with. */
+int incoming_read(exchange *self, const char **why);
+
 /* ---- origin.c ---- */
 
 /* Ask the origin; exchange_answered() or exchange_failed() follows, or client_stream_*() for what
@@ -97,13 +108,15 @@ void origin_cancel(exchange *self);
 void origin_pause(exchange *self, bool pause);
 
 void exchange_answered(exchange *self, const larder_http_response *response);
-void exchange_failed(exchange *self);
+void exchange_failed(exchange *self, int status, const char *why);
 
 /* ---- client.c ---- */
 
 /* Send an answer of larder_http_answer()'s. */
 void client_answer(exchange *self, const larder_http_response *answer);
 void client_error(exchange *self, int status, const char *text);
+/* The same, and the connection ends with it: what may follow is no request. */
+void client_refuse(exchange *self, int status, const char *text);
 
 /* The same piece by piece. */
 void client_stream_begin(exchange *self, const larder_http_response *answer);

@@ -1,55 +1,58 @@
 /* origin.c: the proxy's side towards the origin: one connection a request. The body is collected
- * while it may become an entry, and passed on from the piece on that makes it too large. A
- * connection that says nothing for ORIGIN_TIMEOUT_S has failed.
+ * while it may become an entry, and passed on from the piece on that makes it too large. What has
+ * neither ended nor become that large within the origin's time has failed; what is passed on has,
+ * where it says nothing for as long.
  */
 #include <event2/bufferevent.h>
-#include <event2/keyvalq_struct.h>
+#include <event2/http.h>
+#include <event2/http_struct.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <strings.h>
 
 #include "examples/exchange.h"
+#include "examples/fields.h"
 
-/* The answer's head as larder_http.h wants it, in the arena. */
-static bool response_read(exchange *self, struct evhttp_request *request,
-                          larder_http_response *response)
+/* The answer's head as larder_http.h wants it, in the arena. NULL, or what is wrong with it. */
+static const char *response_read(exchange *self, struct evhttp_request *request,
+                                 larder_http_response *response)
 {
-    struct evkeyvalq *headers = evhttp_request_get_input_headers(request);
-    struct evkeyval *field;
     larder_http_header *fields =
         exchange_take(self, LARDER_HTTP_HEADERS_MAX * sizeof(larder_http_header));
     size_t count = 0;
-    bool framed = false;
+    bool spaced;
     if (fields == NULL)
-        return false;
-    for (field = headers->tqh_first; field != NULL; field = field->next.tqe_next) {
-        if (count == LARDER_HTTP_HEADERS_MAX)
-            return false;
-        framed = framed || strcasecmp(field->key, "Content-Length") == 0 ||
-                 strcasecmp(field->key, "Transfer-Encoding") == 0;
-        fields[count++] = (larder_http_header){{field->key, strlen(field->key)},
-                                               {field->value, strlen(field->value)}};
-    }
+        return "The origin's answer does not fit.\n";
+    if (fields_read(evhttp_request_get_input_headers(request), fields, &count, &spaced) != NULL)
+        return "The origin's answer has header fields that are none, or more than 256.\n";
+    struct framing framing = fields_framing(fields, count);
     *response =
         (larder_http_response){.status = (uint32_t)evhttp_request_get_response_code(request),
                                .headers = fields,
                                .header_count = count};
+    if (response->status < 200 || response->status > 599) /* 101 was not asked for */
+        return "The origin's answer has a status that is none.\n";
+    bool has_body =
+        response->status != 204 && response->status != 304 && self->method != EVHTTP_REQ_HEAD;
+    /* libevent has read it by the first of them, or not at all */
+    if (framing.coding || (framing.faulty && has_body))
+        return "It can be read in two ways where the origin's answer ends.\n";
     /* where only the end of the connection ends it, nobody knows whether it is whole */
-    if (!framed && response->status != 204 && response->status != 304 &&
-        self->method != EVHTTP_REQ_HEAD)
+    if (has_body && !framing.chunked && !framing.length)
         response->flags = LARDER_HTTP_OPEN_ENDED;
-    return true;
+    return NULL;
 }
 
-/* libevent does not free a connection that was refused, and none may be freed in its own callback:
- * the last one that ended stays until the next one has. */
+/* The request has ended, and its connection with it. libevent does not do that by itself where it
+ * was refused, and none may be freed in its own callback: the proxy does, at once but later. (The
+ * origin is not asked to close it: libevent would see that end before an answer that follows one
+ * of 1xx.) */
 static void done(exchange *self)
 {
     proxy *owner = self->proxy;
-    if (owner->spent != NULL)
-        evhttp_connection_free(owner->spent);
+    if (self->deadline != NULL)
+        evtimer_del(self->deadline);
+    proxy_sweep(owner);
     owner->spent = self->connection;
+    event_active(owner->sweep, EV_TIMEOUT, 0);
     self->asked = NULL;
     self->connection = NULL;
 }
@@ -61,7 +64,27 @@ static void give_up(exchange *self)
         evhttp_connection_free(self->connection);
     self->asked = NULL;
     self->connection = NULL;
-    exchange_failed(self);
+    exchange_failed(self, 502, "The origin cannot be asked.\n");
+}
+
+/* Called before on_complete() where something has failed. */
+static void on_error(enum evhttp_request_error error, void *context)
+{
+    exchange *self = context;
+    if (error == EVREQ_HTTP_TIMEOUT)
+        self->error = 504;
+    else if (error == EVREQ_HTTP_INVALID_HEADER || error == EVREQ_HTTP_DATA_TOO_LONG)
+        self->error = 502;
+}
+
+static void answer_failure(exchange *self)
+{
+    if (self->error == 504)
+        exchange_failed(self, 504, "The origin has not answered in time.\n");
+    else if (self->error == 502)
+        exchange_failed(self, 502, "The origin's answer is none, or has a head of over 32 KiB.\n");
+    else
+        exchange_failed(self, 502, "The origin does not answer.\n");
 }
 
 static void on_complete(struct evhttp_request *request, void *context)
@@ -71,10 +94,13 @@ static void on_complete(struct evhttp_request *request, void *context)
     bool failed = request == NULL || evhttp_request_get_response_code(request) == 0;
     exchange_hold(self);
     done(self);
+    const char *wrong = failed ? NULL : response_read(self, request, &response);
     if (self->streaming) {
         client_stream_end(self, !failed);
-    } else if (failed || self->too_large || !response_read(self, request, &response)) {
-        exchange_failed(self);
+    } else if (failed || self->too_large) {
+        answer_failure(self);
+    } else if (wrong != NULL) {
+        exchange_failed(self, 502, wrong);
     } else {
         size_t size = evbuffer_get_length(self->body);
         const unsigned char *bytes = evbuffer_pullup(self->body, -1);
@@ -84,10 +110,38 @@ static void on_complete(struct evhttp_request *request, void *context)
     exchange_settle(self);
 }
 
+/* The origin has neither ended its answer nor sent more than an entry may have. */
+static void on_deadline(evutil_socket_t descriptor, short what, void *context)
+{
+    exchange *self = context;
+    (void)descriptor;
+    (void)what;
+    exchange_hold(self);
+    if (self->asked != NULL && !self->streaming) {
+        origin_cancel(self);
+        self->error = 504;
+        answer_failure(self);
+    }
+    exchange_settle(self);
+}
+
+/* The head has come. Answers of 1xx are no answers yet (RFC 9110, 15.2): libevent knows that of 100
+ * alone, and keeps its fields. */
+static int on_head(struct evhttp_request *request, void *context)
+{
+    (void)context;
+    if (request->response_code >= 100 && request->response_code < 200 &&
+        request->response_code != 101) {
+        request->response_code = 100;
+        evhttp_clear_headers(request->input_headers);
+    }
+    return 0;
+}
+
 static void stream_begin(exchange *self, struct evhttp_request *request)
 {
     larder_http_response response, answer;
-    if (!response_read(self, request, &response))
+    if (response_read(self, request, &response) != NULL)
         return;
     if (self->kind == LARDER_HTTP_UNSAFE)
         exchange_invalidate(self, &response);
@@ -112,7 +166,7 @@ static void overflow(exchange *self, struct evhttp_request *request)
         client_stream(self, self->body);
     } else {
         origin_cancel(self);
-        exchange_failed(self);
+        exchange_failed(self, 502, "The origin's answer cannot be passed on.\n");
     }
     exchange_settle(self);
 }
@@ -144,18 +198,19 @@ static bool headers_add(exchange *self, struct evhttp_request *request)
         return false;
     struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
     for (size_t i = 0; i < count; i++) {
-        char name[256], value[8192];
-        if (fields[i].name.size >= sizeof name || fields[i].value.size >= sizeof value)
-            return false;
-        snprintf(name, sizeof name, "%.*s", (int)fields[i].name.size,
-                 (const char *)fields[i].name.data);
-        snprintf(value, sizeof value, "%.*s", (int)fields[i].value.size,
-                 (const char *)fields[i].value.data);
-        if (evhttp_add_header(headers, name, value) != 0)
+        /* the body is here, and its length is what has come: nobody has to wait for it */
+        if (!fields_named(&fields[i], "Content-Length") && !fields_named(&fields[i], "Expect") &&
+            !fields_add(headers, &fields[i]))
             return false;
     }
+    size_t body = evbuffer_get_length(evhttp_request_get_output_buffer(request));
+    bool passes_on = self->kind != LARDER_HTTP_LOOKUP;
+    if (passes_on && fields_framing(self->request.headers, self->request.header_count).has_body) {
+        char size[32];
+        snprintf(size, sizeof size, "%zu", body);
+        evhttp_add_header(headers, "Content-Length", size);
+    }
     evhttp_add_header(headers, "Via", "1.1 larder");
-    evhttp_add_header(headers, "Connection", "close");
     return true;
 }
 
@@ -170,32 +225,48 @@ static const char *target(exchange *self)
     return text;
 }
 
-void origin_ask(exchange *self)
+/* false: no memory. */
+static bool prepare(exchange *self, struct evhttp_request *request)
 {
     const proxy_settings *settings = &self->proxy->settings;
+    if (self->body == NULL)
+        self->body = evbuffer_new();
+    if (self->deadline == NULL)
+        self->deadline = evtimer_new(self->proxy->base, on_deadline, self);
+    self->connection =
+        evhttp_connection_base_new(self->proxy->base, NULL, settings->address, settings->port);
+    if (request == NULL || self->body == NULL || self->deadline == NULL || self->connection == NULL)
+        return false;
+    evbuffer_drain(self->body, evbuffer_get_length(self->body));
+    if (self->client != NULL && self->kind != LARDER_HTTP_LOOKUP)
+        evbuffer_add_buffer(evhttp_request_get_output_buffer(request),
+                            evhttp_request_get_input_buffer(self->client));
+    evhttp_request_set_header_cb(request, on_head);
+    evhttp_request_set_chunked_cb(request, on_piece);
+    evhttp_request_set_error_cb(request, on_error);
+    /* for what is passed on as it comes: so long without a byte; before that the deadline rules */
+    struct timeval idle = {.tv_sec = settings->timeout_ms / 1000 + 1};
+    evhttp_connection_set_timeout_tv(self->connection, &idle);
+    evhttp_connection_set_max_headers_size(self->connection, ORIGIN_HEAD_MAX);
+    return headers_add(self, request);
+}
+
+void origin_ask(exchange *self)
+{
+    int64_t timeout_ms = self->proxy->settings.timeout_ms;
+    const struct timeval deadline = {.tv_sec = timeout_ms / 1000,
+                                     .tv_usec = timeout_ms % 1000 * 1000};
     struct evhttp_request *request = evhttp_request_new(on_complete, self);
     const char *uri = target(self);
     self->asked_ms = exchange_now_ms();
     self->too_large = false;
-    if (self->body == NULL)
-        self->body = evbuffer_new();
-    if (self->body != NULL)
-        evbuffer_drain(self->body, evbuffer_get_length(self->body));
-    self->connection =
-        evhttp_connection_base_new(self->proxy->base, NULL, settings->address, settings->port);
-    if (request == NULL || uri == NULL || self->body == NULL || self->connection == NULL ||
-        !headers_add(self, request)) {
+    self->error = 0;
+    if (uri == NULL || !prepare(self, request) || evtimer_add(self->deadline, &deadline) != 0) {
         if (request != NULL)
             evhttp_request_free(request);
         give_up(self);
         return;
     }
-    evhttp_connection_set_timeout(self->connection, ORIGIN_TIMEOUT_S);
-    evhttp_connection_set_max_headers_size(self->connection, LARDER_HTTP_HEAD_MAX / 2);
-    evhttp_request_set_chunked_cb(request, on_piece);
-    if (self->client != NULL && self->kind != LARDER_HTTP_LOOKUP)
-        evbuffer_add_buffer(evhttp_request_get_output_buffer(request),
-                            evhttp_request_get_input_buffer(self->client));
     self->asked = request;
     if (evhttp_make_request(self->connection, request, self->method, uri) != 0 &&
         self->asked != NULL)

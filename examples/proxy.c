@@ -4,13 +4,12 @@
  */
 #include "examples/proxy.h"
 
-#include <event2/keyvalq_struct.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "examples/exchange.h"
+#include "examples/fields.h"
 
 int64_t exchange_now_ms(void)
 {
@@ -110,7 +109,8 @@ static void found_forget(exchange *self)
 static int take(exchange *self, larder_bytes key, void **value, larder_http_stored *stored,
                 bool *readable)
 {
-    static const larder_lease_options options = {.hold_ms = LEASE_HOLD_MS};
+    const larder_lease_options options = {.hold_ms =
+                                              self->proxy->settings.timeout_ms + LEASE_MORE_MS};
     size_t size = 0;
     larder_lease lease;
     int outcome = larder_lease_acquire(self->proxy->settings.cache, key.data, key.size, &options,
@@ -258,7 +258,7 @@ static bool pass_length(exchange *self, const larder_http_response *response,
         return false;
     memcpy(fields, answer->headers, count * sizeof *fields);
     for (size_t i = 0; i < response->header_count && count == answer->header_count; i++) {
-        if (evutil_ascii_strcasecmp(response->headers[i].name.data, "Content-Length") == 0)
+        if (fields_named(&response->headers[i], "Content-Length"))
             fields[count++] = response->headers[i];
     }
     answer->headers = fields;
@@ -281,11 +281,22 @@ static void answer_fresh(exchange *self, const larder_http_response *response,
         client_error(self, 502, "The origin's answer does not fit.\n");
 }
 
+/* A 304 has ended what was stored, and nothing takes its place: the origin takes it back. */
+static void withdraw(exchange *self, const larder_http_plan *plan)
+{
+    if (plan->reason == LARDER_HTTP_WHY_NO_STORE || plan->reason == LARDER_HTTP_WHY_PRIVATE)
+        larder_delete(self->proxy->settings.cache, self->key.data, self->key.size);
+}
+
 static void answered_lookup(exchange *self, const larder_http_response *response)
 {
     larder_http_arena arena = {.data = NULL};
     larder_http_plan plan;
     bool updates = response->status == 304 && self->page != NULL && !self->unconditional;
+    if (response->status == 304 && !updates) {
+        exchange_failed(self, 502, "The origin has answered a condition that nobody made.\n");
+        return;
+    }
     int planned = plan_make(self, response, &arena, &plan);
     if (planned == LARDER_CONFLICT) {
         self->unconditional = true;
@@ -296,12 +307,16 @@ static void answered_lookup(exchange *self, const larder_http_response *response
     if (planned == LARDER_OK)
         store(self, &plan);
     exchange_release_lease(self, LARDER_SKIP);
-    if (planned == LARDER_OK)
+    if (planned == LARDER_OK) {
         answer_stored(self, &plan.stored, updates ? LARDER_HTTP_REVALIDATED : LARDER_HTTP_MISS);
-    else if (updates)
+    } else if (updates && planned == LARDER_SKIP) {
+        withdraw(self, &plan);
+        answer_fresh(self, &plan.stored.response, LARDER_HTTP_REVALIDATED);
+    } else if (updates) {
         answer_stored(self, self->page, LARDER_HTTP_REVALIDATED);
-    else
+    } else {
         answer_fresh(self, response, LARDER_HTTP_MISS);
+    }
     free(arena.data);
 }
 
@@ -330,12 +345,12 @@ void exchange_answered(exchange *self, const larder_http_response *response)
     answer_fresh(self, response, LARDER_HTTP_BYPASSED);
 }
 
-void exchange_failed(exchange *self)
+void exchange_failed(exchange *self, int status, const char *why)
 {
     if (answer_in_its_place(self))
         return;
     exchange_release_lease(self, 0);
-    client_error(self, 502, "The origin does not answer.\n");
+    client_error(self, status, why);
 }
 
 /* ---- Requests
@@ -357,86 +372,13 @@ void exchange_settle(exchange *self)
     found_forget(self);
     if (self->retry != NULL)
         event_free(self->retry);
+    if (self->deadline != NULL)
+        event_free(self->deadline);
     if (self->body != NULL)
         evbuffer_free(self->body);
     free(self->arena.data);
     free(self);
     owner->settings.ended(owner->settings.context);
-}
-
-static const char *method_name(enum evhttp_cmd_type method)
-{
-    switch (method) {
-    case EVHTTP_REQ_GET:
-        return "GET";
-    case EVHTTP_REQ_HEAD:
-        return "HEAD";
-    case EVHTTP_REQ_POST:
-        return "POST";
-    case EVHTTP_REQ_PUT:
-        return "PUT";
-    case EVHTTP_REQ_DELETE:
-        return "DELETE";
-    case EVHTTP_REQ_PATCH:
-        return "PATCH";
-    default:
-        return "OPTIONS";
-    }
-}
-
-static larder_bytes keep(exchange *self, const char *text)
-{
-    size_t size = strlen(text);
-    char *copy = exchange_take(self, size + 1);
-    if (copy == NULL)
-        return (larder_bytes){NULL, 0};
-    memcpy(copy, text, size + 1);
-    return (larder_bytes){copy, size};
-}
-
-/* A copy of what was asked: a renewal may outlive its client. */
-static bool request_read(exchange *self)
-{
-    struct evkeyvalq *headers = evhttp_request_get_input_headers(self->client);
-    larder_http_header *fields = exchange_take(self, LARDER_HTTP_HEADERS_MAX * sizeof *fields);
-    larder_bytes uri = keep(self, evhttp_request_get_uri(self->client));
-    size_t count = 0;
-    if (uri.data == NULL || fields == NULL || ((const char *)uri.data)[0] != '/')
-        return false;
-    for (struct evkeyval *field = headers->tqh_first; field != NULL; field = field->next.tqe_next) {
-        if (count == LARDER_HTTP_HEADERS_MAX)
-            return false;
-        fields[count].name = keep(self, field->key);
-        fields[count].value = keep(self, field->value);
-        if (fields[count].name.data == NULL || fields[count++].value.data == NULL)
-            return false;
-    }
-    const char *mark = memchr(uri.data, '?', uri.size);
-    size_t path_size = mark == NULL ? uri.size : (size_t)(mark - (const char *)uri.data);
-    self->request = (larder_http_request){
-        .method = keep(self, method_name(self->method)),
-        .path = {uri.data, path_size},
-        .headers = fields,
-        .header_count = count,
-    };
-    if (mark != NULL)
-        self->request.query = (larder_bytes){mark + 1, uri.size - path_size - 1};
-    return self->request.method.data != NULL;
-}
-
-/* libevent takes what follows a HEAD for the next request, whoever has sent it. */
-static bool has_unread_body(const exchange *self)
-{
-    if (self->method != EVHTTP_REQ_HEAD)
-        return false;
-    for (size_t i = 0; i < self->request.header_count; i++) {
-        const larder_http_header *field = &self->request.headers[i];
-        if (evutil_ascii_strcasecmp(field->name.data, "Transfer-Encoding") == 0 ||
-            (evutil_ascii_strcasecmp(field->name.data, "Content-Length") == 0 &&
-             strcmp(field->value.data, "0") != 0))
-            return true;
-    }
-    return false;
 }
 
 static void request_handle(exchange *self)
@@ -467,15 +409,27 @@ void proxy_request(struct evhttp_request *request, void *context)
     self->method = evhttp_request_get_command(request);
     exchange_hold(self);
     owner->settings.begun(owner->settings.context);
-    if (!request_read(self)) {
-        client_error(self, 400, "Too much, or not a path.\n");
-    } else if (has_unread_body(self)) {
-        evhttp_add_header(evhttp_request_get_output_headers(request), "Connection", "close");
-        client_error(self, 400, "HEAD has no body.\n");
-    } else {
+    const char *why;
+    int refused = incoming_read(self, &why);
+    if (refused != 0)
+        client_refuse(self, refused, why);
+    else
         request_handle(self);
-    }
     exchange_settle(self);
+}
+
+void proxy_sweep(proxy *self)
+{
+    if (self->spent != NULL)
+        evhttp_connection_free(self->spent);
+    self->spent = NULL;
+}
+
+static void on_sweep(evutil_socket_t descriptor, short what, void *context)
+{
+    (void)descriptor;
+    (void)what;
+    proxy_sweep(context);
 }
 
 proxy *proxy_new(struct event_base *base, const proxy_settings *settings)
@@ -491,7 +445,8 @@ proxy *proxy_new(struct event_base *base, const proxy_settings *settings)
     self->policy = (larder_http_policy){
         .kind = LARDER_HTTP_GATEWAY, .max_body = PROXY_BODY_MAX, .status_header = {"X-Cache", 7}};
     self->notified = event_new(base, descriptor, EV_READ | EV_PERSIST, on_notified, self);
-    if (self->notified == NULL || event_add(self->notified, NULL) != 0)
+    self->sweep = evtimer_new(base, on_sweep, self);
+    if (self->sweep == NULL || self->notified == NULL || event_add(self->notified, NULL) != 0)
         proxy_free(&self);
     return self;
 }
@@ -502,8 +457,9 @@ void proxy_free(proxy **self)
         return;
     if ((*self)->notified != NULL)
         event_free((*self)->notified);
-    if ((*self)->spent != NULL)
-        evhttp_connection_free((*self)->spent);
+    if ((*self)->sweep != NULL)
+        event_free((*self)->sweep);
+    proxy_sweep(*self);
     free(*self);
     *self = NULL;
 }

@@ -16,6 +16,7 @@
 typedef struct proxy_settings {
     const char *address; /* of the origin: an IP address */
     uint16_t port;
+    int64_t timeout_ms; /* that its answer may take */
     larder *cache;
     unsigned number;              /* the worker's: the X-Worker header */
     void (*begun)(void *context); /* a request has come */

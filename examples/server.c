@@ -30,6 +30,7 @@
 #define STOP_MS 4000    /* after which a worker that is still there is killed */
 #define RESPAWN_MS 1000 /* a worker that lived shorter is replaced only after so long */
 #define BACKLOG 256
+#define UPSTREAM_TIMEOUT_MAX_MS 590000 /* a lease holds for 600 s at most */
 
 typedef struct server {
     const char *log_file, *dir, *map;
@@ -38,6 +39,7 @@ typedef struct server {
     int64_t origin_ms;
     char upstream[64]; /* "": none */
     uint16_t upstream_port;
+    int64_t upstream_timeout_ms;
     site *site;
     larder *cache;
     int listener;
@@ -68,6 +70,19 @@ static long number_option(const char *name, const char *text, long least, long m
     return value;
 }
 
+static const char usage[] =
+    "usage: server --log FILE|--upstream URL [OPTION ...]\n"
+    "\n"
+    "  --log FILE                 serve the pages that an access log asks for\n"
+    "  --upstream URL             be a caching reverse proxy to http://ADDRESS[:PORT]\n"
+    "  --upstream-timeout-ms MS   how long its answer may take, 1 to 590000 (30000)\n"
+    "  --dir DIR                  where the map is (larder's own directory)\n"
+    "  --map NAME                 the map's name (demo)\n"
+    "  --workers N                processes, 1 to 64 (4)\n"
+    "  --port PORT                on 127.0.0.1; 0: any free one (0)\n"
+    "  --origin-ms MS             with --log: what making a page costs, 0 to 60000 (20)\n"
+    "  --help                     this text\n";
+
 /* "http://ADDRESS[:PORT]": an IPv4 address, so that no worker ever waits for a name. */
 static void upstream_option(server *self, const char *url)
 {
@@ -95,10 +110,16 @@ static void upstream_option(server *self, const char *url)
 static void options_read(server *self, int argc, char **argv)
 {
     static const struct option names[] = {
-        {"log", required_argument, NULL, 'l'},      {"dir", required_argument, NULL, 'd'},
-        {"map", required_argument, NULL, 'm'},      {"workers", required_argument, NULL, 'w'},
-        {"port", required_argument, NULL, 'p'},     {"origin-ms", required_argument, NULL, 'o'},
-        {"upstream", required_argument, NULL, 'u'}, {NULL, 0, NULL, 0},
+        {"log", required_argument, NULL, 'l'},
+        {"dir", required_argument, NULL, 'd'},
+        {"map", required_argument, NULL, 'm'},
+        {"workers", required_argument, NULL, 'w'},
+        {"port", required_argument, NULL, 'p'},
+        {"origin-ms", required_argument, NULL, 'o'},
+        {"upstream", required_argument, NULL, 'u'},
+        {"help", no_argument, NULL, 'h'},
+        {"upstream-timeout-ms", required_argument, NULL, 't'},
+        {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -124,14 +145,24 @@ static void options_read(server *self, int argc, char **argv)
         case 'u':
             upstream_option(self, optarg);
             break;
-        default:
+        case 't':
+            self->upstream_timeout_ms =
+                number_option("upstream-timeout-ms", optarg, 1, UPSTREAM_TIMEOUT_MAX_MS);
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            exit(0);
+        default: /* getopt_long() has named it */
+            fputs("server: --help lists the options\n", stderr);
             exit(2);
         }
     }
-    if ((self->log_file == NULL) == (self->upstream[0] == '\0') || optind != argc) {
-        fprintf(stderr,
-                "usage: server --log FILE|--upstream URL [--dir DIR] [--map NAME] [--workers N] "
-                "[--port PORT] [--origin-ms MS]\n");
+    if (optind != argc) {
+        fprintf(stderr, "server: '%s' is no option; --help lists them\n", argv[optind]);
+        exit(2);
+    }
+    if ((self->log_file == NULL) == (self->upstream[0] == '\0')) {
+        fputs("server: either --log or --upstream is needed; --help lists the options\n", stderr);
         exit(2);
     }
 }
@@ -185,6 +216,7 @@ static void worker_start(server *self, unsigned index)
                                     .origin_ms = self->origin_ms,
                                     .upstream = self->upstream[0] == '\0' ? NULL : self->upstream,
                                     .upstream_port = self->upstream_port,
+                                    .upstream_timeout_ms = self->upstream_timeout_ms,
                                     .drain_ms = DRAIN_MS};
         /* A worker never outlives its parent, however that ends. */
         if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != parent)
@@ -290,7 +322,8 @@ static void server_run(server *self, const sigset_t *signals)
 
 int main(int argc, char **argv)
 {
-    server self = {.map = "demo", .workers = 4, .origin_ms = 20, .listener = -1};
+    server self = {
+        .map = "demo", .workers = 4, .origin_ms = 20, .upstream_timeout_ms = 30000, .listener = -1};
     int status = EXIT_FAILURE;
     char error[512];
     sigset_t signals;

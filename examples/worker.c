@@ -337,6 +337,7 @@ static int worker_prepare_proxy(worker *self)
 {
     const proxy_settings settings = {.address = self->settings->upstream,
                                      .port = self->settings->upstream_port,
+                                     .timeout_ms = self->settings->upstream_timeout_ms,
                                      .cache = self->settings->cache,
                                      .number = self->settings->number,
                                      .begun = request_begun,
@@ -351,6 +352,7 @@ static int worker_prepare_proxy(worker *self)
     evhttp_set_max_headers_size(self->http, HEADERS_MAX);
     evhttp_set_max_body_size(self->http, PROXY_BODY_MAX);
     evhttp_set_timeout(self->http, IDLE_SECONDS);
+    evhttp_set_default_content_type(self->http, NULL); /* what the origin leaves out stays out */
     evhttp_set_gencb(self->http, proxy_request, self->proxy);
     self->bound = evhttp_accept_socket_with_handle(self->http, self->settings->listener);
     return self->bound == NULL ? -1 : 0;

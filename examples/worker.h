@@ -16,6 +16,7 @@ typedef struct worker_settings {
     int64_t origin_ms;    /* what a page costs at the origin */
     const char *upstream; /* an origin's IP address: be a caching reverse proxy to it; or NULL */
     uint16_t upstream_port;
+    int64_t upstream_timeout_ms;
     int64_t drain_ms; /* how long answers under way may take after SIGTERM */
 } worker_settings;
 

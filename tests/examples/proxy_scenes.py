@@ -1,162 +1,16 @@
-"""proxy_scenes.py: the example server as a caching reverse proxy, over real HTTP: an origin of ours behind it,
-Python's http.client in front, and the gateway's lines of tests/http/cases.txt. Run by proxy.sh."""
+"""proxy_scenes.py: the example server as a caching reverse proxy, over real HTTP: what it stores, serves, revalidates and
+passes on, and the gateway's lines of tests/http/cases.txt. Run by proxy.sh."""
 
 import http.client
-import http.server
 import os
 import re
-import socket
-import socketserver
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from email.utils import formatdate
 
-PATIENCE = 60  # seconds that anything may take on a busy machine
-SOURCE = os.path.abspath(os.environ.get("srcdir", "."))
-SERVER = os.path.join(os.path.dirname(os.environ["LARDERD"]), "examples", "server")
-
-# ---- The origin ---------------------------------------------------------------------------------------
-
-
-class Origin(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.lock = threading.Lock()
-        self.pages = {}  # path: function of the handler
-        self.asked = {}  # path: the requests' headers
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def count(self, path):
-        with self.lock:
-            return len(self.asked.get(path, []))
-
-    def last(self, path):
-        with self.lock:
-            return self.asked[path][-1]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def handle_any(self):
-        path = self.path.split("?")[0]
-        length = int(self.headers.get("Content-Length", 0))
-        self.body = self.rfile.read(length)
-        with self.server.lock:
-            self.server.asked.setdefault(path, []).append(self.headers)
-        self.server.pages[path](self)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
-
-    def reply(self, status=200, headers=(), body=b"body", framed=True):
-        self.send_response_only(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        bodiless = status in (204, 304) or status < 200
-        if framed and not bodiless and not any(n.lower() == "content-length" for n, _ in headers):
-            self.send_header("Content-Length", str(len(body)))
-        if not framed:
-            self.close_connection = True
-        self.end_headers()
-        if self.command != "HEAD" and not bodiless:
-            self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
-
-
-def page(*headers, status=200, body=b"body", delay=0.0):
-    def answer(handler):
-        time.sleep(delay)
-        handler.reply(status, [tuple(h.split(": ", 1)) for h in headers], body)
-
-    return answer
-
-
-def conditional(etag, *headers, body=b"body"):
-    """A page that answers 304 to whoever has it."""
-
-    def answer(handler):
-        fields = [tuple(h.split(": ", 1)) for h in headers] + [("ETag", etag)]
-        same = handler.headers.get("If-None-Match") == etag
-        handler.reply(304 if same else 200, fields, body)
-
-    return answer
-
-
-# ---- The clients --------------------------------------------------------------------------------------
-
-
-def ask(path, *headers, method="GET", body=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
-        connection.putrequest(method, path, skip_accept_encoding=True)
-        for header in headers:
-            connection.putheader(*header.split(": ", 1))
-        if body is not None:
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        answer.text = answer.read()
-        return answer
-    finally:
-        connection.close()
-
-
-def raw(request):
-    """All that comes back for these bytes, until the proxy closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
-        connection.sendall(request)
-        with connection.makefile("rb") as answers:
-            return answers.read()
-
-
-def state(answer):
-    return answer.getheader("X-Cache")
-
-
-def at_once(count, function):
-    """What each of so many threads got that all began together."""
-    gate, results, lock = threading.Barrier(count), [], threading.Lock()
-
-    def run():
-        gate.wait(PATIENCE)
-        result = function()
-        with lock:
-            results.append(result)
-
-    threads = [threading.Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    return results
-
-
-def within(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-cases = failed = 0
-
-
-def check(name, good, more=""):
-    global cases, failed
-    cases += 1
-    failed += not good
-    print(f"{'ok' if good else 'not ok'} {cases} - {name}{'' if good or not more else ': ' + str(more)}", flush=True)
-
+from proxy_harness import (PATIENCE, SERVER, SOURCE, address, ask, at_once, check, conditional, connect, origin, page, raw,
+                           run, state, within)
 
 # ---- What is checked ----------------------------------------------------------------------------------
 
@@ -306,7 +160,7 @@ def check_streams():
         handler.wfile.write(big[2 << 20 :])
 
     origin.pages["/halting"] = halting
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(address(), timeout=PATIENCE)
     connection.request("GET", "/halting")
     answer = connection.getresponse()
     first = answer.read(1 << 20)
@@ -388,7 +242,7 @@ def check_overflow():
 
     begin.clear(), ended.clear()
     origin.pages["/left"] = grown
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+    with connect() as connection:
         connection.sendall(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n")
         within(lambda: origin.count("/left") == 1)
     time.sleep(0.2)
@@ -453,9 +307,9 @@ def check_requests():
     origin.pages["/nominated"] = by_host
     answer = ask("/nominated", "Connection: close, Host, X-Language", "X-Language: de")
     check("what Connection takes away is no entry", state(answer) == "BYPASS", state(answer))
-    check("and Host goes on all the same", answer.text == b"127.0.0.1:%dnone" % port, answer.text)
+    check("and Host goes on all the same", answer.text == address().encode() + b"none", answer.text)
     check("so that others get theirs",
-          ask("/nominated", "X-Language: de").text == b"127.0.0.1:%dde" % port)
+          ask("/nominated", "X-Language: de").text == address().encode() + b"de")
 
 
 # ---- cases.txt ----------------------------------------------------------------------------------------
@@ -523,45 +377,33 @@ def check_cases():
 # -------------------------------------------------------------------------------------------------------
 
 
-def start():
-    process = subprocess.Popen(
-        [SERVER, "--upstream", f"http://127.0.0.1:{origin.server_port}", "--dir", maps, "--workers", "3"],
-        stdout=subprocess.PIPE, stderr=complaints, text=True)
-    line = process.stdout.readline()
-    return process, int(line.rsplit(":", 1)[1])
+def check_without_its_origin():
+    origin.shutdown()
+    origin.server_close()
+    check("without its origin, what is cached is served", state(ask("/cold")) == "HIT")
+    check("and the rest is 502", ask("/other").status == 502)
 
 
-origin = Origin()
+def said_by(*options):
+    done = subprocess.run([SERVER, *options], capture_output=True, text=True, timeout=PATIENCE)
+    return done.returncode, done.stdout, done.stderr
+
+
+def check_options():
+    status, _, error = said_by("--upstream", "https://example.org")
+    check("an origin that is none is refused", status == 2 and "http://ADDRESS" in error, error)
+    status, out, error = said_by("--help")
+    check("--help tells of every option", status == 0 and error == "" and
+          all(f"--{name} " in out for name in ("log", "upstream", "upstream-timeout-ms", "dir", "map", "workers", "port",
+                                               "origin-ms")), out)
+    status, _, error = said_by("--colour", "red")
+    check("an option that there is not is named", status == 2 and "--colour" in error, error)
+    status, _, error = said_by("--upstream", "http://127.0.0.1", "surplus")
+    check("and so is a word too much", status == 2 and "'surplus'" in error, error)
+    status, _, error = said_by("--upstream", "http://127.0.0.1", "--upstream-timeout-ms", "0")
+    check("and a time that is none", status == 2 and "--upstream-timeout-ms" in error, error)
+
+
 origin.pages["/nothing"] = page()
-with tempfile.TemporaryDirectory(dir=os.environ.get("LARDER_TEST_DIR")) as maps, \
-        tempfile.TemporaryFile("w+") as complaints:
-    os.chmod(maps, 0o700)
-    server, port = start()
-    try:
-        check_stampede()
-        check_headers()
-        check_revalidation()
-        check_variants()
-        check_users()
-        check_invalidation()
-        check_stale()
-        check_streams()
-        check_overflow()
-        check_requests()
-        check_cases()
-        origin.shutdown()
-        origin.server_close()
-        check("without its origin, what is cached is served", state(ask("/cold")) == "HIT")
-        check("and the rest is 502", ask("/other").status == 502)
-    finally:
-        server.terminate()
-        status = server.wait(PATIENCE)
-    check("SIGTERM ends it with status 0", status == 0, status)
-    complaints.seek(0)
-    said = complaints.read()
-    sys.stderr.write(said)
-    check("no worker had to be replaced", "replacing it" not in said)
-    bad = subprocess.run([SERVER, "--upstream", "https://example.org"], capture_output=True, text=True)
-    check("an origin that is none is refused", bad.returncode == 2 and "http://ADDRESS" in bad.stderr)
-print(f"1..{cases}")
-sys.exit(failed != 0)
+run([check_stampede, check_headers, check_revalidation, check_variants, check_users, check_invalidation, check_stale,
+     check_streams, check_overflow, check_requests, check_cases, check_without_its_origin, check_options])
