@@ -105,7 +105,11 @@ typedef struct larder_options { /* zero-initialise; unknown members must be 0, e
                               instead of the map; beside map_size, on the same file system. 64 KiB to
                               1 TiB; 0 = two fifths of map_size, and no more than half of what the map
                               leaves free (none with LARDER_PROTECT); LARDER_NO_HOT_SET */
-    uint64_t max_value;    /* bytes; 0 = 8 MiB; never more than a sixteenth of the map */
+    uint64_t max_value;    /* bytes of a value. The creator's is the map's: 0 = 8 MiB, and never
+                              more than a sixteenth of the map. Whoever opens it later may ask for
+                              less, for writes through his handle alone; what is more than the
+                              map's is heard as the map's, without an error. A larger value is
+                              LARDER_ETOOBIG, which names the limit */
     int64_t write_wait_ms; /* how long a write waits for the gate; 0 = 50; at most 60,000 */
     uint32_t flags, mode;  /* mode: permissions of the map's directory if it is made; 0 = 0700 in
                               the user's own folder, else 2770 */

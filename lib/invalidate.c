@@ -66,6 +66,30 @@ static uint64_t count_marked(larder *handle, const uint8_t *mark)
     return count;
 }
 
+/* An invalidation draws its version outside the write gate, where nothing keeps writers from going
+ * on. Still no entry survives that was written before the call began, nor one that was made again
+ * of such an entry (touch, incr, cas, a session's update, a fill):
+ *
+ * - Versions come from one word that only atomic steps change. A write that had returned before the
+ *   call began has drawn its own before, so the invalidation's is newer, and kills it, whether or
+ *   not the writer's process has been stopped since.
+ * - A writer inside the gate has drawn its version before or after the invalidation's second one.
+ * If before, it is dead on arrival, however late it commits: an entry is judged by its version when
+ *   it is read, not when it is written. So is a write that waits to be carried out by another
+ *   process, whose version was drawn when it was posted.
+ * - If after, it is a write of the same time as the call, and newer: its value is its caller's own.
+ *   Where it is not, because it was made of what stood there, the writer has asked whether that was
+ *   alive *after* drawing its version (marks_fence()): the first step had made the mark known
+ * before the second version was drawn, so the old entry was dead to it, and the write came to
+ * nothing. A fill keeps the version of its lease, from before it asked its origin.
+ * - Clocks that are set back do not matter: the word never goes back, but where it had run ahead of
+ *   Redis's by a fault; then it stays above all that this host has seen (clock_lower()).
+ *
+ * A reader can see a newer write of the same time and, for a moment, still an older entry of the
+ * mark that was written in the midst of the call; once the call has returned, none. The same holds
+ * of larder_clear(), of a delete that is remembered (removal_pend_now()), and of a prefix or
+ * pattern whose keys are deleted inside the gate. unit/test_invalidate, multi/marks and
+ * multi/sessions attack it. */
 static int invalidate_mark(larder *handle, enum mark_kind kind, larder_bytes name, uint64_t *count)
 {
     bool group = kind == MARK_GROUP;

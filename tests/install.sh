@@ -37,6 +37,16 @@ if found=$(grep -rlF -e "$source/lib" "$root" --include='*.pc' --include='*.h' -
     failed=1
 fi
 
+# What a document links to is there.
+documents=$(dirname "$(find . -name README.md -path '*doc*')")
+links=0
+while IFS=: read -r document link; do
+    links=$((links + 1))
+    target=${link%%#*}
+    [ -e "$documents/$(dirname "$document")/$target" ] || { echo "$document links to $target, which is not installed" && failed=1; }
+done < <(cd "$documents" && grep -roE '\]\([^)#][^)]*\)' --include='*.md' . | grep -vE '\]\((https?|mailto):' | sed -E 's/\]\((.*)\)$/\1/')
+[ "$links" -gt 15 ] || { echo "only $links links found in $documents" && failed=1; }
+
 cat >"$scratch/stranger.c" <<'C'
 #include <larder.h>
 #include <larder_http.h>

@@ -164,9 +164,20 @@ static bool take_match(struct tool *tool, const char *text, parse_error *error)
     return true;
 }
 
+/* As larder_invalidate_group() and _tag() have it; a policy's empty group would be none at all. */
+static bool is_mark(const char *what, const char *text, parse_error *error)
+{
+    if (*text == '\0') {
+        (void)snprintf(error->text, sizeof error->text, "a %s of 0 bytes", what);
+    }
+    return *text != '\0';
+}
+
 static bool take_group(struct tool *tool, const char *text, parse_error *error)
 {
-    (void)error;
+    if (!is_mark("group", text, error)) {
+        return false;
+    }
     tool->group = (larder_bytes){text, strlen(text)};
     add_target(tool, TARGET_GROUP, text);
     return true;
@@ -174,7 +185,9 @@ static bool take_group(struct tool *tool, const char *text, parse_error *error)
 
 static bool take_tag(struct tool *tool, const char *text, parse_error *error)
 {
-    (void)error;
+    if (!is_mark("tag", text, error)) {
+        return false;
+    }
     tool->tags[tool->tag_count++] = (larder_bytes){text, strlen(text)};
     add_target(tool, TARGET_TAG, text);
     return true;

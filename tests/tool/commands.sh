@@ -165,6 +165,13 @@ run "it is dead" 1 get g1
 run "the group with the longer name lives" 0 get g2
 run "evict is another name" 0 evict --tag t
 run "its tag killed it" 1 get g2
+run "--group ''" 2 set g3 v --group ''
+complains "--group '' is named" "a group of 0 bytes"
+run "--tag ''" 2 set g3 v --tag ''
+complains "--tag '' is named" "a tag of 0 bytes"
+run "neither stored anything" 1 get g3
+run "nor does it invalidate" 2 invalidate --group ''
+complains "invalidate --group '' is named" "a group of 0 bytes"
 larder set p:1 v && larder set p:2 v && larder set q:1 v
 run "ls --match" 0 ls --match 'p:[12]'
 [ "$(wc -l <"$out")" -eq 2 ]

@@ -154,6 +154,37 @@ START_TEST(sizes_and_modes)
 }
 END_TEST
 
+START_TEST(the_largest_value_is_the_creators_and_less_is_the_handles)
+{
+    static const char value[1001];
+    larder_options options = {.dir = harness_directory(), .map_size = MAPS_SIZE, .max_value = 1000};
+    larder *creator, *lesser, *greater;
+    ck_assert_int_eq(larder_open("limits", &options, &creator), LARDER_OK);
+    options.max_value = 10;
+    ck_assert_int_eq(larder_open("limits", &options, &lesser), LARDER_OK);
+    options.max_value = 1 << 20;
+    ck_assert_int_eq(larder_open("limits", &options, &greater), LARDER_OK);
+    ck_assert_int_eq(larder_set(lesser, "k", 1, value, 10, NULL), LARDER_OK);
+    ck_assert_int_eq(larder_set(lesser, "k", 1, value, 11, NULL), LARDER_ETOOBIG);
+    ck_assert_msg(strstr(larder_last_error(), "the limit is 10") != NULL, "%s",
+                  larder_last_error());
+    ck_assert_int_eq(larder_set(creator, "k", 1, value, 1000, NULL), LARDER_OK);
+    ck_assert_int_eq(larder_set(creator, "k", 1, value, 1001, NULL), LARDER_ETOOBIG);
+    ck_assert_int_eq(larder_set(greater, "k", 1, value, 1000, NULL), LARDER_OK);
+    ck_assert_int_eq(larder_set(greater, "k", 1, value, 1001, NULL), LARDER_ETOOBIG);
+    ck_assert_msg(strstr(larder_last_error(), "the limit is 1000") != NULL, "%s",
+                  larder_last_error());
+    /* what others stored is read by all */
+    ck_assert_int_eq(larder_set(creator, "k", 1, value, 1000, NULL), LARDER_OK);
+    larder_info info;
+    ck_assert_int_eq(larder_get(lesser, "k", 1, NULL, 0, &info), LARDER_ESIZE);
+    ck_assert_uint_eq(info.size, 1000);
+    larder_close(&creator);
+    larder_close(&lesser);
+    larder_close(&greater);
+}
+END_TEST
+
 START_TEST(the_environment_names_the_directory)
 {
     larder *map = NULL;
@@ -224,6 +255,7 @@ int main(void)
     tcase_add_test(tests, options_that_are_wrong);
     tcase_add_test(tests, directories_that_are_not_trusted);
     tcase_add_test(tests, sizes_and_modes);
+    tcase_add_test(tests, the_largest_value_is_the_creators_and_less_is_the_handles);
     tcase_add_test(tests, the_environment_names_the_directory);
     tcase_add_test(tests, maps_with_protected_pages);
     tcase_add_test(tests, a_local_handle_writes_what_never_travels);
