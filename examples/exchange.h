@@ -98,6 +98,7 @@ void proxy_sweep(proxy *self);
 
 /* Copy the client's request into self->request. 0, or the status that it is to be refused with. */
 int incoming_read(exchange *self, const char **why);
+bool incoming_goes_on(exchange *self);
 
 /* ---- origin.c ---- */
 

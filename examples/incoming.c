@@ -5,6 +5,8 @@
  */
 #include <event2/http.h>
 #include <event2/http_struct.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -115,6 +117,32 @@ static bool has_one_host(const exchange *self)
         hosts += fields_named(&self->request.headers[i], "Host");
     bool old = self->client->major == 1 && self->client->minor == 0;
     return hosts == 1 || (old && hosts == 0);
+}
+
+/* RFC 9110, 7.6.2: who may pass it on no further answers himself; false: he did. */
+bool incoming_goes_on(exchange *self)
+{
+    static const larder_http_header allow = {{"Allow", 5},
+                                             {"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS", 44}};
+    if (self->method != EVHTTP_REQ_OPTIONS)
+        return true;
+    for (size_t i = 0; i < self->request.header_count; i++) {
+        larder_http_header *field = (larder_http_header *)(uintptr_t)&self->request.headers[i];
+        char *text = (char *)(uintptr_t)field->value.data, *end;
+        if (!fields_named(field, "Max-Forwards") || text[0] < '0' || text[0] > '9')
+            continue;
+        unsigned long left = strtoul(text, &end, 10);
+        if (*end != '\0' || left > INT32_MAX)
+            continue;
+        if (left == 0) {
+            larder_http_response answer = {.status = 204, .headers = &allow, .header_count = 1};
+            client_answer(self, &answer);
+            return false;
+        }
+        snprintf(text, field->value.size + 1, "%lu", left - 1); /* is never longer */
+        field->value.size = strlen(text);
+    }
+    return true;
 }
 
 int incoming_read(exchange *self, const char **why)

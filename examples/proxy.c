@@ -350,7 +350,9 @@ void exchange_failed(exchange *self, int status, const char *why)
     if (answer_in_its_place(self))
         return;
     exchange_release_lease(self, 0);
-    client_error(self, status, why);
+    /* RFC 9111, 5.2.2.2: what may not be served without asking, where there is nobody to ask */
+    bool must_ask = self->page != NULL && (self->page->flags & LARDER_HTTP_STORED_NO_STALE) != 0;
+    client_error(self, must_ask ? 504 : status, why);
 }
 
 /* ---- Requests
@@ -413,7 +415,7 @@ void proxy_request(struct evhttp_request *request, void *context)
     int refused = incoming_read(self, &why);
     if (refused != 0)
         client_refuse(self, refused, why);
-    else
+    else if (incoming_goes_on(self))
         request_handle(self);
     exchange_settle(self);
 }

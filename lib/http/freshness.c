@@ -42,8 +42,9 @@ int64_t freshness_made(const larder_http_response *response, const larder_http_p
     int64_t response_ms = place->response_ms, delay = response_ms - place->request_ms;
     int64_t date = date_of(response, response_ms);
     int64_t apparent_age = date < response_ms ? response_ms - date : 0, age_value = 0;
-    larder_bytes age = headers_first(headers_of_response(response), "age"); /* 5.1: the first */
-    if (!text_seconds(age, &age_value)) {
+    larder_bytes list = headers_first(headers_of_response(response), "age"), age;
+    /* of several, in one field or more, the first (5.1) */
+    if (!text_next(&list, &age) || !text_seconds(age, &age_value)) {
         age_value = 0;
     }
     int64_t corrected_age = age_value * SECOND_MS + (delay > 0 ? delay : 0);

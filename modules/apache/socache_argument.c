@@ -10,6 +10,10 @@
 #include <sys/stat.h>
 
 enum { NAME_MAX_SIZE = 63, WAIT_MS_MAX = 60000 };
+
+static const char *const option_names[] = {"dir",  "size",         "max_value",
+                                           "wait", "read_through", "travel"};
+enum { OPTION_COUNT = sizeof option_names / sizeof option_names[0] };
 #define SIZE_MIN (UINT64_C(16) << 20)
 
 /* Digits and what stands behind them. */
@@ -104,9 +108,41 @@ static const char *read_option(const char *name, const char *value, apr_pool_t *
                         name);
 }
 
+/* Each option once: of two, one would be heard, and nobody could tell which. */
+static const char *note_option(const char *name, apr_pool_t *pool, bool given[OPTION_COUNT])
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        if (strcmp(name, option_names[i]) == 0) {
+            bool again = given[i];
+            given[i] = true;
+            return again ? apr_psprintf(pool, "larder: option %s is given twice", name) : NULL;
+        }
+    }
+    return NULL; /* read_option() says that there is none */
+}
+
+/* What no map could be, however large the host is: found out here and not at the first request. */
+static const char *check_together(const struct socache_argument *argument, apr_pool_t *pool)
+{
+    if (argument->size != 0 && argument->max_value > argument->size / 16) {
+        return apr_psprintf(pool,
+                            "larder: max_value is %" APR_UINT64_T_FMT
+                            " bytes, which is more than a sixteenth of size",
+                            (apr_uint64_t)argument->max_value);
+    }
+    if (argument->max_value > UINT32_MAX) {
+        return "larder: max_value has to be below 4G";
+    }
+    if (argument->travel == SOCACHE_TRAVEL_NO && argument->read_through_ms != 0) {
+        return "larder: read_through asks Redis, and travel=no keeps away from it: one of them";
+    }
+    return NULL;
+}
+
 static const char *read_options(char *text, apr_pool_t *pool, struct socache_argument *argument)
 {
     char *state = NULL;
+    bool given[OPTION_COUNT] = {false};
     for (char *option = apr_strtok(text, ",", &state); option != NULL;
          option = apr_strtok(NULL, ",", &state)) {
         char *equals = strchr(option, '=');
@@ -114,12 +150,15 @@ static const char *read_options(char *text, apr_pool_t *pool, struct socache_arg
             return apr_psprintf(pool, "larder: option %s has no value", option);
         }
         *equals = '\0';
-        const char *error = read_option(option, equals + 1, pool, argument);
+        const char *error = note_option(option, pool, given);
+        if (error == NULL) {
+            error = read_option(option, equals + 1, pool, argument);
+        }
         if (error != NULL) {
             return error;
         }
     }
-    return NULL;
+    return check_together(argument, pool);
 }
 
 /* As larder_open() has it. */

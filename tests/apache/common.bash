@@ -121,6 +121,47 @@ $2
 CONF
 }
 
+# ---- TLS and passwords: the port tls_port, the folder private
+
+make_certificate() {
+    openssl req -x509 -newkey rsa:2048 -nodes -keyout "$scratch/key.pem" -out "$scratch/cert.pem" -days 2 \
+        -subj /CN=localhost >"$scratch/said" 2>&1 || { cat "$scratch/said" && exit 1; }
+}
+
+secure_config() { # [THE CACHE OF TLS SESSIONS]
+    cat <<CONF
+$(load socache_shmcb ssl auth_basic authn_core authn_file authn_socache authz_user)
+AuthnCacheSOCache larder:authn(dir=$maps,size=16M)
+CacheDisable /private
+<Location /private>
+    AuthType Basic
+    AuthName private
+    AuthBasicProvider socache file
+    AuthnCacheProvideFor file
+    AuthUserFile $scratch/users
+    Require valid-user
+</Location>
+Listen 127.0.0.1:$tls_port
+SSLSessionCache ${1:-larder:tls(dir=$maps,size=16M)}
+SSLSessionCacheTimeout 300
+<VirtualHost 127.0.0.1:$tls_port>
+    SSLEngine on
+    SSLCertificateFile $scratch/cert.pem
+    SSLCertificateKeyFile $scratch/key.pem
+    SSLProtocol TLSv1.2
+    SSLSessionTickets off
+    CacheDisable /
+</VirtualHost>
+CONF
+}
+
+tls() { # OPENSSL'S ARGUMENTS...: one request
+    printf 'GET /page HTTP/1.0\r\nHost: localhost\r\n\r\n' |
+        timeout 30 openssl s_client -connect "127.0.0.1:$tls_port" -tls1_2 -ign_eof "$@" 2>/dev/null
+}
+
+as_somebody() { get /private/page "Authorization: Basic $(printf 'somebody:%s' "$1" | openssl base64)"; } # PASSWORD
+
 start_httpd() {
     rm -f "$scratch/httpd.pid"
     LD_LIBRARY_PATH=$builddir/.libs "$httpd" -f "$scratch/httpd.conf" -k start >"$scratch/said" 2>&1 || {

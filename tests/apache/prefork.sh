@@ -12,34 +12,12 @@ port=$(free_port)
 tls_port=$(free_port)
 fleet_arguments="(dir=$maps,size=32M,wait=200ms)"
 
-openssl req -x509 -newkey rsa:2048 -nodes -keyout "$scratch/key.pem" -out "$scratch/cert.pem" -days 2 \
-    -subj /CN=localhost >"$scratch/said" 2>&1 || { cat "$scratch/said" && exit 1; }
+make_certificate
 
 prefork_config() { # LARDER'S ARGUMENT FOR PAGES [THE CACHE OF TLS SESSIONS]
     write_config prefork "CacheSocache larder:pages$1
 CacheSocacheMaxSize 5000000
-$(load socache_shmcb ssl auth_basic authn_core authn_file authn_socache authz_user)
-AuthnCacheSOCache larder:authn(dir=$maps,size=16M)
-CacheDisable /private
-<Location /private>
-    AuthType Basic
-    AuthName private
-    AuthBasicProvider socache file
-    AuthnCacheProvideFor file
-    AuthUserFile $scratch/users
-    Require valid-user
-</Location>
-Listen 127.0.0.1:$tls_port
-SSLSessionCache ${2:-larder:tls(dir=$maps,size=16M)}
-SSLSessionCacheTimeout 300
-<VirtualHost 127.0.0.1:$tls_port>
-    SSLEngine on
-    SSLCertificateFile $scratch/cert.pem
-    SSLCertificateKeyFile $scratch/key.pem
-    SSLProtocol TLSv1.2
-    SSLSessionTickets off
-    CacheDisable /
-</VirtualHost>
+$(secure_config "${2:-}")
 LoadModule probe_module $builddir/tests/apache/.libs/probe.so
 Probe probes(dir=$maps,size=16M,max_value=100K)
 <Location /probe>
@@ -71,6 +49,12 @@ refused '(read_through=61s)' 'at most 60s'
 refused '(travel=perhaps)' 'has to be yes or no'
 refused '(dir=maps)' 'has to be an absolute path'
 refused "(dir=$scratch/nowhere)" 'is no directory'
+refused '(size=32M,size=64M)' 'option size is given twice'
+refused '(travel=yes,size=32M,travel=no)' 'option travel is given twice'
+refused "(dir=$maps,dir=$maps)" 'option dir is given twice'
+refused '(size=16M,max_value=2M)' 'more than a sixteenth of size'
+refused '(max_value=5G)' 'below 4G'
+refused '(travel=no,read_through=20ms)' 'one of them'
 # mod_cache_socache reads its argument later than others: then httpd does not start
 prefork_config '(size=1M)'
 if LD_LIBRARY_PATH=$builddir/.libs "$httpd" -f "$scratch/httpd.conf" -k start >"$scratch/said" 2>&1; then
@@ -168,7 +152,6 @@ check "an entry expires" wait_for expired
 mkdir "$scratch/site/private"
 write_page private/page secret
 echo "somebody:$(openssl passwd -apr1 right)" >"$scratch/users"
-as_somebody() { get /private/page "Authorization: Basic $(printf 'somebody:%s' "$1" | openssl base64)"; }
 contains "$(as_somebody wrong)" '^HTTP/1.1 401' || fail "a wrong password was taken"
 contains "$(as_somebody right)" '^secret' || fail "a right password was not taken"
 : >"$scratch/users"
@@ -188,10 +171,6 @@ contains "$(get /server-status)" 'map: <b>pages</b>' || fail "no map in the stat
 
 # ---- TLS: a session made by one child is resumed by another ---------------------------------------
 
-tls() { # OPENSSL'S ARGUMENTS...: one request
-    printf 'GET /page HTTP/1.0\r\nHost: localhost\r\n\r\n' |
-        timeout 30 openssl s_client -connect "127.0.0.1:$tls_port" -tls1_2 -ign_eof "$@" 2>/dev/null
-}
 contains "$(tls -sess_out "$scratch/session")" '^New, TLSv1.2' || fail "no new TLS session"
 : >"$scratch/access.log"
 resumed=0

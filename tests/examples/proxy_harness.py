@@ -1,5 +1,5 @@
 """proxy_harness.py: the example server as a caching reverse proxy between an origin of ours, which answers as a scene
-wants it (also with bytes that are no HTTP), and clients: http.client, sockets. For proxy_scenes.py and proxy_hostile.py."""
+wants it (also with bytes that are no HTTP), and clients: http.client, sockets. For proxy_scenes.py and proxy_hostile_scenes.py."""
 
 import http.client
 import http.server
