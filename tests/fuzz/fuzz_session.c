@@ -58,7 +58,7 @@ static void as_record(const uint8_t *data, size_t size)
                    session_compare_names(record.fields[i - 1].name, record.fields[i].name) < 0);
     }
     fuzz_check(session_record_size(&record) == size);
-    again = malloc(size);
+    again = malloc(size + 1);
     fuzz_check(again != NULL);
     session_record_encode(&record, again);
     fuzz_check(memcmp(again, data, size) == 0);
