@@ -117,13 +117,13 @@ class Flight:
         self._timer: Optional[asyncio.TimerHandle] = None  # one for all: most wait as long
         self.trace: Optional[TracebackType] = None  # of the error
 
-    async def follow(self, timeout: float) -> Any:
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        self._followers.append((loop.time() + timeout, future))
-        if self._timer is None or loop.time() + timeout < self._timer.when():
-            self._wake_at(loop.time() + timeout)
-        return await future
+    def follow(self, deadline: float) -> "asyncio.Future[Any]":
+        """What one of a thousand does first, in the same turn of the loop as all others."""
+        future = asyncio.get_running_loop().create_future()
+        self._followers.append((deadline, future))
+        if self._timer is None or deadline < self._timer.when():
+            self._wake_at(deadline)
+        return future
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:

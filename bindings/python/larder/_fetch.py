@@ -69,7 +69,7 @@ class Fetch:
             flight = self.watch.flights.get(self.key)
             if flight is None:
                 return await self.lead()
-            kind, what = await flight.follow(self.left())
+            kind, what = await flight.follow(self.deadline)
             if kind == "value":
                 return what
             if kind == "error":  # from where it was raised: not on top of all the others' raises
