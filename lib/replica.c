@@ -485,13 +485,9 @@ static int apply_one(struct writer *writer, replica_event *event)
         if (ours.version.clock > limit && in->version.clock <= limit) {
             order = -1; /* Redis takes ours for nothing; a dirty one is going to be stamped anew */
         }
-        /* the same telling, or one by who had it from hearsay; not this host's own by now? */
-        bool heard = dirty && ours.kind == REPLICA_DELETED &&
-                     ours.version.clock == in->version.clock &&
-                     ours.version.node - in->version.node < REPLICA_HINTS_MAX;
-        event->row = heard ? old.header.row : 0;
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
+            event->row = dirty ? old.header.row : 0;
             return dirty && !event->untold ? replica_clean(writer, &key, &old, clock_wall_ms())
                                            : LARDER_OK;
         }

@@ -22,10 +22,6 @@
 /* Versions further ahead of Redis's clock are refused there (and here, see clock.h). */
 #define REPLICA_AHEAD_MS 60000
 
-/* A removal told outside the numbers bears the node before that of what it tells; told again by one
- * who only heard it, the one before that, and so on: so far it is known for the same. */
-#define REPLICA_HINTS_MAX 32u
-
 /* What a record is; the order of the numbers is the order of precedence at equal versions. */
 enum replica_kind {
     REPLICA_VALUE = 1,

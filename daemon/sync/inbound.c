@@ -200,23 +200,17 @@ static void note_seen(struct inbound *in, const sync_change *change)
 }
 
 /* A removal told outside the numbers, by a host whose Redis has no memory. Redis does not hold its
- * record, so it must not pass for an acknowledgement of the same deletion where that is dirty, too:
- * it is taken as one that came just before. It comes again with a number once it could be stored;
- * whoever heard it sees to that, should the host that told it be gone by then.
+ * record, so it is no acknowledgement of the same deletion where that is dirty, and is dirty where
+ * it is news: should the host that told it be gone when there is memory, whoever heard it sees to
+ * it.
  */
 static void take_hint(struct sync *self, const sync_change *change)
 {
-    sync_change before = *change;
-    larder_version *version = &before.record.version;
-    if (change->malformed || change->begin || change->emitter == self->emitter)
-        return;
-    if (version->node-- == 0)
-        version->clock--; /* the node is now the greatest */
-    if (!inbound_take(self, &before, true))
+    if (change->malformed || change->begin || change->emitter == self->emitter ||
+        change->record.kind != REPLICA_DELETED || !inbound_take(self, change, true))
         return;
     replica_event *event = &self->in.collecting->events[self->in.collecting->count - 1];
-    event->hint = before.record.kind == REPLICA_DELETED;
-    event->untold = true;
+    event->hint = event->untold = true;
 }
 
 void inbound_stream(struct sync *self, const sync_change *change)

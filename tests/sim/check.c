@@ -232,17 +232,17 @@ void check_never_settled(void)
     sim_fail("never at rest%s", text);
 }
 
-/* A removal that was told outside the numbers leaves a tombstone of a version just before the true
- * one: a miss all the same. */
+/* A removal that keeps the place of what is to be fetched, or that came late, has a version just
+ * before the true one: a miss all the same. */
 static bool same_for_readers(const replica_record *found, const replica_record *wanted)
 {
     return sync_order(found, wanted) == 0 ||
            (found->kind == REPLICA_DELETED && wanted->kind == REPLICA_DELETED);
 }
 
-static bool is_hint(const replica_record *record)
+static bool keeps_place(const replica_record *record)
 {
-    return record->kind == REPLICA_DELETED && record->version.node % NODES_APART != 0;
+    return record->kind == REPLICA_DELETED && record->version.node % 2 == 1;
 }
 
 static void check_server_key(int key, const replica_record *wanted)
@@ -289,7 +289,7 @@ static void check_key(int key)
         if (ours->record.kind == REPLICA_DELETED && (int64_t)(ours->record.version.clock >> 16) <
                                                         server_wall(&sim.server) - SIM_KEEP_MS / 2)
             continue; /* about to be forgotten: a miss, whatever others have */
-        if (is_hint(&ours->record) && wanted != NULL && sync_order(&ours->record, wanted) < 0)
+        if (keeps_place(&ours->record) && wanted != NULL && sync_order(&ours->record, wanted) < 0)
             continue; /* it came late, for a miss */
         if (at->buried && ours->record.kind != REPLICA_DELETED)
             sim_fail("%s was deleted long ago, and host %u still has %s", sim.key_names[key], h,

@@ -530,8 +530,6 @@ void host_give_message(host *self)
         TRACE("host %d: hears %" PRIu64 "-%" PRIu64, self->number, entry->epoch, entry->number);
         if (rule_off(RULE_GAP))
             hide_gap(self, &change);
-    } else if (rule_off(RULE_HINT_BEFORE)) {
-        change.record.version.node++; /* the machine takes one away */
     }
     feed(self, &event);
 }

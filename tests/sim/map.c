@@ -7,11 +7,10 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Node ids lie NODES_APART, so that a removal told outside the numbers, which is one less, or one
- * less than such a one, shows as what it is (check.c). */
+/* Even, so that a removal that keeps a place, one version lower, shows as such (check.c). */
 uint32_t map_draw_node(void)
 {
-    return NODES_APART * (1 + sim_pick(INT32_MAX / NODES_APART));
+    return 2 + 2 * sim_pick(INT32_MAX);
 }
 
 void map_reset(host_map *self)
@@ -480,13 +479,10 @@ static void apply_one(host *self, replica_event *event)
             order = -1;
             map->seen_any[key] = false; /* it goes back, and is meant to */
         }
-        bool heard = at->dirty && at->record.kind == REPLICA_DELETED &&
-                     at->record.version.clock == in->version.clock &&
-                     at->record.version.node - in->version.node < REPLICA_HINTS_MAX;
-        event->row = heard ? at->row : 0;
         if (order == 0) {
             event->verdict = REPLICA_EQUAL;
-            bool told = !event->untold || rule_off(RULE_UNTOLD);
+            event->row = at->dirty ? at->row : 0;
+            bool told = !event->untold || rule_off(event->hint ? RULE_HINT_UNTOLD : RULE_UNTOLD);
             if (at->dirty && told && !rule_off(RULE_EQUAL_CLEANS)) {
                 at->dirty = false;
                 at->acked_ms = host_wall(self);

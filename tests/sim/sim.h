@@ -19,9 +19,8 @@
 enum {
     HOSTS_MAX = 5,
     KEYS_MAX = 6,
-    SERVERS_MAX = 4,  /* nodes of a cluster */
-    NODES_APART = 64, /* node ids are multiples */
-    BUCKETS = 2,      /* of floors: keys share them, as those of a map do */
+    SERVERS_MAX = 4, /* nodes of a cluster */
+    BUCKETS = 2,     /* of floors: keys share them, as those of a map do */
     PAGE_MAX = 8,
     BATCH_MAX = 4,
     KEPT_MAX = 4,    /* batches in flight */
