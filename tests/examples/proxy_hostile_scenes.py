@@ -6,11 +6,12 @@ import http.client
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
 
-from proxy_harness import PATIENCE, address, ask, at_once, check, conditional, connect, origin, page, raw, run, state, within
+from proxy_harness import PATIENCE, address, ask, check, conditional, connect, origin, page, raw, run, state
 
 FRESH = ("Cache-Control", "max-age=3600")
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -174,7 +175,7 @@ def check_connections():
     for path, what in (("/pipe?1", "a hit"), ("/pipe?half", "a miss")):
         with connect() as connection:
             connection.sendall(request(f"GET {path} HTTP/1.1", "Host: a"))
-            connection.shutdown(1)
+            connection.shutdown(socket.SHUT_WR)
             answer = connection.makefile("rb").read()
         check(f"a client that sends no more gets {what} or an end", status_of(answer) in (200, None), answer[:100])
     with connect() as connection:
@@ -191,7 +192,7 @@ def check_connections():
     big = os.urandom(1 << 16) * 64
     origin.pages["/slowly"] = page(body=big)
     with connect() as connection:
-        connection.setsockopt(1, 8, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         connection.sendall(request("GET /slowly HTTP/1.1", "Host: a", "Connection: close"))
         time.sleep(DEADLINE / 1000 + 1)  # longer than an origin may be silent
         answer = connection.makefile("rb").read()
