@@ -211,6 +211,7 @@ static void take_hint(struct sync *self, const sync_change *change)
         return;
     replica_event *event = &self->in.collecting->events[self->in.collecting->count - 1];
     event->hint = event->untold = true;
+    event->late = false; /* Redis had nothing newer when it was told */
 }
 
 void inbound_stream(struct sync *self, const sync_change *change)

@@ -426,7 +426,7 @@ static void hear_removal(uint64_t row, enum replica_verdict verdict)
     const sync_action *apply = asked_for(SYNC_ACT_APPLY);
     ck_assert_ptr_nonnull(apply);
     replica_event *event = &apply->apply.events[0];
-    ck_assert(event->hint && event->untold);
+    ck_assert(event->hint && event->untold && !event->late);
     ck_assert_uint_eq(event->record.version.node, 9);
     event->verdict = verdict;
     event->row = row;
@@ -515,6 +515,7 @@ START_TEST(what_is_older_than_the_beginning_is_told_late)
         ck_assert_int_eq(apply->apply.events[0].late, late);
         give((sync_event){.kind = SYNC_EV_APPLIED});
     }
+    hear_removal(0, REPLICA_APPLIED); /* of what Redis has now */
 }
 END_TEST
 
