@@ -6,6 +6,7 @@
 #include <check.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -185,8 +186,10 @@ END_TEST
 
 START_TEST(another_version_is_left_alone)
 {
+    char other[32];
+    (void)snprintf(other, sizeof other, "format %d", CONTROL_FORMAT + 1);
     PATCH(format, CONTROL_FORMAT + 1);
-    refused(LARDER_EFORMAT, "format 6", false);
+    refused(LARDER_EFORMAT, other, false);
     PATCH(format, CONTROL_FORMAT);
     PATCH(byte_order, 0x04030201);
     refused(LARDER_EFORMAT, "0x04030201", false);
