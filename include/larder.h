@@ -57,7 +57,7 @@ enum {
     LARDER_EFORMAT = -1008,      /* made by another version, page size or byte order */
     LARDER_EACCESS = -1009,      /* permissions, owner or mode of the map's directory or files */
     LARDER_ENOTFOUND = -1010,    /* LARDER_ATTACH: there is no such map */
-    LARDER_ENOSPACE = -1011,     /* the file system cannot hold a map of that size */
+    LARDER_ENOSPACE = -1011,     /* the file system or RLIMIT_FSIZE has no room for the map */
     LARDER_ENOMEM = -1012,       /* malloc or mmap failed */
     LARDER_ESYSTEM = -1013,      /* another system call failed; larder_last_error() names it */
     LARDER_ENUMBER = -1014,      /* incr: the value is not a decimal 64-bit integer */

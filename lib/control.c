@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "allocate.h"
 #include "clock.h"
 #include "error.h"
 #include "replica.h"
@@ -120,11 +121,8 @@ int control_create(int directory, const struct control_settings *settings)
                                                                                 : LARDER_ESYSTEM,
                             "cannot make the control segment");
     }
-    int error = posix_fallocate(file, 0, (off_t)size);
-    if (error != 0) {
-        errno = error;
-        result = error_system(error == ENOSPC || error == EDQUOT ? LARDER_ENOSPACE : LARDER_ESYSTEM,
-                              "control segment of %zu bytes", size);
+    result = allocate_file(file, size, "control segment");
+    if (result != LARDER_OK) {
         goto out;
     }
     if (fchmod(file, settings->mode) != 0) {
@@ -136,7 +134,7 @@ int control_create(int directory, const struct control_settings *settings)
         result = error_system(LARDER_ENOMEM, "mmap of %zu bytes", size);
         goto out;
     }
-    error = fill(control, settings, size, popularity);
+    int error = fill(control, settings, size, popularity);
     if (error != 0) {
         errno = error;
         result = error_system(LARDER_ESYSTEM, "robust shared mutexes");
@@ -261,8 +259,8 @@ int control_retire(int directory)
         /* Through the file, not a mapping: it may be too short for one. */
         uint64_t retired = GENERATION_RETIRED;
         struct stat status;
-        if (fstat(file, &status) == 0 &&
-            status.st_size >= (off_t)(offsetof(struct control, generation) + sizeof retired)) {
+        const size_t end = offsetof(struct control, generation) + sizeof retired;
+        if (fstat(file, &status) == 0 && status.st_size >= (off_t)end && allocate_allowed(end)) {
             ssize_t put =
                 pwrite(file, &retired, sizeof retired, (off_t)offsetof(struct control, generation));
             (void)put; /* whoever has it mapped then finds out by other means */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "allocate.h"
 #include "error.h"
 #include "larder.h"
 
@@ -41,16 +42,8 @@ int hotset_create(const char *directory, uint64_t size)
     if (file < 0) {
         return error_system(LARDER_ESYSTEM, "%s", path);
     }
-    int result = LARDER_OK;
-    int error = EINTR;
-    while (error == EINTR) {
-        error = posix_fallocate(file, 0, (off_t)size);
-    }
-    if (error != 0) {
-        errno = error;
-        result = error_system(error == ENOSPC || error == EDQUOT ? LARDER_ENOSPACE : LARDER_ESYSTEM,
-                              "hot set of %" PRIu64 " bytes", size);
-    } else {
+    int result = allocate_file(file, size, "hot set");
+    if (result == LARDER_OK) {
         touch_pages(file, size);
     }
     (void)close(file);

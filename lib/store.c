@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "allocate.h"
 #include "error.h"
 #include "format.h"
 #include "stats.h"
@@ -161,6 +162,12 @@ int store_write_begin(struct store *store, struct transaction *writer)
     *writer = (struct transaction){.store = store, .write = true};
     if (atomic_load(&store->hosed)) {
         return lmdb_hosed(writer);
+    }
+    if (!store->writable) { /* then LMDB writes through the file, where a signal is waiting */
+        writer->error = allocate_check(store->max_pages * store->page_size, "map");
+        if (writer->error != LARDER_OK) {
+            return writer->error;
+        }
     }
     (void)mdb_env_info(store->env, &info);
     uint64_t next = (uint64_t)info.me_last_txnid + 1;

@@ -5,8 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "allocate.h"
 #include "error.h"
 #include "store_lmdb.h"
 
@@ -46,37 +45,25 @@ static int open_env(const char *path, uint64_t map_size, bool protect, mode_t mo
     return MDB_SUCCESS;
 }
 
-static int preallocate(MDB_env *env, uint64_t map_size)
-{
-    int file = -1;
-    sigset_t all, before;
-    (void)mdb_env_get_fd(env, &file);
-    /* A signal would end the call early; on some file systems it starts over from the beginning. */
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code;
-    do {
-        code = posix_fallocate(file, 0, (off_t)map_size);
-    } while (code == EINTR);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return code;
-}
-
 int store_create(const char *path, uint64_t map_size, bool protect, mode_t mode)
 {
     MDB_env *env = NULL;
     MDB_txn *txn = NULL;
     MDB_dbi database;
+    int result = allocate_check(map_size, "map"); /* LMDB begins to write at once */
+    if (result != LARDER_OK) {
+        return result;
+    }
+    int file = -1;
     int code = open_env(path, map_size, protect, mode, &env);
     if (code != MDB_SUCCESS) {
         return lmdb_convert(NULL, code, "making the map's files");
     }
-    code = preallocate(env, map_size);
-    if (code != 0) {
+    (void)mdb_env_get_fd(env, &file);
+    result = allocate_file(file, map_size, "map");
+    if (result != LARDER_OK) {
         mdb_env_close(env);
-        errno = code;
-        return error_system(code == ENOSPC || code == EDQUOT ? LARDER_ENOSPACE : LARDER_ESYSTEM,
-                            "map of %" PRIu64 " bytes", map_size);
+        return result;
     }
     code = mdb_txn_begin(env, NULL, 0, &txn);
     if (code == MDB_SUCCESS) {

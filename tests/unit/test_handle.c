@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -154,6 +155,72 @@ START_TEST(sizes_and_modes)
 }
 END_TEST
 
+/* Open a map under a limit on the size of files; the limit is lifted before anything else is
+ * written, say by a coverage build. */
+static int open_limited(const char *directory, uint64_t limit, larder **map)
+{
+    struct rlimit before, limited;
+    larder_options options = {.dir = directory, .map_size = MAPS_SIZE, .hot_size = 2 * MAPS_SIZE};
+    (void)getrlimit(RLIMIT_FSIZE, &before);
+    limited = before;
+    limited.rlim_cur = limit;
+    (void)setrlimit(RLIMIT_FSIZE, &limited);
+    int result = larder_open("limited", &options, map);
+    if (*map != NULL && larder_set(*map, "k", 1, "v", 1, NULL) == LARDER_ENOSPACE) {
+        result = LARDER_SKIP;
+    }
+    (void)setrlimit(RLIMIT_FSIZE, &before);
+    return result;
+}
+
+struct limited {
+    const char *directory; /* the parent's: a child would get its own */
+    uint64_t limit;
+};
+
+static int opens_limited(void *context)
+{
+    const struct limited *given = context;
+    larder *map = NULL;
+    int result = open_limited(given->directory, given->limit, &map);
+    bool told = result == LARDER_ENOSPACE && strstr(larder_last_error(), "RLIMIT_FSIZE") != NULL;
+    larder_close(&map);
+    return told ? 2 : result == LARDER_OK ? 0 : 1;
+}
+
+static int writes_limited(void *context)
+{
+    larder *map = NULL;
+    int result = open_limited(context, 4096, &map);
+    bool read = map != NULL && maps_get(map, "old") != NULL;
+    larder_close(&map);
+    return result == LARDER_SKIP && read ? 2 : 1;
+}
+
+START_TEST(a_limit_on_the_size_of_files_is_an_error_and_no_signal)
+{
+    uint64_t too_little[] = {0, 4096, MAPS_SIZE / 4, MAPS_SIZE - 1, 2 * MAPS_SIZE - 1};
+    struct limited given = {.directory = harness_directory()};
+    for (size_t i = 0; i < sizeof too_little / sizeof too_little[0]; i++) {
+        given.limit = too_little[i];
+        ck_assert_int_eq(maps_in_child(opens_limited, &given), 2);
+        ck_assert_int_ne(access(harness_path("limited/control"), F_OK), 0); /* nothing is left */
+    }
+    given.limit = 2 * MAPS_SIZE;
+    ck_assert_int_eq(maps_in_child(opens_limited, &given), 0);
+    ck_assert_int_eq(access(harness_path("limited/control"), F_OK), 0);
+}
+END_TEST
+
+START_TEST(a_protected_map_is_not_written_past_the_limit)
+{
+    larder *map = maps_open("limited", MAPS_SIZE, LARDER_PROTECT);
+    ck_assert_int_eq(maps_set(map, "old", "v"), LARDER_OK);
+    ck_assert_int_eq(maps_in_child(writes_limited, (void *)(uintptr_t)harness_directory()), 2);
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(the_largest_value_is_the_creators_and_less_is_the_handles)
 {
     static const char value[1001];
@@ -256,6 +323,8 @@ int main(void)
     tcase_add_test(tests, directories_that_are_not_trusted);
     tcase_add_test(tests, sizes_and_modes);
     tcase_add_test(tests, the_largest_value_is_the_creators_and_less_is_the_handles);
+    tcase_add_test(tests, a_limit_on_the_size_of_files_is_an_error_and_no_signal);
+    tcase_add_test(tests, a_protected_map_is_not_written_past_the_limit);
     tcase_add_test(tests, the_environment_names_the_directory);
     tcase_add_test(tests, maps_with_protected_pages);
     tcase_add_test(tests, a_local_handle_writes_what_never_travels);
