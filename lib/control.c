@@ -64,6 +64,11 @@ static uint64_t popularity_size(uint64_t map_size)
     return size < POPULARITY_LEAST ? POPULARITY_LEAST : size - size % POPULARITY_LINE;
 }
 
+size_t control_size(uint64_t map_size)
+{
+    return sizeof(struct control) + control_tail(popularity_size(map_size));
+}
+
 uint32_t control_random_node(void)
 {
     uint32_t node = 0;
@@ -112,7 +117,7 @@ int control_create(int directory, const struct control_settings *settings)
     (void)!getrandom(&unique, sizeof unique, GRND_NONBLOCK);
     (void)snprintf(name, sizeof name, "control.new-%d-%" PRIx64, (int)getpid(), unique);
     uint64_t popularity = popularity_size(settings->map_size);
-    size_t size = sizeof(struct control) + control_tail(popularity);
+    size_t size = control_size(settings->map_size);
     int result = LARDER_OK;
     struct control *control = MAP_FAILED;
     int file = openat(directory, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);

@@ -295,6 +295,9 @@ struct control_settings {
  */
 int control_create(int directory, const struct control_settings *settings);
 
+/* Bytes of the segment of a map of that size. */
+size_t control_size(uint64_t map_size);
+
 /* Map the segment. LARDER_ENOTFOUND; EFORMAT (another version, page size, byte order, boot, or not
  * a segment at all: *replaceable says whether it may be put aside), ENAMESPACE, EACCESS, ENOMEM. */
 int control_attach(int directory, struct control **control, size_t *size, bool *replaceable);

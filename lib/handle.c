@@ -240,7 +240,8 @@ static uint64_t choose_hot_size(const larder_options *options, int directory, ui
     }
     if (size == 0) {
         uint64_t space = space_in(directory);
-        uint64_t left = space > map_size ? (space - map_size) / 2 : 0;
+        uint64_t taken = map_size + control_size(map_size);
+        uint64_t left = space > taken ? (space - taken) / 2 : 0;
         uint64_t share = map_size / 5 * HOT_FIFTHS;
         size = share < left ? share : left;
         size = size < least_hot ? 0 : size;

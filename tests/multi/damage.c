@@ -697,6 +697,27 @@ static int over_free_space(void *context)
     return 0;
 }
 
+/* Default sizes leave room for all that belongs to a map: down to the least map and its control
+ * segment, a little over 22 MiB. */
+static void default_sizes_fit(const char *small)
+{
+    for (unsigned megabytes = 23; megabytes <= 48; megabytes++) {
+        char options[64], name[32];
+        snprintf(options, sizeof options, "size=%um,mode=0700", megabytes);
+        snprintf(name, sizeof name, "of-%u", megabytes);
+        test_check(mount("none", small, "tmpfs", 0, options) == 0, "mount: %s", strerror(errno));
+        larder *handle = NULL;
+        larder_options defaults = {.dir = small};
+        int code = larder_open(name, &defaults, &handle);
+        test_check(code == LARDER_OK, "a map on %u MiB: %d %s", megabytes, code,
+                   larder_last_error());
+        test_check(larder_set(handle, "k", 1, "v", 1, NULL) == LARDER_OK, "set: %s",
+                   larder_last_error());
+        larder_close(&handle);
+        test_check(umount2(small, MNT_DETACH) == 0, "umount: %s", strerror(errno));
+    }
+}
+
 static int on_small_file_system(void *context)
 {
     (void)context;
@@ -709,6 +730,9 @@ static int on_small_file_system(void *context)
     if (mkdir(small, 0700) != 0 || mount("none", small, "tmpfs", 0, "size=8m,mode=0700") != 0) {
         return TEST_SKIP;
     }
+    test_check(umount2(small, MNT_DETACH) == 0, "umount: %s", strerror(errno));
+    default_sizes_fit(small);
+    test_check(mount("none", small, "tmpfs", 0, "size=8m,mode=0700") == 0, "mount again");
     directory = small;
     no_space_for(0);
     no_space_for(64u << 20);
