@@ -218,7 +218,7 @@ int control_attach(int directory, struct control **out, size_t *out_size, bool *
         if (errno == ENOENT) {
             return error_set(LARDER_ENOTFOUND, "there is no such map");
         }
-        return error_system(LARDER_EACCESS, "cannot open the control segment");
+        return error_system(error_of_file(errno), "cannot open the control segment");
     }
     int result = LARDER_OK;
     if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {

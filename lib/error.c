@@ -66,6 +66,20 @@ void error_clear(void)
     last_text[0] = '\0';
 }
 
+int error_of_file(int error)
+{
+    switch (error) {
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case EINTR:
+    case EIO:
+        return LARDER_ESYSTEM;
+    default:
+        return LARDER_EACCESS;
+    }
+}
+
 int(error_set)(int code, const char *format, ...)
 {
     int saved = errno;

@@ -13,6 +13,10 @@ int error_set(int code, const char *format, ...) __attribute__((format(printf, 2
 /* The same with ": " and the text of errno (as it was on entry) behind it. */
 int error_system(int code, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
 
+/* What it means that a file or directory could not be opened or looked at: ESYSTEM where the
+ * process or host has run short (of descriptors, say) or reading failed, else EACCESS. */
+int error_of_file(int error);
+
 /* Forget this thread's sentence. */
 void error_clear(void);
 

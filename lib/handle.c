@@ -137,7 +137,7 @@ static int check_directory(const char *path, int directory, bool private)
 {
     struct stat status;
     if (fstat(directory, &status) != 0) {
-        return error_system(LARDER_EACCESS, "%s", path);
+        return error_system(error_of_file(errno), "%s", path);
     }
     if ((status.st_mode & S_IWOTH) != 0) {
         return error_set(LARDER_EACCESS, "%s is writable by everybody (mode %04o)", path,
@@ -161,8 +161,9 @@ static int open_directory(int parent, const char *name, const char *path, bool c
         if (mkdirat(parent, name, 0700) == 0) {
             made = true;
         } else if (errno != EEXIST) {
-            return error_system(errno == ENOSPC ? LARDER_ENOSPACE : LARDER_EACCESS, "mkdir of %s",
-                                path);
+            return error_system(errno == ENOSPC || errno == EDQUOT ? LARDER_ENOSPACE
+                                                                   : error_of_file(errno),
+                                "mkdir of %s", path);
         }
     }
     int directory = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -173,7 +174,7 @@ static int open_directory(int parent, const char *name, const char *path, bool c
         if (errno == ELOOP || errno == ENOTDIR) {
             return error_set(LARDER_EACCESS, "%s is a symbolic link or not a directory", path);
         }
-        return error_system(LARDER_EACCESS, "%s", path);
+        return error_system(error_of_file(errno), "%s", path);
     }
     if (made && fchmod(directory, mode) != 0) {
         int result = error_system(LARDER_ESYSTEM, "chmod of %s", path);

@@ -221,6 +221,32 @@ START_TEST(a_protected_map_is_not_written_past_the_limit)
 }
 END_TEST
 
+/* Whichever call finds no descriptor left: it is no question of rights. */
+START_TEST(without_descriptors_a_system_call_failed)
+{
+    larder *map = maps_open("map", MAPS_SIZE, 0);
+    larder_options options = {.dir = harness_directory()};
+    struct rlimit before;
+    bool opened = false;
+    larder_close(&map);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int next = dup(0); /* the lowest number that is free */
+    ck_assert_int_ge(next, 0);
+    ck_assert_int_eq(close(next), 0);
+    for (int more = 0; more < 32 && !opened; more++) {
+        struct rlimit limited = {.rlim_cur = (rlim_t)(next + more), .rlim_max = before.rlim_max};
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limited), 0);
+        int result = larder_open("map", &options, &map);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+        opened = result == LARDER_OK;
+        ck_assert_msg(opened || result == LARDER_ESYSTEM, "%d more: %d %s", more, result,
+                      larder_last_error());
+    }
+    ck_assert(opened);
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(the_largest_value_is_the_creators_and_less_is_the_handles)
 {
     static const char value[1001];
@@ -325,6 +351,7 @@ int main(void)
     tcase_add_test(tests, the_largest_value_is_the_creators_and_less_is_the_handles);
     tcase_add_test(tests, a_limit_on_the_size_of_files_is_an_error_and_no_signal);
     tcase_add_test(tests, a_protected_map_is_not_written_past_the_limit);
+    tcase_add_test(tests, without_descriptors_a_system_call_failed);
     tcase_add_test(tests, the_environment_names_the_directory);
     tcase_add_test(tests, maps_with_protected_pages);
     tcase_add_test(tests, a_local_handle_writes_what_never_travels);
