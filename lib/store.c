@@ -16,7 +16,7 @@
 #include "stats.h"
 #include "store_lmdb.h"
 
-enum { RENEW_TRIES = 100, META_PAGES = 2 };
+enum { RENEW_TRIES = 100, META_PAGES = 2, SLOT_WAIT_MS = 50 };
 
 /* ---- Readers --------------------------------------------------------------------------------- */
 
@@ -53,6 +53,21 @@ void store_reader_close(struct transaction *reader)
     reader->txn = NULL;
 }
 
+/* The slot is not what this reader left there: whatever the reason, it stays so. The read fails,
+ * and the next has another slot; the old one is given back, or this process's number would keep it
+ * (and with it old pages) as long as it lives. If it is another's by now, the other finds out
+ * likewise. */
+__attribute__((cold, noinline)) static void change_slot(struct transaction *reader)
+{
+    struct transaction other;
+    if (store_reader_open(reader->store, &other, SLOT_WAIT_MS) != LARDER_OK) {
+        return; /* the next read tries again */
+    }
+    struct MDB_txn *damaged = reader->txn;
+    reader->txn = other.txn;
+    mdb_txn_abort(damaged);
+}
+
 int store_read_begin(struct transaction *reader, struct stats_slot *lookups)
 {
     const struct store *store = reader->store;
@@ -64,6 +79,9 @@ int store_read_begin(struct transaction *reader, struct stats_slot *lookups)
         reader->changes = atomic_load_explicit(&life->changes, memory_order_acquire);
         int code = mdb_txn_renew(reader->txn);
         if (__builtin_expect(code != MDB_SUCCESS, 0)) {
+            if (code == MDB_BAD_RSLOT) {
+                change_slot(reader);
+            }
             return lmdb_fail(reader, code, "renewing a snapshot");
         }
         reader->number = mdb_txn_id(reader->txn);

@@ -2,8 +2,14 @@
  * absent entries, reads that cannot look, and what is no argument.
  */
 #include <check.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "evict.h"
@@ -250,6 +256,92 @@ START_TEST(a_locked_reader_table_makes_a_miss_in_time)
 }
 END_TEST
 
+/* LMDB's MDB_rxbody, at the start of each of the lock file's lines of 64 bytes. */
+struct slot {
+    uint64_t transaction;
+    int32_t pid;
+    uint64_t thread;
+};
+
+/* The first slot of that process and thread, *count: how many are the process's. */
+static volatile struct slot *find_slot(void *memory, size_t size, unsigned *count)
+{
+    volatile struct slot *found = NULL;
+    *count = 0;
+    for (size_t at = 0; at + sizeof *found <= size; at += 64) {
+        volatile struct slot *slot = (void *)((uint8_t *)memory + at);
+        if (slot->pid == getpid() && slot->thread == (uint64_t)pthread_self()) {
+            found = found == NULL ? slot : found;
+            ++*count;
+        }
+    }
+    return found;
+}
+
+/* One miss, counted as damage; the read after it has another slot. */
+static void damage_slot(bool borrowed, bool its_pid)
+{
+    maps_hot_size = LARDER_NO_HOT_SET; /* a copy there would need no slot */
+    larder *cold = maps_new();
+    larder_view view;
+    char path[PATH_MAX];
+    struct stat status;
+    unsigned before = 0, after = 0;
+    maps_hot_size = 0;
+    ck_assert_int_eq(maps_set(cold, "key", "value"), LARDER_OK);
+    if (borrowed) {
+        ck_assert_int_eq(larder_borrow(cold, "key", 3, &view), LARDER_OK);
+        larder_release(cold, &view);
+    } else {
+        ck_assert_str_eq(maps_get(cold, "key"), "value");
+    }
+    (void)snprintf(path, sizeof path, "%s/g1/lock.mdb", cold->map->path);
+    int file = open(path, O_RDWR | O_CLOEXEC);
+    ck_assert_int_ge(file, 0);
+    ck_assert_int_eq(fstat(file, &status), 0);
+    size_t size = (size_t)status.st_size;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    ck_assert_ptr_ne(memory, MAP_FAILED);
+    uint64_t corrupt = maps_stats(cold).read_corrupt;
+    uint8_t *first = (uint8_t *)(uintptr_t)find_slot(memory, size, &before);
+    ck_assert_ptr_nonnull(first);
+    for (volatile struct slot *slot; (slot = find_slot(memory, size, &after)) != NULL;) {
+        if (its_pid) {
+            slot->pid ^= 1 << 20;
+        } else {
+            slot->transaction = UINT64_C(1) << 40;
+            slot->thread ^= 1; /* not found again */
+        }
+    }
+    if (borrowed) {
+        ck_assert_int_eq(larder_borrow(cold, "key", 3, &view), LARDER_MISS);
+        ck_assert_int_eq(larder_borrow(cold, "key", 3, &view), LARDER_OK);
+        larder_release(cold, &view);
+    } else {
+        ck_assert_ptr_null(maps_get(cold, "key"));
+        ck_assert_str_eq(maps_get(cold, "key"), "value");
+        ck_assert_uint_eq(maps_stats(cold).read_corrupt, corrupt + 1);
+    }
+    (void)maps_get(cold, "key"); /* by the thread's own, which was damaged beside the view's */
+    ck_assert_str_eq(maps_get(cold, "key"), "value");
+    (void)find_slot(memory, size, &after);
+    ck_assert_uint_eq(after, before); /* and the damaged ones are free */
+    for (uint8_t *at = first; at + 64 <= (uint8_t *)memory + size; at += 64) {
+        int32_t pid = ((volatile struct slot *)(void *)at)->pid;
+        ck_assert_msg(pid == 0 || pid == getpid(), "a slot of process %d is left", (int)pid);
+    }
+    ck_assert_int_eq(munmap(memory, size), 0);
+    maps_whole(cold);
+    larder_close(&cold);
+    (void)close(file); /* not before: with it would go LMDB's locks */
+}
+
+START_TEST(a_damaged_slot_costs_one_read)
+{
+    damage_slot(_i % 2 != 0, _i / 2 != 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("read");
@@ -264,6 +356,7 @@ int main(void)
     tcase_add_test(tests, a_copy_that_claims_chunks_is_passed_over);
     tcase_add_test(tests, arguments_that_are_none);
     tcase_add_test(tests, a_locked_reader_table_makes_a_miss_in_time);
+    tcase_add_loop_test(tests, a_damaged_slot_costs_one_read, 0, 4);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
 }
