@@ -280,18 +280,41 @@ static int invalidate_keys(larder *handle, const struct scan_filter *filter, uin
     return result;
 }
 
-int larder_invalidate_prefix(larder *handle, larder_bytes prefix, uint64_t *count)
+int invalidate_check_prefix(larder_bytes prefix)
 {
-    int result = handle_enter_write(handle);
-    if (result != LARDER_OK) {
-        return result;
-    }
     if (prefix.data == NULL || prefix.size == 0) {
         return error_set(LARDER_EINVAL, "a prefix of 0 bytes: all keys are larder_clear()'s");
     }
     if (prefix.size > LARDER_KEY_MAX) {
         return error_set(LARDER_ETOOBIG, "prefix of %zu bytes: the limit is %u", prefix.size,
                          LARDER_KEY_MAX);
+    }
+    return LARDER_OK;
+}
+
+int invalidate_check_match(larder_bytes glob)
+{
+    uint8_t literal[LARDER_GLOB_MAX];
+    int result = pattern_check(glob);
+    if (result == LARDER_OK && glob.size > SWEEPS_NAME_MAX &&
+        pattern_literal_prefix(glob, literal) == 0) {
+        return error_set(
+            LARDER_ETOOBIG,
+            "a pattern of %zu bytes: one that begins with a wildcard has at most %d, or "
+            "the fleet would have to be told of it as of everything",
+            glob.size, SWEEPS_NAME_MAX);
+    }
+    return result;
+}
+
+int larder_invalidate_prefix(larder *handle, larder_bytes prefix, uint64_t *count)
+{
+    int result = handle_enter_write(handle);
+    if (result == LARDER_OK) {
+        result = invalidate_check_prefix(prefix);
+    }
+    if (result != LARDER_OK) {
+        return result;
     }
     struct scan_filter filter = {.prefix = prefix, .read_flags = LARDER_ACCEPT_STALE};
     return invalidate_keys(handle, &filter, LARDER_CAUSE_PREFIX, prefix, count);
@@ -302,19 +325,12 @@ int larder_invalidate_match(larder *handle, larder_bytes glob, uint64_t *count)
     uint8_t literal[LARDER_GLOB_MAX];
     int result = handle_enter_write(handle);
     if (result == LARDER_OK) {
-        result = pattern_check(glob);
+        result = invalidate_check_match(glob);
     }
     if (result != LARDER_OK) {
         return result;
     }
     size_t literal_size = pattern_literal_prefix(glob, literal);
-    if (glob.size > SWEEPS_NAME_MAX && literal_size == 0) {
-        return error_set(
-            LARDER_ETOOBIG,
-            "a pattern of %zu bytes: one that begins with a wildcard has at most %d, or "
-            "the fleet would have to be told of it as of everything",
-            glob.size, SWEEPS_NAME_MAX);
-    }
     struct scan_filter filter = {
         .prefix = {literal, literal_size}, .glob = &glob, .read_flags = LARDER_ACCEPT_STALE};
     return invalidate_keys(handle, &filter, LARDER_CAUSE_MATCH, glob, count);

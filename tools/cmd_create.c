@@ -1,10 +1,12 @@
 /* cmd_create.c: larder create: make the map where it is missing. A map that is there stays as it
- * is: with the size that was asked for that is success, with another one it is refused, because a
- * new size is a new generation and that is for the map's owner (larderd's configuration) to decide.
+ * is: with the sizes that were asked for that is success, with others it is refused, because a new
+ * size is a new generation and that is for the map's owner (larderd's configuration) to decide.
  */
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "lib/handle.h"
+#include "lib/hotset.h"
 #include "tools/output.h"
 #include "tools/tool.h"
 
@@ -13,6 +15,23 @@ static bool is_there(struct tool *tool)
 {
     larder_options options = {.dir = tool->dir, .flags = LARDER_ATTACH};
     return larder_open(tool->map, &options, &tool->handle) >= 0;
+}
+
+/* What was asked for and is not what the map has. */
+static bool has_other_limits(const struct tool *tool, const larder_stats *stats)
+{
+    uint64_t largest = tool->handle->max_value; /* the map's: opened without a limit of its own */
+    if (tool->max_value != 0 && handle_value_limit(tool->max_value, stats->map_size) != largest) {
+        output_error("create: the map \"%s\" is there and takes values of %" PRIu64 " bytes",
+                     tool->map, largest);
+        return true;
+    }
+    if (tool->hot_size != 0 && tool->hot_size / HOTSET_PAGE * HOTSET_PAGE != stats->hot_size) {
+        output_error("create: the map \"%s\" is there with a hot set of %" PRIu64 " bytes",
+                     tool->map, stats->hot_size);
+        return true;
+    }
+    return false;
 }
 
 int cmd_create(struct tool *tool)
@@ -32,6 +51,9 @@ int cmd_create(struct tool *tool)
     if (there && tool->size != 0 && tool->size != stats.map_size) {
         output_error("create: the map \"%s\" is there with %" PRIu64 " bytes", tool->map,
                      stats.map_size);
+        return TOOL_FAILED;
+    }
+    if (there && has_other_limits(tool, &stats)) {
         return TOOL_FAILED;
     }
     if (tool->json) {

@@ -65,6 +65,12 @@ says_line "create again leaves it" "map default is there already: 32.0 MiB"
 run "create again with its size" 0 create --size 33554432
 run "create with another size" 6 create --size 64M
 complains "create with another size names the size" "33554432 bytes"
+run "create with another largest value" 6 create --max-value 1K
+complains "create with another largest value names the map's" "values of 2097152 bytes"
+run "create with its largest value" 0 create --max-value 1G
+run "create with another hot set" 6 create --hot-size 1M
+complains "create with another hot set names the map's" "a hot set of 13418496 bytes"
+run "create with its hot set" 0 create --hot-size 13418496
 run "create as JSON" 0 --json -m other create --size 16M
 says_json "create as JSON" created true
 says_json "create as JSON" map_size 16777216
@@ -185,6 +191,12 @@ run "invalidate of nothing" 2 invalidate
 complains "invalidate of nothing" "--group, --tag, --prefix or --match"
 run "no pattern" 2 invalidate --match '[p'
 run "no prefix" 2 invalidate --prefix ''
+larder set kept v --tag kept && larder set long:1 v
+for wrong in "--prefix=" "--match=[p" "--match=*$(repeat x 1000)"; do
+    run "a tag, and ${wrong:0:12}" 2 invalidate --tag kept --prefix long: "$wrong"
+    run "where one is wrong, none is carried out" 0 get kept
+done
+run "of no kind" 0 get long:1
 run "an entry to clear" 0 -m cleared set p:1 v
 run "clear" 0 -m cleared clear
 run "clear kills" 1 -m cleared get p:1
