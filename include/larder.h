@@ -106,9 +106,10 @@ typedef struct larder_options { /* zero-initialise; unknown members must be 0, e
                               1 TiB; 0 = two fifths of map_size, and no more than half of what the map
                               leaves free (none with LARDER_PROTECT); LARDER_NO_HOT_SET */
     uint64_t max_value;    /* bytes of a value. The creator's is the map's: 0 = 8 MiB, and never
-                              more than a sixteenth of the map. Whoever opens it later may ask for
-                              less, for writes through his handle alone; what is more than the
-                              map's is heard as the map's, without an error. A larger value is
+                              more than a sixteenth of the map; an option over 4 GiB - 1 is
+                              LARDER_EINVAL. Whoever opens it later may ask for less, for
+                              writes through his handle alone; what is more than the map's is
+                              heard as the map's, without an error. A larger value is
                               LARDER_ETOOBIG, which names the limit */
     int64_t write_wait_ms; /* how long a write waits for the gate; 0 = 50; at most 60,000 */
     uint32_t flags, mode;  /* mode: permissions of the map's directory if it is made; 0 = 0700 in
@@ -179,7 +180,8 @@ typedef struct larder_policy { /* zero-initialised = the map's defaults */
     int64_t max_lifetime_ms;  /* neither reads nor larder_touch() extend it past so long after this
                                  write; 0: they may. Cuts staleness, too */
     larder_bytes group;       /* at most one; size 0: none */
-    const larder_bytes *tags; /* at most LARDER_TAGS_MAX; doubles count once */
+    const larder_bytes *tags; /* tag_count of them, doubles too, at most LARDER_TAGS_MAX;
+                                 an entry has a double once */
     size_t tag_count;
     uint32_t flags, reserved0;
     uint64_t reserved[8];
