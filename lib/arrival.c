@@ -82,9 +82,8 @@ static void take_unknown(struct control *control, uint64_t clock)
     removal_clear(control, clock);
 }
 
-int arrival_mark(struct writer *writer, replica_event *event)
+int arrival_mark(struct control *control, replica_event *event)
 {
-    struct control *control = writer->control;
     const replica_record *in = &event->record;
     uint64_t clock = clock_of(control, in);
     bool known = in->key_size == 1;

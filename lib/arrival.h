@@ -10,9 +10,9 @@
 #include "replica.h"
 #include "writer.h"
 
-/* Take an invalidation: REPLICA_MARK. Not part of the transaction, and never undone: newest wins.
- * EBUSY: a table is held by a stopped process. */
-int arrival_mark(struct writer *writer, replica_event *event);
+/* Take an invalidation: REPLICA_MARK. Not part of a transaction, needs no room in the map, and is
+ * never undone: newest wins. EBUSY: a table is held by a stopped process. */
+int arrival_mark(struct control *control, replica_event *event);
 
 /* Whether an entry that comes in, and is newer than old (NULL: nothing stands there), is dead
  * already: by a group or tag, a prefix or pattern, a clear or a bucket. Then a removal takes its

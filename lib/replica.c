@@ -23,7 +23,7 @@
 #include "wake.h"
 #include "writer.h"
 
-enum { OUTBOX_LOOKS_MAX = 1024, EVENTS_MAX = 1024 };
+enum { OUTBOX_LOOKS_MAX = 1024 };
 
 static_assert(REPLICA_MARKS_MAX == RECORD_MARKS_MAX && REPLICA_MARK_SIZE == RECORD_MARK_SIZE,
               "the same marks");
@@ -454,13 +454,13 @@ int replica_store_inbound(struct writer *writer, const struct key *key, const st
     return entry_store(writer, key, old, &record, in->value);
 }
 
-static int apply_one(struct writer *writer, replica_event *event)
+int replica_apply_one(struct writer *writer, replica_event *event)
 {
     struct key key;
     struct record old;
     const replica_record *in = &event->record;
     if (in->kind == REPLICA_MARK) {
-        return arrival_mark(writer, event);
+        return arrival_mark(writer->control, event);
     }
     int result = key_make(&key, in->key, in->key_size);
     if (result != LARDER_OK || in->kind < REPLICA_VALUE || in->kind > REPLICA_DELETED) {
@@ -527,71 +527,6 @@ static int apply_one(struct writer *writer, replica_event *event)
             result == LARDER_OK ? old.header.row : 0; /* no room: a barrier stands for it */
     }
     return result < 0 ? result : LARDER_OK;
-}
-
-struct apply_request {
-    replica_event *events;
-    size_t count;
-    const replica_position *position;
-    uint64_t fence;
-};
-
-static int apply_operation(struct writer *writer, void *context)
-{
-    struct apply_request *request = context;
-    int result = replica_check_fence(writer->control, request->fence);
-    writer->cause = LARDER_CAUSE_REPLICA;
-    bool fills = request->count > 0;
-    for (size_t i = 0; i < request->count && result == LARDER_OK; i++) {
-        fills = fills && request->events[i].fill.kind != REPLICA_FILL_NONE;
-        result = apply_one(writer, &request->events[i]);
-    }
-    writer->quiet = fills; /* the daemon need not wake itself for what it has just got from Redis */
-    if (result == LARDER_OK && request->position != NULL) {
-        const replica_position *in = request->position;
-        struct control_position *position = &writer->ledger.position;
-        *position =
-            (struct control_position){.epoch = in->epoch, .number = in->number, .nonce = in->nonce};
-        memcpy(position->run_id, in->run_id, sizeof position->run_id);
-        position->run_id[sizeof position->run_id - 1] = '\0';
-        writer->ledger.position_seen_ms = in->seen_ms;
-        writer->ledger.position_since_ms = in->since_ms;
-        result = store_touch(&writer->transaction);
-    }
-    return result;
-}
-
-int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t count,
-                  const replica_position *position)
-{
-    int result = handle_enter_write(handle);
-    if (result != LARDER_OK) {
-        return result;
-    }
-    if (count > EVENTS_MAX) {
-        return error_set(LARDER_EINVAL, "%zu events: at most %d", count, EVENTS_MAX);
-    }
-    size_t slice = REPLICA_SLICE;
-    struct apply_request request = {.events = events, .fence = fence};
-    do {
-        request.count = count < slice ? count : slice;
-        request.position = request.count == count ? position : NULL;
-        size_t bytes = 0;
-        for (size_t i = 0; i < request.count; i++) {
-            bytes += request.events[i].record.value_size;
-        }
-        result = writer_run(handle, bytes, apply_operation, &request);
-        if (result == LARDER_OK) {
-            request.events += request.count;
-            count -= request.count;
-            if (request.position != NULL) {
-                atomic_store(&map_control(handle->map)->marks.set_id, request.position->marks_id);
-            }
-        } else if (replica_smaller_slice(&slice, request.count, result)) {
-            result = LARDER_OK;
-        }
-    } while (result == LARDER_OK && count > 0);
-    return result;
 }
 
 int replica_position_read(larder *handle, replica_position *out)

@@ -24,6 +24,9 @@ int replica_clean(struct writer *writer, const struct key *key, const struct rec
 
 replica_record replica_of_record(const struct record *record, uint32_t home);
 
+/* Apply one event, inside a write: replica_apply(). */
+int replica_apply_one(struct writer *writer, replica_event *event);
+
 /* Store an event's record, or drop what is there, which is older; old: NULL where nothing is. */
 int replica_store_inbound(struct writer *writer, const struct key *key, const struct record *old,
                           replica_event *event);
