@@ -81,7 +81,9 @@ const char *larder_version_text(void);
 /* ---- Open and close ------------------------------------------------------------------------ */
 
 #define LARDER_NO_HOT_SET UINT64_MAX
-#define LARDER_KEY_MAX 65535u  /* bytes of a key; the least is 1 */
+/* Bytes of a key; the least is 1. One of more than about 4,000 is kept on pages that lie together,
+ * and in a map that has long been full there may be none: then it is refused with LARDER_EFULL. */
+#define LARDER_KEY_MAX 65535u
 #define LARDER_NAME_MAX 65535u /* bytes of the name of a group or tag; the least is 1 */
 #define LARDER_TAGS_MAX 16u    /* tags of an entry, beside its group */
 #define LARDER_GLOB_MAX 1024u  /* bytes of a glob pattern; the least is 1 */

@@ -14,8 +14,9 @@
 #include "registry.h"
 #include "removal.h"
 #include "replica_internal.h"
+#include "room.h"
 
-enum { EVENTS_MAX = 1024 };
+enum { EVENTS_MAX = 1024, PINNED_MS = 2000 };
 
 struct apply_request {
     replica_event *events;
@@ -45,6 +46,19 @@ static int apply_operation(struct writer *writer, void *context)
         writer->ledger.position_seen_ms = in->seen_ms;
         writer->ledger.position_since_ms = in->since_ms;
         result = store_touch(&writer->transaction);
+    }
+    return result;
+}
+
+static int apply_slice(larder *handle, struct apply_request *request)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < request->count; i++) {
+        bytes += request->events[i].record.value_size;
+    }
+    int result = writer_run(handle, bytes, apply_operation, request);
+    if (result == LARDER_OK && request->position != NULL) {
+        atomic_store(&map_control(handle->map)->marks.set_id, request->position->marks_id);
     }
     return result;
 }
@@ -88,6 +102,8 @@ static void make_dead(const larder *handle, const struct key *key, const replica
 {
     struct control *control = map_control(handle->map);
     larder_version version = event->record.version;
+    _Atomic uint64_t *told = &control->barriers_told[control_bucket(key->hash)];
+    bool all_told = atomic_load(&control->barriers[control_bucket(key->hash)]) <= atomic_load(told);
     bool wider;
     if (event->fill.kind != REPLICA_FILL_NONE) { /* what another program wrote has no version */
         wider = removal_pend_now(control, key, &version);
@@ -96,16 +112,62 @@ static void make_dead(const larder *handle, const struct key *key, const replica
         version.clock -= event->record.kind == REPLICA_DELETED ? 0 : 1;
         wider = removal_pend(control, key, version);
     }
+    if (wider && all_told) { /* a barrier for this host alone: the others know what has happened */
+        removal_told(told, version.clock);
+    }
     if (wider) {
         stats_count(map_stats(handle->map), STATS_PENDING_OVERFLOWS);
     }
 }
 
-/* Nothing made room for this event. What it is newer than goes, as if evicted: by a smaller write,
- * or, where not even that has room (a snapshot pins all that is freed), without one. */
-static int give_way(larder *handle, const struct apply_request *request)
+/* A write that finds no room tries for as long as the handle waits. While the same snapshot is held
+ * that is done once in a while: the events come by the thousand. Of larderd's one thread. */
+static struct {
+    uint64_t snapshot; /* 0: none */
+    int64_t until_ms;
+} pinned;
+
+static bool is_still_pinned(const struct larder *handle)
 {
-    replica_event *event = request->events;
+    return pinned.snapshot != 0 && clock_monotonic_ms() < pinned.until_ms &&
+           room_pinned_by(handle) == pinned.snapshot;
+}
+
+/* Found full: whether that is a snapshot's doing, which outlasts one more try. Others come and go.
+ */
+static int try_again(larder *handle, struct apply_request *request, bool *stuck)
+{
+    uint64_t snapshot = room_pinned_by(handle);
+    if (snapshot == 0) {
+        return LARDER_EFULL;
+    }
+    int result = apply_slice(handle, request);
+    *stuck = result == LARDER_EFULL && room_pinned_by(handle) == snapshot;
+    if (*stuck) {
+        pinned.snapshot = snapshot;
+        pinned.until_ms = clock_monotonic_ms() + PINNED_MS;
+    }
+    return result;
+}
+
+/* In a smaller write: what stands there goes, as if evicted. */
+static int drop_older(larder *handle, replica_event *event, uint64_t fence)
+{
+    if (event->fill.kind != REPLICA_FILL_NONE || event->record.kind == REPLICA_DELETED ||
+        event->value_missing) {
+        return LARDER_EFULL;
+    }
+    struct apply_request request = {.events = event, .count = 1, .fence = fence};
+    event->value_missing = true;
+    int result = writer_run(handle, 0, apply_operation, &request);
+    event->value_missing = false; /* it is not to be fetched again */
+    event->verdict = REPLICA_REFUSED;
+    return result;
+}
+
+/* There is no room for it. What it is newer than goes, or is dead where not even that has room. */
+static int give_way(larder *handle, replica_event *event, uint64_t fence, bool try_smaller)
+{
     struct control *control = map_control(handle->map);
     struct key key;
     if (event->record.kind == REPLICA_MARK) {
@@ -122,40 +184,25 @@ static int give_way(larder *handle, const struct apply_request *request)
     if (!replaces_something(handle, &key, event)) {
         return LARDER_OK;
     }
-    int result = LARDER_EFULL;
-    if (event->fill.kind == REPLICA_FILL_NONE && event->record.kind != REPLICA_DELETED &&
-        !event->value_missing) {
-        struct apply_request without = {.events = event, .count = 1, .fence = request->fence};
-        event->value_missing = true;
-        result = writer_run(handle, 0, apply_operation, &without);
-        event->value_missing = false; /* it is not to be fetched again */
-        event->verdict = REPLICA_REFUSED;
-    }
-    if (result != LARDER_EFULL) {
-        return result;
-    }
-    result = replica_check_fence(control, request->fence);
-    if (result == LARDER_OK) {
+    int result = try_smaller ? drop_older(handle, event, fence) : LARDER_EFULL;
+    if (result == LARDER_EFULL) {
         make_dead(handle, &key, event);
+        result = LARDER_OK;
+    }
+    return result;
+}
+
+static int give_way_to_all(larder *handle, const struct apply_request *request, bool try_smaller)
+{
+    int result = replica_check_fence(map_control(handle->map), request->fence);
+    for (size_t i = 0; i < request->count && result == LARDER_OK; i++) {
+        result = give_way(handle, &request->events[i], request->fence, try_smaller);
     }
     return result;
 }
 
 /* ---- Applying ---------------------------------------------------------------------------------
  */
-
-static int apply_slice(larder *handle, struct apply_request *request)
-{
-    size_t bytes = 0;
-    for (size_t i = 0; i < request->count; i++) {
-        bytes += request->events[i].record.value_size;
-    }
-    int result = writer_run(handle, bytes, apply_operation, request);
-    if (result == LARDER_OK && request->position != NULL) {
-        atomic_store(&map_control(handle->map)->marks.set_id, request->position->marks_id);
-    }
-    return result;
-}
 
 /* The position alone. Without room for it the older one stays, and what comes after that is told
  * once more to the next larderd: at worst the same again. */
@@ -177,24 +224,28 @@ int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t 
         return error_set(LARDER_EINVAL, "%zu events: at most %d", count, EVENTS_MAX);
     }
     size_t slice = REPLICA_SLICE;
+    bool stored = false, stuck = false;
     struct apply_request request = {.events = events, .fence = fence};
     while (result == LARDER_OK && count > 0) {
         request.count = count < slice ? count : slice;
         request.position = request.count == count ? position : NULL;
-        result = apply_slice(handle, &request);
-        if (replica_smaller_slice(&slice, request.count, result)) {
+        stuck = is_still_pinned(handle);
+        result = stuck ? LARDER_EFULL : apply_slice(handle, &request);
+        if (result == LARDER_EFULL && !stuck) {
+            result = try_again(handle, &request, &stuck);
+        }
+        stored = result == LARDER_OK && request.position != NULL;
+        if (!stuck && replica_smaller_slice(&slice, request.count, result)) {
             result = LARDER_OK;
             continue;
         }
-        if (result == LARDER_EFULL) { /* of one event */
-            result = give_way(handle, &request);
-            request.position = NULL;
+        if (result == LARDER_EFULL) { /* of one event; stuck: of any */
+            result = give_way_to_all(handle, &request, !stuck);
         }
         request.events += request.count;
         count -= request.count;
     }
-    bool stored = request.position != NULL;
-    if (result == LARDER_OK && position != NULL && !stored) {
+    if (result == LARDER_OK && position != NULL && !stored && !is_still_pinned(handle)) {
         result = store_position(handle, fence, position);
     }
     return result;

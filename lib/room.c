@@ -118,9 +118,28 @@ bool room_wait_for_reader(const struct larder *handle, int *patience)
     return (*patience)-- > 0;
 }
 
+uint64_t room_pinned_by(const struct larder *handle)
+{
+    struct transaction *reader;
+    uint64_t snapshot;
+    bool pinned = registry_reader(handle->map, &reader) == LARDER_OK &&
+                  store_oldest_reader(reader->store, &snapshot) != 0;
+    return pinned ? snapshot : 0;
+}
+
 int room_refuse(const struct larder *handle)
 {
     struct transaction *reader;
+    uint64_t snapshot;
     int result = registry_reader(handle->map, &reader);
-    return result == LARDER_OK ? full_because_of_reader(reader->store) : result;
+    if (result != LARDER_OK) {
+        return result;
+    }
+    if (store_oldest_reader(reader->store, &snapshot) != 0) {
+        return full_because_of_reader(reader->store);
+    }
+    /* Room was made, several times. Values are kept in pieces of a page, keys are not. */
+    return error_set(LARDER_EFULL,
+                     "the map is full: the pages that are free do not lie together, as "
+                     "those of a key of many KiB must, or others were faster");
 }

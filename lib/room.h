@@ -24,4 +24,7 @@ bool room_wait_for_reader(const struct larder *handle, int *patience);
 /* EFULL, and in its message why. */
 int room_refuse(const struct larder *handle);
 
+/* The snapshot that pins what is freed; 0: none does. While one does a full map stays full. */
+uint64_t room_pinned_by(const struct larder *handle);
+
 #endif
