@@ -96,8 +96,9 @@ void check_buried(int key)
             return;
         }
     }
-    if (at->silent && !sim.faults[FAULT_VERIFY])
-        return; /* only comparing versions now and then would have told the others */
+    if (at->silent)
+        return; /* only comparing versions now and then would have told the others, and T may be
+                   over before that comes round */
     at->buried = at->any && at->lost && !at->forgotten && at->newest.kind == REPLICA_DELETED &&
                  (int64_t)(at->newest.version.clock >> 16) < server_wall(&sim.server) - SIM_KEEP_MS;
 }
@@ -135,16 +136,19 @@ void check_held(host *self, int key)
     host_map *map = &self->map;
     const replica_record *now = &map->keys[key].record;
     bool back = map->seen_any[key] && sync_order(now, &map->seen[key]) < 0;
-    if (back && now->kind == REPLICA_DELETED && sim.faults[FAULT_MARKS])
+    /* What came in while this host took it for too far ahead has not raised its clock: where it was
+     * Redis's clock that had been set, it is not too far ahead, and rules over what is written
+     * here, for a minute at most. So does what was drawn before this host's clock went back, while
+     * it is still to come. */
+    bool drawn_ahead = map->seen[key].version.clock <= map->lowered_from &&
+                       (int64_t)(map->seen[key].version.clock >> 16) > server_wall(&sim.server);
+    bool ruled = (map->seen_ahead[key] || drawn_ahead) && map->keys[key].dirty;
+    if (back && now->kind == REPLICA_DELETED && sim.faults[FAULT_MARKS] && !ruled)
         return; /* of what was dead when it came: a miss all the same */
     if (back && now->kind == REPLICA_DELETED &&
         now->version.clock == map->seen[key].version.clock &&
         now->version.node + 1 == map->seen[key].version.node)
         return; /* keeps the place of a twin's value of this very version */
-    /* What came in while this host took it for too far ahead has not raised its clock: where it was
-     * Redis's clock that had been set, it is not too far ahead, and rules over what is written
-     * here, for a minute at most. */
-    bool ruled = map->seen_ahead[key] && map->keys[key].dirty;
     if (back && !ruled && !map_ahead(map, map->seen[key].version.clock))
         sim_fail("host %d: %s went back from %s to %s", self->number, sim.key_names[key],
                  sim_text(&map->seen[key]), sim_text(now));

@@ -551,6 +551,7 @@ static void stamp_anew(host *self, int key)
     replica_record old = at->record;
     uint64_t most = limit(map);
     if (map->clock > most && !rule_off(RULE_LOWER)) {
+        map->lowered_from = map->clock > map->lowered_from ? map->clock : map->lowered_from;
         map->clock = (uint64_t)(sim.now_ms + map->redis_ms) << 16;
         uint64_t seen = map->clock_seen < most ? map->clock_seen : most - (2000 << 16);
         map->clock = seen > map->clock ? seen : map->clock;

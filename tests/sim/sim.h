@@ -229,6 +229,7 @@ typedef struct host_map {
     uint32_t node, identity;
     replica_position position;
     bool seen_any[KEYS_MAX], seen_ahead[KEYS_MAX];
+    uint64_t lowered_from;         /* the highest that the clock has been taken back from */
     replica_record seen[KEYS_MAX]; /* the newest that ever was held here */
     bool filling;
     int fill_key;
