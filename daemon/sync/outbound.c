@@ -102,12 +102,14 @@ static bool idle(const struct sync *self)
 
 /* All that is dirty is in the retry set, at most, and there are more: a worker died between its
  * commit and the wake-up, say. (A resync reads them all by itself, but once it has, it may wait for
- * as long as Redis has no memory.) */
+ * as long as Redis has no memory, with clean ones in the set, too: then their number says nothing.)
+ */
 void outbound_recheck(struct sync *self, uint64_t dirty)
 {
     struct outbound *out = &self->out;
     bool reads_all = out->resync != RESYNC_NONE && out->resync != RESYNC_DRAINING;
-    if (!self->joined || !idle(self) || dirty <= out->retry_count || reads_all ||
+    uint64_t known = out->resync == RESYNC_NONE ? out->retry_count : 0;
+    if (!self->joined || !idle(self) || dirty <= known || reads_all ||
         self->now_ms < out->recheck_at)
         return;
     out->recheck_pause_ms = out->recheck_pause_ms == 0 ? 1000 : out->recheck_pause_ms * 2;

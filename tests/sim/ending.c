@@ -36,6 +36,17 @@ static void at_rest(void)
     check_never_settled();
 }
 
+/* What a mark means is still there: who comes across it takes it away. */
+static bool dead_in_redis(int key)
+{
+    const stored *there = &sim.server.data.keys[key];
+    bool dead = false;
+    for (unsigned h = 0; h < sim.hosts_count && !dead; h++)
+        dead = there->there && there->record.kind != REPLICA_DELETED &&
+               many_death(&sim.hosts[h], key, &there->record, false) != 0;
+    return dead;
+}
+
 /* Another server, which has all: everybody pushes everything again, and nobody is told anything. */
 static void move_house(void)
 {
@@ -43,7 +54,7 @@ static void move_house(void)
     server_replicate();
     server_fail_over(ALL_NODES);
     for (unsigned k = 0; k < sim.keys_count; k++)
-        if (!sim.server.data.keys[k].there || sim.truth[k].lost)
+        if (!sim.server.data.keys[k].there || sim.truth[k].lost || dead_in_redis((int)k))
             missing += sim.hosts_count; /* hints of lost deletions are told, too */
     at_rest();
     check_converged();

@@ -263,8 +263,10 @@ static void push(request *r)
     } else if (!server_emit(r, &entry)) {
         /* Without scripts it may have been there when it was looked at, and gone when the
          * transaction came: that writes all but the event. */
-        if (sim.faults[FAULT_UNSCRIPTED] && sim_one_in(2))
+        if (sim.faults[FAULT_UNSCRIPTED] && sim_one_in(2)) {
             write_entry(r, at, set);
+            at->untold = true;
+        }
         r->outcome = SYNC_NO_STREAM;
     } else {
         write_entry(r, at, set);
