@@ -346,6 +346,10 @@ START_TEST(a_resync_is_not_over_before_redis_had_memory_for_all_of_it)
     sync_look(machine, &view);
     ck_assert_uint_eq(view.retry_entries, 1);
     ck_assert(view.resyncing);
+    /* that one may be clean, and what is dirty another, that nobody told of */
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_RECHECK, .entries = 1});
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_READ));
 }
 END_TEST
 
