@@ -408,6 +408,7 @@ static void stand_in(host *self, int key, const replica_record *in)
     gone.version.node--;                                   /* no map has that id */
     if (at->there && sync_order(&at->record, &gone) > 0) { /* a twin's: of ours, another value */
         at->there = at->dirty = false;
+        self->map.seen_any[key] = false; /* what a third wrote in that tick may come in between */
         raise_floor(&self->map, key, in->version.clock - 1);
     } else {
         store(self, key, &gone, false);
