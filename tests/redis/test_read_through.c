@@ -180,10 +180,22 @@ static void *miss(void *context)
     return right ? context : NULL;
 }
 
+/* A process that finds the map's gates busy when it opens it misses for a moment: not what is asked
+ * here. */
+static bool comes_in(void)
+{
+    int64_t until = now_ms() + LONG_MS / 2;
+    while (larder_has(b.map, "there", 5) != LARDER_OK && now_ms() < until)
+        usleep(1000);
+    return now_ms() < until;
+}
+
 static int crowd(void)
 {
     pthread_t threads[THREADS];
     int failed = 0;
+    if (!comes_in())
+        return 101;
     for (size_t i = 0; i < THREADS; i++)
         if (pthread_create(&threads[i], NULL, miss, &failed) != 0)
             return 100;
@@ -199,6 +211,8 @@ START_TEST(five_hundred_misses_are_one_request)
     host_set(&a, "popular", "value");
     host_drained(&a);
     start_b_with("redis = { prefix = \"t:\"; reply_timeout = \"30s\"; };\n");
+    host_set(&b, "there", "it is");
+    host_drained(&b);
     uint64_t before = redis_calls(&redis, "mget");
     pid_t workers[PROCESSES];
     harness_freeze(&redis.process); /* so that all are there before the answer is */
