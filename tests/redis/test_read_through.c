@@ -492,7 +492,7 @@ START_TEST(a_value_that_is_too_large_ends_one_session)
     host_comes_to(&b, "k", "v");
     for (int i = 0; i < 20; i++)
         ck_assert_ptr_null(read_through(&b, "huge", BUDGET_MS));
-    ck_assert_uint_eq(figures(&b).redis_up, 1);
+    host_redis_up(&b, true);
     ck_assert_uint_eq(redis_calls(&redis, "mget"), 1);
 }
 END_TEST
