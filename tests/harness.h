@@ -112,6 +112,10 @@ char *harness_redis_command_list(harness_redis *redis, const char *const words[]
 /* The same, and compare; NULL expects nil. */
 bool harness_redis_says(harness_redis *redis, const char *expected, ...) __attribute__((sentinel));
 
+/* One word, to a server that may end the connection over it, as one does that becomes a replica:
+ * NULL then. */
+char *harness_redis_try(harness_redis *redis, const char *command);
+
 /* ---- larderd ----------------------------------------------------------------------------------
  */
 

@@ -295,6 +295,13 @@ char *harness_redis_command_list(harness_redis *redis, const char *const words[]
     return reply;
 }
 
+char *harness_redis_try(harness_redis *redis, const char *command)
+{
+    const char *const words[] = {command, NULL};
+    char *reply = NULL;
+    return exchange(redis, words, &reply, REPLY_MS) ? reply : NULL;
+}
+
 static char *command_list(harness_redis *redis, va_list list)
 {
     const char *arguments[ARGUMENTS_MAX + 1];

@@ -187,8 +187,8 @@ static size_t times_connected_to(host *self, const struct server *server)
 static bool is_replica(void *context)
 {
     struct server *server = context;
-    char *role = harness_redis_command(&server->redis, "ROLE", NULL);
-    bool replica = strncmp(role, "slave", 5) == 0;
+    char *role = harness_redis_try(&server->redis, "ROLE");
+    bool replica = role != NULL && strncmp(role, "slave", 5) == 0;
     free(role);
     return replica;
 }
