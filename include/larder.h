@@ -110,7 +110,7 @@ typedef struct larder_options { /* zero-initialise; unknown members must be 0, e
     uint64_t max_value;    /* bytes of a value. The creator's is the map's: 0 = 8 MiB, and never
                               more than a sixteenth of the map; an option over 4 GiB - 1 is
                               LARDER_EINVAL. Whoever opens it later may ask for less, for
-                              writes through his handle alone; what is more than the map's is
+                              writes through that handle alone; what is more than the map's is
                               heard as the map's, without an error. A larger value is
                               LARDER_ETOOBIG, which names the limit */
     int64_t write_wait_ms; /* how long a write waits for the gate; 0 = 50; at most 60,000 */

@@ -74,14 +74,14 @@ static uint64_t count_marked(larder *handle, const uint8_t *mark)
  *   call began has drawn its own before, so the invalidation's is newer, and kills it, whether or
  *   not the writer's process has been stopped since.
  * - A writer inside the gate has drawn its version before or after the invalidation's second one.
- * If before, it is dead on arrival, however late it commits: an entry is judged by its version when
- *   it is read, not when it is written. So is a write that waits to be carried out by another
+ *   If before, it is dead on arrival, however late it commits: an entry is judged by its version
+ *   when it is read, not when it is written. So is a write that waits to be carried out by another
  *   process, whose version was drawn when it was posted.
  * - If after, it is a write of the same time as the call, and newer: its value is its caller's own.
  *   Where it is not, because it was made of what stood there, the writer has asked whether that was
  *   alive *after* drawing its version (marks_fence()): the first step had made the mark known
- * before the second version was drawn, so the old entry was dead to it, and the write came to
- * nothing. A fill keeps the version of its lease, from before it asked its origin.
+ *   before the second version was drawn, so the old entry was dead to it, and the write came to
+ *   nothing. A fill keeps the version of its lease, from before it asked its origin.
  * - Clocks that are set back do not matter: the word never goes back, but where it had run ahead of
  *   Redis's by a fault; then it stays above all that this host has seen (clock_lower()).
  *

@@ -102,6 +102,7 @@ static void make_dead(const larder *handle, const struct key *key, const replica
 {
     struct control *control = map_control(handle->map);
     larder_version version = event->record.version;
+    /* told must not pass a barrier that this host still has to tell */
     _Atomic uint64_t *told = &control->barriers_told[control_bucket(key->hash)];
     bool all_told = atomic_load(&control->barriers[control_bucket(key->hash)]) <= atomic_load(told);
     bool wider;
