@@ -328,7 +328,7 @@ int main(int argc, char **argv)
     uint64_t keys = measure_option(argc, argv, "--keys", 50000);
     uint64_t full = measure_option(argc, argv, "--full", 600000);
     test_check(rounds > 0 && rounds < ROUNDS_MAX && keys >= BATCH, "options");
-    server_redis_start(&redis, "redis");
+    server_redis_start(&redis, "redis", NULL);
     server_larderd_start(&larderd, "larderd", "drain", test_directory(), redis.url,
                          "map = { size = \"512M\"; };\n"
                          "redis = { reply_timeout = \"500ms\"; backoff_min = \"20ms\"; };\n");

@@ -1,8 +1,9 @@
-/* bench_fleet: two hosts, played by two maps with a larderd each, on one Redis. How long until what
- * is set on A is read on B, one at a time and at a steady rate; and whether, after both have
- * written the same keys at once, A, B and Redis agree.
+/* bench_fleet: two hosts, played by two maps with a larderd each, on one Redis or
+ * on a cluster. How long until what is set on A is read on B, one at a time and at a steady rate;
+ * and whether, after both have written the same keys at once, A, B and Redis agree.
  *
  *   bench_fleet [--sets N] [--keys N] [--writes N (a side)] [--rate N (a second)] [--rate-sets N]
+ *               [--cluster N (masters, 3 or more; 0: one server alone)]
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/cluster.h"
 #include "bench/measure.h"
 #include "bench/sides.h"
 #include "larder.h"
@@ -149,7 +151,7 @@ static uint64_t number_on(struct side *side, const char *key)
     return number;
 }
 
-static uint64_t differing(struct client *client, uint64_t keys)
+static uint64_t differing(struct cluster *redis, uint64_t keys)
 {
     uint64_t different = 0;
     for (uint64_t at = 0; at < keys; at++) {
@@ -157,7 +159,7 @@ static uint64_t differing(struct client *client, uint64_t keys)
         uint64_t number = 0;
         snprintf(key, sizeof key, "shared:%" PRIu64, at);
         snprintf(name, sizeof name, "fleet:%s", key);
-        struct reply reply = client_words(client, 2, (const char *const[]){"GET", name});
+        struct reply reply = cluster_get(redis, name);
         test_check(reply.type == '$' || reply.type == 0, "GET %s: %c", name, reply.type);
         if (reply.type == '$' && reply.size >= sizeof number) {
             memcpy(&number, reply.text, sizeof number);
@@ -167,30 +169,27 @@ static uint64_t differing(struct client *client, uint64_t keys)
     return different;
 }
 
-static void both_at_once(const struct server *redis)
+static void both_at_once(struct cluster *redis)
 {
-    struct client client;
     pid_t on_a = test_spawn(write_shared, &a), on_b = test_spawn(write_shared, &b);
     test_join(on_a, 60000, "the writer on A");
     test_join(on_b, 60000, "the writer on B");
     uint64_t began = test_now_us();
-    test_check(client_connect(&client, redis), "connect");
     server_wait_clean(a.handle, 20000);
     server_wait_clean(b.handle, 20000);
     uint64_t deadline = test_now_us() + 10000000, different;
-    while ((different = differing(&client, shared_keys)) != 0 && test_now_us() < deadline) {
+    while ((different = differing(redis, shared_keys)) != 0 && test_now_us() < deadline) {
         test_pause_us(2000);
     }
     test_figure("fleet_writes_at_once", (double)(2 * shared_writes), "count");
     test_figure("fleet_equal_after", (double)(test_now_us() - began) / 1e3, "ms");
     test_figure("fleet_keys_that_differ", (double)different, "count");
     test_check(different == 0, "%" PRIu64 " keys differ between A, B and Redis", different);
-    client_close(&client);
 }
 
 int main(int argc, char **argv)
 {
-    struct server redis = {0};
+    static struct cluster redis;
     measure_begin("bench_fleet", 120);
     servers_needed();
     uint64_t sets = measure_option(argc, argv, "--sets", 1000);
@@ -198,17 +197,19 @@ int main(int argc, char **argv)
     shared_writes = measure_option(argc, argv, "--writes", 20000);
     steady.rate = measure_option(argc, argv, "--rate", 5000);
     steady.sets = measure_option(argc, argv, "--rate-sets", 25000);
+    uint64_t masters = measure_option(argc, argv, "--cluster", 0);
+    test_check(masters <= CLUSTER_MASTERS_MAX, "options");
     test_check(steady.rate > 0 && steady.sets > 0, "options");
     test_check(sets > 0 && sets <= SETS_MAX && shared_keys > 0, "options");
-    server_redis_start(&redis, "redis");
-    side_start(&a, "fleet", "a", &redis, "");
-    side_start(&b, "fleet", "b", &redis, "");
+    cluster_start(&redis, (unsigned)masters);
+    side_start(&a, "fleet", "a", redis.url, "");
+    side_start(&b, "fleet", "b", redis.url, "");
     both_at_once(&redis);
     latency(&b, &a, "b_to_a", sets);
     latency(&a, &b, "a_to_b", sets);
     latency_at_rate(&a, &b);
     side_end(&a);
     side_end(&b);
-    server_end(&redis, SIGTERM);
+    cluster_end(&redis);
     test_end();
 }

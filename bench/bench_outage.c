@@ -145,7 +145,7 @@ static void one_phase(enum state state, size_t pair, struct server *redis, larde
     if (state == HUNG)
         server_thaw(redis);
     if (state == GONE)
-        server_redis_start(redis, "redis");
+        server_redis_start(redis, "redis", NULL);
 }
 
 static void phases(struct server *redis, larder *handle, uint64_t count, uint64_t phase_ms)
@@ -236,7 +236,7 @@ static void many_keys(struct server *redis, larder *handle, uint64_t distinct)
     }
     test_figure("outage_sets_while_gone",
                 (double)distinct / ((double)(test_now_us() - began) / 1e6), "1/s");
-    server_redis_start(redis, "redis"); /* empty: it kept nothing */
+    server_redis_start(redis, "redis", NULL); /* empty: it kept nothing */
     began = test_now_us();
     test_check(client_connect(&client, redis), "connect");
     server_wait_redis(handle, true, 60000);
@@ -296,7 +296,7 @@ int main(int argc, char **argv)
     test_check(count >= 4 && count <= PHASES_MAX && phase_ms >= 20 && phase_ms <= 10000, "options");
     directory = test_directory();
     board = test_shared(sizeof *board);
-    server_redis_start(&redis, "redis");
+    server_redis_start(&redis, "redis", NULL);
     /* quick to notice, so that phases can be short */
     server_larderd_start(&larderd, "larderd", "bench", directory, redis.url,
                          "map = { size = \"256M\"; };\n"

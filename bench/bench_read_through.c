@@ -311,12 +311,12 @@ int main(int argc, char **argv)
     bare = test_shared(total * sizeof *bare);
     snprintf(settings, sizeof settings, "redis = { busy_poll_us = %" PRIu64 "; };\n",
              measure_option(argc, argv, "--busy-poll", 100));
-    server_redis_start(&redis, "redis");
-    side_start(&a, "through", "a", &redis, "");
+    server_redis_start(&redis, "redis", NULL);
+    side_start(&a, "through", "a", redis.url, "");
     fill("key", total);
     fill("crowd", crowds);
     server_wait_clean(a.handle, 60000);
-    side_start(&b, "through", "b", &redis, settings);
+    side_start(&b, "through", "b", redis.url, settings);
     test_check(client_connect(&client, &redis), "connect");
     many_at_once(&client);
     run_rounds(&alone, &together);

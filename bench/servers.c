@@ -18,6 +18,8 @@
 
 #include "tests/multi/harness.h"
 
+enum { SETTINGS_MAX = 16 }; /* of a server: words of its command line */
+
 /* $LARDERD, else the one of the same build. */
 static const char *larderd_path(void)
 {
@@ -64,15 +66,19 @@ static pid_t run(const char *const *words, const char *log)
     _exit(95);
 }
 
-void server_redis_start(struct server *redis, const char *name)
+void server_redis_start(struct server *redis, const char *name, const char *const *settings)
 {
     struct client client;
     snprintf(redis->socket, sizeof redis->socket, "%s/%s.sock", test_directory(), name);
     snprintf(redis->log, sizeof redis->log, "%s/%s.log", test_directory(), name);
     snprintf(redis->url, sizeof redis->url, "unix://%s", redis->socket);
-    const char *words[] = {
+    const char *words[13 + SETTINGS_MAX + 1] = {
         "redis-server", "--port", "0",     "--unixsocket",   redis->socket, "--save", "",
-        "--appendonly", "no",     "--dir", test_directory(), "--daemonize", "no",     NULL};
+        "--appendonly", "no",     "--dir", test_directory(), "--daemonize", "no"};
+    for (size_t at = 0; settings != NULL && settings[at] != NULL; at++) {
+        test_check(at < SETTINGS_MAX, "too many settings");
+        words[13 + at] = settings[at];
+    }
     unlink(redis->socket);
     redis->pid = run(words, redis->log);
     test_until(client_connect(&client, redis), 10000, "redis-server does not begin: see %s",

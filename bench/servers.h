@@ -20,8 +20,10 @@ struct server {
 /* Skip (exit 77) unless redis-server is installed and $LARDERD names a program. */
 void servers_needed(void);
 
-/* Returns once it answers. Keeps nothing on disk; memory stays with the process. */
-void server_redis_start(struct server *redis, const char *name);
+/* Returns once it answers. Keeps nothing on disk; memory stays with the process. settings: more
+ * words of its command line, up to 16 and a NULL; NULL: none, and it listens on its socket alone.
+ */
+void server_redis_start(struct server *redis, const char *name, const char *const *settings);
 /* Returns at once; the map is there when it is there. settings: text of its configuration file. */
 void server_larderd_start(struct server *larderd, const char *name, const char *map,
                           const char *directory, const char *redis_url, const char *settings);

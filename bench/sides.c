@@ -24,7 +24,7 @@ larder *side_attach(const struct side *side)
     return handle;
 }
 
-void side_start(struct side *side, const char *map, const char *name, const struct server *redis,
+void side_start(struct side *side, const char *map, const char *name, const char *redis_url,
                 const char *settings)
 {
     char log[32], text[512];
@@ -33,7 +33,7 @@ void side_start(struct side *side, const char *map, const char *name, const stru
     test_check(mkdir(side->directory, 0700) == 0, "mkdir");
     snprintf(log, sizeof log, "larderd-%s", name);
     snprintf(text, sizeof text, "map = { size = \"64M\"; };\n%s", settings);
-    server_larderd_start(&side->larderd, log, map, side->directory, redis->url, text);
+    server_larderd_start(&side->larderd, log, map, side->directory, redis_url, text);
     side->handle = side_attach(side);
     server_wait_redis(side->handle, true, 20000);
 }

@@ -21,7 +21,7 @@ larder *side_attach(const struct side *side);
 
 /* Returns once larderd has reached Redis. name: of the side, in the benchmark's directory;
  * settings: more of larderd's configuration, "" for none. */
-void side_start(struct side *side, const char *map, const char *name, const struct server *redis,
+void side_start(struct side *side, const char *map, const char *name, const char *redis_url,
                 const char *settings);
 void side_end(struct side *side);
 
