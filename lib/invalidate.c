@@ -316,7 +316,7 @@ int larder_invalidate_prefix(larder *handle, larder_bytes prefix, uint64_t *coun
     if (result != LARDER_OK) {
         return result;
     }
-    struct scan_filter filter = {.prefix = prefix, .read_flags = LARDER_ACCEPT_STALE};
+    struct scan_filter filter = {.prefix = prefix, .past = true};
     return invalidate_keys(handle, &filter, LARDER_CAUSE_PREFIX, prefix, count);
 }
 
@@ -331,7 +331,6 @@ int larder_invalidate_match(larder *handle, larder_bytes glob, uint64_t *count)
         return result;
     }
     size_t literal_size = pattern_literal_prefix(glob, literal);
-    struct scan_filter filter = {
-        .prefix = {literal, literal_size}, .glob = &glob, .read_flags = LARDER_ACCEPT_STALE};
+    struct scan_filter filter = {.prefix = {literal, literal_size}, .glob = &glob, .past = true};
     return invalidate_keys(handle, &filter, LARDER_CAUSE_MATCH, glob, count);
 }

@@ -270,7 +270,7 @@ int replica_sweep_some(larder *handle, uint64_t fence, replica_sweep *sweep, boo
     }
     larder_bytes name = {sweep->name, sweep->size};
     bool glob = sweep->kind == SWEEP_GLOB;
-    struct scan_filter filter = {.prefix = name, .read_flags = LARDER_ACCEPT_STALE};
+    struct scan_filter filter = {.prefix = name, .past = true};
     if (glob) {
         filter.glob = &name;
         filter.prefix = (larder_bytes){literal, pattern_literal_prefix(name, literal)};

@@ -102,8 +102,10 @@ static int take(struct scan *scan, const larder_bytes *form, const larder_bytes 
         return LARDER_MISS;
     }
     uint64_t hash = key_hash(key, key_size);
-    int outcome = lookup_judge(scan->control, &record, hash, dead_before(scan, hash),
-                               scan->filter->read_flags, &expired);
+    int outcome = lookup_judge(scan->control, &record, hash, dead_before(scan, hash), 0, &expired);
+    if (outcome == LARDER_MISS && expired && scan->filter->past) {
+        outcome = LARDER_STALE;
+    }
     if (outcome == LARDER_MISS || (scan->flags & SCAN_COUNT) != 0) {
         return outcome == LARDER_MISS ? LARDER_MISS : LARDER_OK;
     }

@@ -4,6 +4,7 @@
 #ifndef LARDER_LIB_SCAN_H
 #define LARDER_LIB_SCAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,7 +20,7 @@ struct scan_filter {
     larder_bytes prefix;      /* size 0: any */
     const larder_bytes *glob; /* a checked pattern, whose literal prefix `prefix` is; NULL: any */
     const uint8_t *mark;      /* one of its marks; NULL: any */
-    unsigned read_flags;      /* LARDER_ACCEPT_STALE: what is past its freshness, too */
+    bool past; /* what is past its time, too, as STALE: a clock that is set back brings it back */
 };
 
 /* As larder_scan(), with arguments that have been checked. With SCAN_COUNT items and memory may be

@@ -211,8 +211,9 @@ static void read_key(struct worker *self)
     *seen = info.version;
     self->newest = info.version.clock > self->newest ? info.version.clock : self->newest;
     test_check(info.version.clock > dead,
-               "%s of %" PRIx64 " was invalidated, up to %" PRIx64 " at least", name,
-               info.version.clock, dead);
+               "%s of %" PRIx64 "/%" PRIx32 ", over at %" PRId64
+               " ms, was invalidated, up to %" PRIx64 " at least",
+               name, info.version.clock, info.version.node, info.expires_ms, dead);
     const struct deed *deed = deed_of(self, key);
     if (deed != NULL)
         check_own(self, deed, name, tag);
