@@ -71,15 +71,12 @@ static int take_sweep(struct control *control, const replica_record *in, bool *k
  * host has seen it has swept; it cannot know that it saw all. */
 static void take_unknown(struct control *control, uint64_t clock)
 {
-    uint64_t cleared = atomic_load(&control->cleared);
-    if (clock <= atomic_load(&control->sweeps.floor) || clock <= cleared) {
+    if (clock <= atomic_load(&control->sweeps.floor) ||
+        clock <= removal_higher(&control->cleared, &control->cleared_here)) {
         return;
     }
     clock_observe(control, clock);
-    if (cleared <= atomic_load(&control->cleared_told)) {
-        removal_told(&control->cleared_told, clock); /* a clear for this host alone */
-    }
-    removal_clear(control, clock);
+    removal_clear_here(control, clock);
 }
 
 int arrival_mark(struct control *control, replica_event *event)
@@ -145,12 +142,14 @@ bool arrival_is_dead(struct writer *writer, const struct key *key, const struct 
         *result = error_set(LARDER_EBUSY, "the table of prefixes is held by another process");
         return true;
     }
-    uint64_t death = lookup_death(writer->control, &record, key->hash);
-    death = swept > death ? swept : death;
-    if (death == 0) {
+    if (swept == 0 && lookup_death(writer->control, &record, key->hash) == 0) {
         return false;
     }
     event->verdict = old == NULL ? REPLICA_REFUSED : REPLICA_APPLIED;
+    if (swept == 0 && lookup_death_in_fleet(writer->control, &record, key->hash) == 0) {
+        event->verdict = REPLICA_REFUSED; /* by a barrier for this host alone: so is what is here */
+        return true;
+    }
     if (old == NULL && in->version.clock <= removal_bucket_floor(writer->control, key->hash)) {
         return true; /* a removal of it would let in what is older than the floor */
     }

@@ -33,7 +33,7 @@
 #define CONTROL_MAGIC UINT64_C(0x3152454452414cff) /* "\xffLARDER1" */
 
 enum {
-    CONTROL_FORMAT = 7,
+    CONTROL_FORMAT = 8,
     CONTROL_BYTE_ORDER = 0x01020304,
     CONTROL_BUCKETS = 4096,     /* of key hashes: floors and barriers */
     CONTROL_PENDING_ROWS = 256, /* invalidations refused by a busy gate */
@@ -266,6 +266,10 @@ struct control {
     _Alignas(64) _Atomic uint64_t news;
     _Atomic uint64_t cleared_told;
     _Alignas(64) _Atomic uint64_t barriers_told[CONTROL_BUCKETS];
+    /* The same for this host alone: the others know what it stands for, or have no need to. Words
+     * of their own, so that none of these passes for one that has been told. */
+    _Alignas(64) _Atomic uint64_t cleared_here;
+    _Alignas(64) _Atomic uint64_t barriers_here[CONTROL_BUCKETS];
     _Alignas(64) _Atomic uint8_t
         popularity[]; /* popularity_size, whole cache lines; ghosts behind */
 };

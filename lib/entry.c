@@ -405,11 +405,21 @@ static int drop(struct writer *writer, const struct key *key, const struct recor
     return erase(writer, key, old);
 }
 
+/* Of what is dead on this host alone the others are not told. */
 static int drop_dead(struct writer *writer, const struct key *key, const struct record *old)
 {
     uint32_t cause = writer->cause;
+    larder_version version = record_version(old, writer->control->home);
+    int result;
     writer->cause = cause == LARDER_CAUSE_REPLICA ? cause : LARDER_CAUSE_DEAD;
-    int result = entry_bury(writer, key, old, record_version(old, writer->control->home));
+    if (lookup_death_in_fleet(writer->control, old, key->hash) != 0) {
+        result = entry_bury(writer, key, old, version);
+    } else {
+        result = drop(writer, key, old);
+        if (result == LARDER_OK) {
+            writer_tell(writer, LARDER_EVENT_EVICT, key, version, CLOCK_NEVER);
+        }
+    }
     writer->cause = cause;
     if (result == LARDER_OK) {
         stats_count(map_stats(writer->map), STATS_RECLAIMED_DEAD);

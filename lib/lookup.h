@@ -38,7 +38,16 @@ static inline uint64_t lookup_death(struct control *control, const struct record
     return __builtin_expect(barrier != 0, 0) ? barrier : marks_death(&control->marks, record);
 }
 
-/* The same of a record that a walk came across; hashes its key only where it must. */
+/* The same of what a removal is to be made of, that Redis and the other hosts are told. Of what
+ * only a barrier of this host has killed they may go on having it. */
+static inline uint64_t lookup_death_in_fleet(struct control *control, const struct record *record,
+                                             uint64_t hash)
+{
+    uint64_t barrier = removal_barrier_of_fleet(control, hash);
+    return record->header.clock <= barrier ? barrier : marks_death(&control->marks, record);
+}
+
+/* lookup_death() of a record that a walk came across; hashes its key only where it must. */
 static inline uint64_t lookup_death_of_form(struct control *control, const larder_bytes *form,
                                             const struct record *record)
 {

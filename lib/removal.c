@@ -65,6 +65,19 @@ void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t cloc
     control_news(control);
 }
 
+void removal_raise_barrier_here(struct control *control, uint64_t hash, uint64_t clock)
+{
+    monotone_raise(&control->floors[control_bucket(hash)], clock);
+    monotone_raise(&control->barriers_here[control_bucket(hash)], clock);
+    monotone_raise(&control->barrier_max, clock);
+}
+
+void removal_clear_here(struct control *control, uint64_t clock)
+{
+    monotone_raise(&control->cleared_here, clock);
+    monotone_raise(&control->barrier_max, clock);
+}
+
 void removal_clear(struct control *control, uint64_t clock)
 {
     monotone_raise(&control->cleared, clock);
@@ -89,7 +102,7 @@ uint64_t removal_bucket_floor(struct control *control, uint64_t hash)
 
 uint64_t removal_floor(struct control *control, uint64_t hash)
 {
-    uint64_t cleared = atomic_load_explicit(&control->cleared, memory_order_acquire);
+    uint64_t cleared = removal_higher(&control->cleared, &control->cleared_here);
     uint64_t floor = removal_bucket_floor(control, hash);
     return floor > cleared ? floor : cleared;
 }
@@ -161,12 +174,14 @@ static bool pend(struct control *control, const struct key *key, larder_version 
         (void)atomic_fetch_or(word, bit);
         return false;
     }
-    removal_raise_barrier(control, key->hash, version->clock);
-    if (renew) {
-        atomic_thread_fence(memory_order_release);
-        *version = clock_next(control);
-        removal_raise_barrier(control, key->hash, version->clock);
+    if (!renew) {
+        removal_raise_barrier_here(control, key->hash, version->clock);
+        return true;
     }
+    removal_raise_barrier(control, key->hash, version->clock);
+    atomic_thread_fence(memory_order_release);
+    *version = clock_next(control);
+    removal_raise_barrier(control, key->hash, version->clock);
     return true;
 }
 

@@ -3,6 +3,9 @@
  * the pending table: invalidations whose writer found the gate busy. All in the control segment,
  * all wait-free; the next holder of the gate makes pending rows durable.
  *
+ * Barriers are of two sorts. Those of everywhere are told to Redis, and so to all hosts. Those of
+ * this host alone stand for what the others know already, but this map had no room for.
+ *
  * Invariant: once removal_pend() has returned, removal_dead_before() of that key is at least its
  * version until a commit has removed the key from the tree. Wider, never stale.
  */
@@ -32,15 +35,33 @@ static inline uint64_t removal_pending_clock(struct control *control, uint64_t h
     return __builtin_expect(any == 0, 1) ? 0 : removal_pending_clock_slow(control, hash);
 }
 
+static inline uint64_t removal_higher(const _Atomic uint64_t *a, const _Atomic uint64_t *b)
+{
+    /* acquire: pairs with the releases in removal_raise_barrier() and removal_clear() */
+    uint64_t first = atomic_load_explicit(a, memory_order_acquire);
+    uint64_t second = atomic_load_explicit(b, memory_order_acquire);
+    return first > second ? first : second;
+}
+
+/* The clock under which everything of that key's bucket is to be removed, in Redis too; 0: none. Of
+ * a clear for this host alone, too: it stands for prefixes that it has not seen, whose values Redis
+ * may still have. */
+static inline uint64_t removal_barrier_of_fleet(struct control *control, uint64_t hash)
+{
+    uint64_t cleared = removal_higher(&control->cleared, &control->cleared_here);
+    uint64_t barrier =
+        atomic_load_explicit(&control->barriers[control_bucket(hash)], memory_order_acquire);
+    return barrier > cleared ? barrier : cleared;
+}
+
 /* The clock under which everything of that key's bucket is dead, 0: none. Barriers only rise, so
  * they are asked when a record has been found. */
 static inline uint64_t removal_barrier(struct control *control, uint64_t hash)
 {
-    /* acquire: pairs with the releases in removal_raise_barrier() and removal_clear() */
-    uint64_t cleared = atomic_load_explicit(&control->cleared, memory_order_acquire);
-    uint64_t barrier =
-        atomic_load_explicit(&control->barriers[control_bucket(hash)], memory_order_acquire);
-    return barrier > cleared ? barrier : cleared;
+    uint64_t fleet = removal_barrier_of_fleet(control, hash);
+    uint64_t here =
+        atomic_load_explicit(&control->barriers_here[control_bucket(hash)], memory_order_acquire);
+    return fleet > here ? fleet : here;
 }
 
 /* The barrier that killed an entry of that version, 0 while it lives. One load for an entry that is
@@ -82,18 +103,26 @@ struct removal_mark {
 };
 size_t removal_copy_pending(struct control *control, struct removal_mark *marks);
 
-/* Remember that the key was invalidated at that version. Falls back to the barrier of its bucket
- * when the table is full or the key too long; then true is returned. */
+/* The node of a pending version that is none: it takes away what stands there and is no newer, if
+ * that is clean, and leaves nothing. No map has that node (REPLICA_FOREIGN_NODE is the same). */
+#define REMOVAL_LEAVES_NOTHING 1u
+
+/* Remember that the key was invalidated at that version, and that the other hosts know it. Falls
+ * back to a barrier of its bucket, for this host alone, when the table is full or the key too long;
+ * then true is returned. */
 bool removal_pend(struct control *control, const struct key *key, larder_version version);
 
-/* The same at a version of now, drawn a second time once the row can be seen: whoever holds the
- * gate and did not see it before it wrote (cas, touch) had drawn its own version before. */
+/* The same of what nobody else knows, at a version of now, drawn a second time once the row can be
+ * seen: whoever holds the gate and did not see it before it wrote (cas, touch) had drawn its own
+ * version before. The barrier that it may fall back to is one for all hosts. */
 bool removal_pend_now(struct control *control, const struct key *key, larder_version *version);
 
 void removal_raise_barrier(struct control *control, uint64_t hash, uint64_t clock);
+void removal_raise_barrier_here(struct control *control, uint64_t hash, uint64_t clock);
 
 /* Nothing this old is alive, whatever its key, nor may it come in. */
 void removal_clear(struct control *control, uint64_t clock);
+void removal_clear_here(struct control *control, uint64_t clock);
 
 /* Redis has the clear, or a bucket's barrier, of that clock: one of the words for that. */
 void removal_told(_Atomic uint64_t *told, uint64_t clock);

@@ -148,12 +148,13 @@ int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks,
     struct acknowledge_request request = {.acks = acks, .fence = fence, .now_ms = clock_wall_ms()};
     while (result == LARDER_OK && count > 0) {
         request.count = count < slice ? count : slice;
-        result = writer_run(handle, 0, acknowledge_operation, &request);
+        result = replica_run(handle, 0, acknowledge_operation, &request);
         if (result == LARDER_OK) {
             done += request.cleared;
             request.acks += request.count;
             count -= request.count;
-        } else if (replica_smaller_slice(&slice, request.count, result)) {
+        } else if (!replica_is_stuck(handle) &&
+                   replica_smaller_slice(&slice, request.count, result)) {
             result = LARDER_OK;
         }
     }

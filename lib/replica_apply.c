@@ -16,7 +16,7 @@
 #include "replica_internal.h"
 #include "room.h"
 
-enum { EVENTS_MAX = 1024, PINNED_MS = 2000 };
+enum { EVENTS_MAX = 1024 };
 
 struct apply_request {
     replica_event *events;
@@ -56,7 +56,7 @@ static int apply_slice(larder *handle, struct apply_request *request)
     for (size_t i = 0; i < request->count; i++) {
         bytes += request->events[i].record.value_size;
     }
-    int result = writer_run(handle, bytes, apply_operation, request);
+    int result = replica_run(handle, bytes, apply_operation, request);
     if (result == LARDER_OK && request->position != NULL) {
         atomic_store(&map_control(handle->map)->marks.set_id, request->position->marks_id);
     }
@@ -66,89 +66,57 @@ static int apply_slice(larder *handle, struct apply_request *request)
 /* ---- No room ----------------------------------------------------------------------------------
  */
 
-/* Whether the event is newer than what can be read of its key. An answer to a miss is not; what
- * another program has done is, where Redis has what stands here. */
-static bool is_newer(const struct control *control, const replica_event *event,
-                     const struct record *old)
+/* Whether what can be read of its key has to give way to the event. To an answer to a miss nothing
+ * has; to what another program has done, what Redis has of it; a copy of what another program did,
+ * whose version is no true one, to any write. */
+static bool gives_way(const struct control *control, const replica_event *event,
+                      const struct record *old)
 {
-    bool ours = (old->header.flags & (RECORD_LOCAL | RECORD_DIRTY)) != 0;
-    if (old->header.kind == RECORD_DELETED) {
+    bool dirty = (old->header.flags & RECORD_DIRTY) != 0;
+    if (old->header.kind == RECORD_DELETED || (old->header.flags & RECORD_LOCAL) != 0) {
         return false;
     }
-    return event->fill.kind != REPLICA_FILL_NONE
-               ? event->fill.kind >= REPLICA_FILL_CHANGED && !ours
-               : (old->header.flags & RECORD_LOCAL) == 0 &&
-                     clock_compare(record_version(old, control->home), event->record.version) < 0;
+    if (event->fill.kind != REPLICA_FILL_NONE) {
+        return event->fill.kind >= REPLICA_FILL_CHANGED && !dirty;
+    }
+    return replica_is_foreign(old) ||
+           clock_compare(record_version(old, control->home), event->record.version) < 0;
 }
 
-/* Not known: yes. Whatever this host writes after the look is newer, for it has seen the clock. */
-static bool replaces_something(const larder *handle, const struct key *key,
-                               const replica_event *event)
+/* Whether something has to give way, and the removal that does it. Where nobody can look: yes.
+ * Whatever this host writes after the look is newer, for it has seen the clock. */
+static bool find_removal(const larder *handle, const struct key *key, const replica_event *event,
+                         larder_version *removal)
 {
+    struct control *control = map_control(handle->map);
     struct transaction *t;
     struct record old;
-    if (registry_snapshot(handle->map, NULL, &t) != LARDER_OK) {
-        return true;
+    int found = registry_snapshot(handle->map, NULL, &t);
+    if (found == LARDER_OK) {
+        found = entry_find(t, key, &old);
+        store_read_end(t);
     }
-    int found = entry_find(t, key, &old);
-    bool replaces =
-        found < 0 || (found == LARDER_OK && is_newer(map_control(handle->map), event, &old));
-    store_read_end(t);
-    return replaces;
+    if (found == LARDER_MISS || (found == LARDER_OK && !gives_way(control, event, &old))) {
+        return false;
+    }
+    /* a value itself stays alive where it has room: on other hosts, say */
+    *removal = event->record.version;
+    removal->clock -= event->record.kind == REPLICA_DELETED ? 0 : 1;
+    if (event->fill.kind != REPLICA_FILL_NONE || (found == LARDER_OK && replica_is_foreign(&old))) {
+        /* No version is told: Redis has something of another program, or newer than it says. */
+        *removal = (larder_version){.clock = found == LARDER_OK ? old.header.clock
+                                                                : clock_next(control).clock,
+                                    .node = REMOVAL_LEAVES_NOTHING};
+    }
+    return true;
 }
 
 /* Dead from now on, and gone with the next write that has room. */
-static void make_dead(const larder *handle, const struct key *key, const replica_event *event)
+static void make_dead(const larder *handle, const struct key *key, larder_version removal)
 {
-    struct control *control = map_control(handle->map);
-    larder_version version = event->record.version;
-    /* told must not pass a barrier that this host still has to tell */
-    _Atomic uint64_t *told = &control->barriers_told[control_bucket(key->hash)];
-    bool all_told = atomic_load(&control->barriers[control_bucket(key->hash)]) <= atomic_load(told);
-    bool wider;
-    if (event->fill.kind != REPLICA_FILL_NONE) { /* what another program wrote has no version */
-        wider = removal_pend_now(control, key, &version);
-    } else {
-        /* a value itself stays alive where it has room: on other hosts, say */
-        version.clock -= event->record.kind == REPLICA_DELETED ? 0 : 1;
-        wider = removal_pend(control, key, version);
-    }
-    if (wider && all_told) { /* a barrier for this host alone: the others know what has happened */
-        removal_told(told, version.clock);
-    }
-    if (wider) {
+    if (removal_pend(map_control(handle->map), key, removal)) {
         stats_count(map_stats(handle->map), STATS_PENDING_OVERFLOWS);
     }
-}
-
-/* A write that finds no room tries for as long as the handle waits. While the same snapshot is held
- * that is done once in a while: the events come by the thousand. Of larderd's one thread. */
-static struct {
-    uint64_t snapshot; /* 0: none */
-    int64_t until_ms;
-} pinned;
-
-static bool is_still_pinned(const struct larder *handle)
-{
-    return pinned.snapshot != 0 && clock_monotonic_ms() < pinned.until_ms &&
-           room_pinned_by(handle) == pinned.snapshot;
-}
-
-/* Found full: whether that is a snapshot's doing, which outlasts one more try. Others come and go.
- */
-static int try_again(larder *handle, struct apply_request *request, bool *stuck)
-{
-    uint64_t snapshot = room_pinned_by(handle);
-    if (snapshot == 0) {
-        return LARDER_EFULL;
-    }
-    int result = apply_slice(handle, request);
-    *stuck = result == LARDER_EFULL && room_pinned_by(handle) == snapshot;
-    if (*stuck) {
-        pinned.snapshot = snapshot;
-        pinned.until_ms = clock_monotonic_ms() + PINNED_MS;
-    }
-    return result;
 }
 
 /* In a smaller write: what stands there goes, as if evicted. */
@@ -160,7 +128,7 @@ static int drop_older(larder *handle, replica_event *event, uint64_t fence)
     }
     struct apply_request request = {.events = event, .count = 1, .fence = fence};
     event->value_missing = true;
-    int result = writer_run(handle, 0, apply_operation, &request);
+    int result = replica_run(handle, 0, apply_operation, &request);
     event->value_missing = false; /* it is not to be fetched again */
     event->verdict = REPLICA_REFUSED;
     return result;
@@ -171,6 +139,7 @@ static int give_way(larder *handle, replica_event *event, uint64_t fence, bool t
 {
     struct control *control = map_control(handle->map);
     struct key key;
+    larder_version removal;
     if (event->record.kind == REPLICA_MARK) {
         return arrival_mark(control, event);
     }
@@ -182,12 +151,12 @@ static int give_way(larder *handle, replica_event *event, uint64_t fence, bool t
     if (event->fill.kind == REPLICA_FILL_NONE) {
         clock_observe(control, event->record.version.clock);
     }
-    if (!replaces_something(handle, &key, event)) {
+    if (!find_removal(handle, &key, event, &removal)) {
         return LARDER_OK;
     }
     int result = try_smaller ? drop_older(handle, event, fence) : LARDER_EFULL;
     if (result == LARDER_EFULL) {
-        make_dead(handle, &key, event);
+        make_dead(handle, &key, removal);
         result = LARDER_OK;
     }
     return result;
@@ -225,16 +194,13 @@ int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t 
         return error_set(LARDER_EINVAL, "%zu events: at most %d", count, EVENTS_MAX);
     }
     size_t slice = REPLICA_SLICE;
-    bool stored = false, stuck = false;
+    bool stored = false;
     struct apply_request request = {.events = events, .fence = fence};
     while (result == LARDER_OK && count > 0) {
         request.count = count < slice ? count : slice;
         request.position = request.count == count ? position : NULL;
-        stuck = is_still_pinned(handle);
-        result = stuck ? LARDER_EFULL : apply_slice(handle, &request);
-        if (result == LARDER_EFULL && !stuck) {
-            result = try_again(handle, &request, &stuck);
-        }
+        result = apply_slice(handle, &request);
+        bool stuck = result == LARDER_EFULL && replica_is_stuck(handle);
         stored = result == LARDER_OK && request.position != NULL;
         if (!stuck && replica_smaller_slice(&slice, request.count, result)) {
             result = LARDER_OK;
@@ -246,7 +212,7 @@ int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t 
         request.events += request.count;
         count -= request.count;
     }
-    if (result == LARDER_OK && position != NULL && !stored && !is_still_pinned(handle)) {
+    if (result == LARDER_OK && position != NULL && !stored) {
         result = store_position(handle, fence, position);
     }
     return result;

@@ -1,5 +1,6 @@
 /* replica_internal.h: what replica.c (the events of writes), replica_fill.c (what answers a miss)
- * and replica_ack.c (what Redis answered to our own) share.
+ * replica_apply.c (their transactions), replica_ack.c (what Redis answered to our own) and
+ * replica_marks.c (sweeps) share.
  */
 #ifndef LARDER_LIB_REPLICA_INTERNAL_H
 #define LARDER_LIB_REPLICA_INTERNAL_H
@@ -17,6 +18,13 @@ int replica_check_fence(const struct control *control, uint64_t fence);
 /* A full map, of which one transaction can write only so many pages anew, takes them in shorter
  * ones still. false: it is not that, or it would not help. */
 bool replica_smaller_slice(size_t *slice, size_t tried, int result);
+
+/* writer_run(), but no longer for a snapshot that was waited for already: EFULL at once, but for
+ * one try in two seconds. EBUSY, too, where the gate was not to be had at the second try. */
+int replica_run(const larder *handle, size_t need, writer_operation *operation, void *context);
+
+/* Whether that is so now: then nothing has room, however small. */
+bool replica_is_stuck(const larder *handle);
 
 /* Take the dirty flag away; acked_ms 0: not because Redis has this one. */
 int replica_clean(struct writer *writer, const struct key *key, const struct record *record,

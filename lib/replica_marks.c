@@ -12,11 +12,10 @@
 #include "marks.h"
 #include "pattern.h"
 #include "removal.h"
-#include "replica.h"
+#include "replica_internal.h"
 #include "scan.h"
 #include "sweeps.h"
 #include "wake.h"
-#include "writer.h"
 
 enum { SWEEP_KEYS = 64 };
 
@@ -194,8 +193,8 @@ static void told(struct control *control, const replica_mark *mark)
 int replica_marks_told(larder *handle, uint64_t fence, const replica_mark *marks, size_t count)
 {
     int result = handle_enter_write(handle);
-    if (result == LARDER_OK && atomic_load(&map_control(handle->map)->fence) != fence) {
-        result = error_set(REPLICA_FENCED, "another larderd has taken over this map");
+    if (result == LARDER_OK) {
+        result = replica_check_fence(map_control(handle->map), fence);
     }
     for (size_t i = 0; i < count && result == LARDER_OK; i++) {
         told(map_control(handle->map), &marks[i]);
@@ -216,14 +215,12 @@ struct sweep_batch {
 static int sweep_batch(struct writer *writer, void *context)
 {
     struct sweep_batch *batch = context;
-    if (atomic_load(&writer->control->fence) != batch->fence) {
-        return error_set(REPLICA_FENCED, "another larderd has taken over this map");
-    }
+    int result = replica_check_fence(writer->control, batch->fence);
     writer->cause = LARDER_CAUSE_REPLICA;
-    for (size_t i = 0; i < batch->count; i++) {
+    for (size_t i = 0; i < batch->count && result == LARDER_OK; i++) {
         struct key key;
         struct record old;
-        int result = key_make(&key, batch->items[i].key, batch->items[i].key_size);
+        result = key_make(&key, batch->items[i].key, batch->items[i].key_size);
         if (result == LARDER_OK) {
             result = entry_find(&writer->transaction, &key, &old);
         }
@@ -231,11 +228,28 @@ static int sweep_batch(struct writer *writer, void *context)
             old.header.clock <= batch->clock) {
             result = entry_bury(writer, &key, &old, record_version(&old, writer->control->home));
         }
-        if (result < 0) {
-            return result;
+        result = result == LARDER_MISS ? LARDER_OK : result;
+    }
+    return result;
+}
+
+/* There is no room to bury them: dead from now on, and buried with the next write that has room, at
+ * their own versions, too. */
+static void make_dead(const larder *handle, const struct sweep_batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++) {
+        const larder_item *item = &batch->items[i];
+        larder_version version = item->info.version;
+        struct key key;
+        if (version.clock > batch->clock ||
+            key_make(&key, item->key, item->key_size) != LARDER_OK) {
+            continue;
+        }
+        version.node += version.node == REMOVAL_LEAVES_NOTHING; /* this leaves a removal */
+        if (removal_pend(map_control(handle->map), &key, version)) {
+            stats_count(map_stats(handle->map), STATS_PENDING_OVERFLOWS);
         }
     }
-    return LARDER_OK;
 }
 
 static bool next_sweep(struct control *control, replica_sweep *sweep, bool *busy)
@@ -291,7 +305,12 @@ int replica_sweep_some(larder *handle, uint64_t fence, replica_sweep *sweep, boo
     if (result == LARDER_OK) {
         struct sweep_batch batch = {
             .items = items, .count = found, .clock = sweep->clock, .fence = fence};
-        result = writer_run(handle, 0, sweep_batch, &batch);
+        result = replica_run(handle, 0, sweep_batch, &batch);
+        if (result == LARDER_EFULL &&
+            replica_check_fence(control, fence) == LARDER_OK) { /* readers must not wait for it */
+            make_dead(handle, &batch);
+            result = LARDER_OK;
+        }
         larder_free(memory);
     }
     if (result < 0) {

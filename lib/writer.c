@@ -108,6 +108,32 @@ static int enter_gate(struct writer *writer, int64_t wait_ms, struct posting *po
     }
 }
 
+static int apply_one_pending(struct writer *writer, const struct removal_pending *pending)
+{
+    struct key key;
+    struct record record;
+    int result = key_make(&key, pending->key, pending->key_size);
+    if (result == LARDER_OK) {
+        result = entry_find(&writer->transaction, &key, &record);
+    }
+    if (pending->version.node == REMOVAL_LEAVES_NOTHING) {
+        bool goes = result == LARDER_OK && record.header.kind != RECORD_DELETED &&
+                    (record.header.flags & RECORD_DIRTY) == 0 &&
+                    record.header.clock <= pending->version.clock;
+        record.acked_ms = 0; /* nor an invalidation, however lately Redis took it */
+        return goes ? entry_drop(writer, &key, &record) : result;
+    }
+    if (result == LARDER_MISS) {
+        return entry_delete(writer, &key, NULL, pending->version);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    int order = clock_compare(record_version(&record, writer->control->home), pending->version);
+    bool dies = order < 0 || (order == 0 && record.header.kind != RECORD_DELETED);
+    return dies ? entry_delete(writer, &key, &record, pending->version) : LARDER_OK;
+}
+
 /* Make invalidations durable that were refused before. They were promised: so they come first. */
 static int apply_pending(struct writer *writer)
 {
@@ -116,19 +142,7 @@ static int apply_pending(struct writer *writer)
     writer->cause = LARDER_CAUSE_KEY;
     while (writer->applied_count < WRITER_PENDING_MAX &&
            removal_next_pending(writer->control, &index, &pending)) {
-        struct key key;
-        struct record record;
-        int result = key_make(&key, pending.key, pending.key_size);
-        if (result == LARDER_OK) {
-            result = entry_find(&writer->transaction, &key, &record);
-        }
-        if (result == LARDER_MISS) {
-            result = entry_delete(writer, &key, NULL, pending.version);
-        } else if (result == LARDER_OK &&
-                   clock_compare(record_version(&record, writer->control->home), pending.version) <
-                       0) {
-            result = entry_delete(writer, &key, &record, pending.version);
-        }
+        int result = apply_one_pending(writer, &pending);
         if (result < 0) {
             return result;
         }

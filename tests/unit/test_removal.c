@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "clock.h"
+#include "replica.h"
 #include "tests/harness.h"
 #include "tests/unit/maps.h"
 #include "upkeep.h"
@@ -89,6 +90,49 @@ START_TEST(when_the_table_is_full_the_buckets_barrier_rises)
         }
     }
     ck_assert_uint_gt(others, 0);
+}
+END_TEST
+
+static uint64_t untold_bucket(larder *map, uint64_t hash)
+{
+    replica_marks marks = {.count = 0};
+    uint64_t clock = 0;
+    char name[8];
+    (void)snprintf(name, sizeof name, "b%03x", (unsigned)control_bucket(hash));
+    ck_assert_int_eq(replica_marks_read(map, &marks, false, false, false), LARDER_OK);
+    for (size_t i = 0; i < marks.count; i++) {
+        if (marks.marks[i].name_size == 4 && memcmp(marks.marks[i].name, name, 4) == 0) {
+            clock = marks.marks[i].clock;
+        }
+    }
+    return clock;
+}
+
+/* What larderd does for want of room, and a delete of a worker's that found the table full, at a
+ * version that it had drawn before: in whatever order, the others are told of the latter. */
+START_TEST(a_barrier_for_this_host_alone_hides_none_that_is_to_be_told)
+{
+    static uint8_t bytes[CONTROL_PENDING_KEY + 1];
+    for (int first = 0; first < 2; first++) {
+        larder *map = maps_open(first == 0 ? "one" : "two", MAPS_SIZE, 0);
+        struct control *own = maps_control(map);
+        struct key key;
+        memset(bytes, 'x', sizeof bytes);
+        ck_assert_int_eq(key_make(&key, bytes, sizeof bytes), LARDER_OK);
+        uint64_t workers = clock_next(own).clock;
+        larder_version larderds = clock_next(own);
+        if (first == 0) {
+            removal_raise_barrier(own, key.hash, workers);
+        }
+        ck_assert(removal_pend(own, &key, larderds));
+        if (first == 1) {
+            ck_assert_uint_eq(untold_bucket(map, key.hash), 0);
+            removal_raise_barrier(own, key.hash, workers);
+        }
+        ck_assert_uint_eq(removal_dead_before(own, key.hash), larderds.clock);
+        ck_assert_uint_eq(untold_bucket(map, key.hash), workers);
+        larder_close(&map);
+    }
 }
 END_TEST
 
@@ -377,6 +421,7 @@ int main(void)
     tcase_add_checked_fixture(tables, make_control, drop_control);
     tcase_add_test(tables, a_pending_row_kills_what_is_older);
     tcase_add_test(tables, when_the_table_is_full_the_buckets_barrier_rises);
+    tcase_add_test(tables, a_barrier_for_this_host_alone_hides_none_that_is_to_be_told);
     tcase_add_test(tables, a_key_too_long_for_a_row_raises_the_barrier);
     tcase_add_test(tables, floors_and_barriers_only_rise);
     tcase_add_test(tables, a_row_whose_claimer_died_is_free_again);

@@ -16,7 +16,8 @@ enum { LONG_KEY = 65000, LONG_KEYS = 120 };
 
 static larder *map;
 static uint64_t fence;
-static const char *const watched[] = {"news", "gone", "mine", "tagged"};
+static const char *const watched[] = {"news",   "gone",    "mine",    "tagged", "theirs",
+                                      "shared", "pre:one", "pre:two", "other"};
 
 static void keep_asking(void)
 {
@@ -181,6 +182,152 @@ START_TEST(invalidations_need_no_room)
 }
 END_TEST
 
+/* How often the key waits in the outbox. */
+static size_t rows_of(const char *key, enum replica_kind *kind, larder_version *version)
+{
+    replica_batch batch = {0};
+    size_t count = 0;
+    do {
+        ck_assert_int_eq(replica_outbox(map, &batch, batch.next_row, 1000, 1 << 20, false),
+                         LARDER_OK);
+        for (size_t i = 0; i < batch.count; i++) {
+            const replica_record *record = &batch.records[i];
+            if (record->key_size == strlen(key) && memcmp(record->key, key, strlen(key)) == 0) {
+                *kind = record->kind;
+                *version = record->version;
+                count++;
+            }
+        }
+    } while (!batch.end);
+    replica_batch_free(&batch);
+    return count;
+}
+
+static size_t is_waiting(const char *key)
+{
+    enum replica_kind kind;
+    larder_version version;
+    return rows_of(key, &kind, &version);
+}
+
+/* A copy of what another program wrote into Redis, over a record of that age. */
+static void copy_foreign(const char *key, int64_t ms)
+{
+    replica_event event = write_of(key, ms, "foreign");
+    event.fill = replica_fill_begin(map, key, strlen(key));
+    event.fill.kind = REPLICA_FILL_FOREIGN;
+    ck_assert_int_eq(replica_apply(map, fence, &event, 1, NULL), LARDER_OK);
+    ck_assert_int_eq(event.verdict, REPLICA_APPLIED);
+}
+
+START_TEST(a_copy_of_another_programs_value_gives_way_to_any_write)
+{
+    larder_view view;
+    copy_foreign("theirs", 1000); /* its version is made up, and above that of the write to come */
+    pin(&view);
+    ck_assert_str_eq(maps_get(map, "theirs"), "foreign");
+    replica_event event = write_of("theirs", 500, "new");
+    ck_assert_int_eq(replica_apply(map, fence, &event, 1, NULL), LARDER_OK);
+    ck_assert_int_eq(event.verdict, REPLICA_REFUSED);
+    ck_assert_ptr_null(maps_get(map, "theirs"));
+    larder_release(map, &view);
+    ck_assert_int_eq(maps_set(map, "next", "writer"), LARDER_OK);
+    ck_assert_uint_eq(removal_count_pending(maps_control(map)), 0);
+    ck_assert_ptr_null(maps_get(map, "theirs"));
+    ck_assert_uint_eq(is_waiting("theirs"), 0); /* else the newer value would go from Redis */
+}
+END_TEST
+
+START_TEST(what_another_program_changed_is_not_deleted_for_want_of_room)
+{
+    larder_view view;
+    replica_event theirs = write_of("shared", 1000, "larder's");
+    ck_assert_int_eq(replica_apply(map, fence, &theirs, 1, NULL), LARDER_OK);
+    pin(&view);
+    ck_assert_str_eq(maps_get(map, "shared"), "larder's");
+    replica_event event = write_of("shared", 1000, "foreign");
+    event.record.version = theirs.record.version;
+    event.fill = replica_fill_begin(map, "shared", 6);
+    event.fill.kind = REPLICA_FILL_CHANGED;
+    ck_assert_int_eq(replica_apply(map, fence, &event, 1, NULL), LARDER_OK);
+    ck_assert_ptr_null(maps_get(map, "shared"));
+    larder_release(map, &view);
+    ck_assert_int_eq(maps_set(map, "next", "writer"), LARDER_OK);
+    ck_assert_ptr_null(maps_get(map, "shared"));
+    ck_assert_uint_eq(is_waiting("shared"), 0); /* else it would go from Redis */
+}
+END_TEST
+
+START_TEST(a_prefix_needs_no_room)
+{
+    larder_view view;
+    replica_sweep sweep = {.active = false};
+    enum replica_kind kind = 0;
+    larder_version told, after;
+    bool more = true;
+    replica_event one = write_of("pre:one", 1000, "dies");
+    ck_assert_int_eq(replica_apply(map, fence, &one, 1, NULL), LARDER_OK);
+    copy_foreign("pre:two", 1000);
+    ck_assert_int_eq(maps_set(map, "other", "lives"), LARDER_OK);
+    pin(&view);
+    replica_event prefix = event_of("ppre:", 5, 5000, REPLICA_MARK, NULL);
+    ck_assert_int_eq(replica_apply(map, fence, &prefix, 1, NULL), LARDER_OK);
+    ck_assert_int_eq(prefix.verdict, REPLICA_APPLIED);
+    while (more) {
+        ck_assert_int_eq(replica_sweep_some(map, fence, &sweep, &more), LARDER_OK);
+    }
+    ck_assert_ptr_null(maps_get(map, "pre:one"));
+    ck_assert_ptr_null(maps_get(map, "pre:two"));
+    ck_assert_str_eq(maps_get(map, "other"), "lives");
+    larder_release(map, &view);
+    ck_assert_int_eq(maps_set(map, "next", "writer"), LARDER_OK);
+    ck_assert_uint_eq(removal_count_pending(maps_control(map)), 0);
+    ck_assert_ptr_null(maps_get(map, "pre:one"));
+    ck_assert_str_eq(maps_get(map, "other"), "lives");
+    /* Redis is told, too, at the version that every host gives it */
+    told = one.record.version;
+    ck_assert_uint_eq(rows_of("pre:one", &kind, &after), 1);
+    ck_assert_int_eq(kind, REPLICA_DELETED);
+    ck_assert(after.clock == told.clock && after.node == told.node);
+    ck_assert_uint_eq(rows_of("pre:two", &kind, &after), 1);
+    ck_assert_int_eq(kind, REPLICA_DELETED);
+}
+END_TEST
+
+/* More than one snapshot is waited for never, whatever comes. */
+START_TEST(a_held_snapshot_is_waited_for_once)
+{
+    enum { EVENTS = 200 };
+    larder_view view;
+    larder_version version;
+    enum replica_kind kind;
+    char key[EVENTS][16];
+    static replica_event events[EVENTS];
+    pin(&view);
+    ck_assert_uint_eq(rows_of("mine", &kind, &version), 1);
+    replica_ack ack = {
+        .key = (const uint8_t *)"mine", .key_size = 4, .version = version, .kind = kind};
+    replica_event first = write_of("first", 1000, "value");
+    ck_assert_int_eq(replica_apply(map, fence, &first, 1, NULL), LARDER_OK);
+    int64_t began = harness_now_ms();
+    for (int i = 0; i < EVENTS; i++) {
+        (void)snprintf(key[i], sizeof key[i], "event%d", i);
+        events[i] = write_of(key[i], 1000, "value");
+        ck_assert_int_eq(replica_apply(map, fence, &events[i], 1, NULL), LARDER_OK);
+        ck_assert_int_eq(replica_acknowledge(map, fence, &ack, 1, NULL), LARDER_EFULL);
+    }
+    /* at the wait of a write each it would be 20 s */
+    ck_assert_int_le(harness_now_ms() - began, harness_patience(5000));
+    ck_assert_ptr_nonnull(strstr(larder_last_error(), "pins the freed pages"));
+    ck_assert_uint_eq(is_waiting("mine"), 1);
+    larder_release(map, &view);
+    size_t cleared = 0;
+    ck_assert_int_eq(replica_acknowledge(map, fence, &ack, 1, &cleared), LARDER_OK);
+    ck_assert_uint_eq(cleared, 1);
+    ck_assert_uint_eq(is_waiting("mine"), 0);
+}
+END_TEST
+
 START_TEST(another_programs_change_is_not_missed)
 {
     larder_view view;
@@ -215,6 +362,10 @@ int main(void)
     tcase_add_test(tests, what_a_held_snapshot_leaves_no_room_for_is_not_read);
     tcase_add_test(tests, invalidations_need_no_room);
     tcase_add_test(tests, another_programs_change_is_not_missed);
+    tcase_add_test(tests, a_copy_of_another_programs_value_gives_way_to_any_write);
+    tcase_add_test(tests, what_another_program_changed_is_not_deleted_for_want_of_room);
+    tcase_add_test(tests, a_prefix_needs_no_room);
+    tcase_add_test(tests, a_held_snapshot_is_waited_for_once);
     tcase_add_test(tests, one_that_was_succeeded_kills_nothing);
     suite_add_tcase(suite, tests);
     return harness_run(suite);

@@ -133,6 +133,39 @@ START_TEST(what_a_barrier_killed_becomes_a_deletion_that_travels)
 }
 END_TEST
 
+/* What this map had no room for, the others have: it is not to be deleted there. */
+START_TEST(what_a_barrier_of_this_host_alone_killed_goes_untold)
+{
+    struct key key;
+    replica_event event = {
+        .record = {.version = {.clock = clock_next(maps_control(map)).clock, .node = 9},
+                   .kind = REPLICA_VALUE,
+                   .expires_at_ms = INT64_MAX,
+                   .key = (const uint8_t *)"a",
+                   .key_size = 1,
+                   .value = (const uint8_t *)"1",
+                   .value_size = 1,
+                   .value_hash = replica_value_hash("1", 1)}};
+    replica_event again = event;
+    ck_assert_int_eq(replica_apply(map, fence, &event, 1, NULL), LARDER_OK);
+    ck_assert_str_eq(maps_get(map, "a"), "1");
+    ck_assert_int_eq(key_make(&key, "a", 1), LARDER_OK);
+    removal_raise_barrier_here(maps_control(map), key.hash, clock_next(maps_control(map)).clock);
+    ck_assert_ptr_null(maps_get(map, "a"));
+    ck_assert_uint_eq(expire(86400000), 1);
+    ck_assert_uint_eq(maps_stats(map).entries, 0);
+    ck_assert_uint_eq(maps_stats(map).tombstones, 0);
+    ck_assert_uint_eq(maps_stats(map).dirty, 0);
+    /* nor does it come in again: it is what was killed */
+    ck_assert_int_eq(replica_apply(map, fence, &again, 1, NULL), LARDER_OK);
+    ck_assert_int_eq(again.verdict, REPLICA_REFUSED);
+    ck_assert_ptr_null(maps_get(map, "a"));
+    ck_assert_uint_eq(maps_stats(map).tombstones, 0);
+    ck_assert_int_eq(maps_set(map, "a", "newer"), LARDER_OK);
+    ck_assert_str_eq(maps_get(map, "a"), "newer");
+}
+END_TEST
+
 START_TEST(a_busy_gate_leaves_the_step_where_it_was)
 {
     upkeep_step step = {.next_row = 0};
@@ -399,6 +432,7 @@ int main(void)
     tcase_add_test(tests, expired_ones_that_redis_has_not_got_leave_invalidations);
     tcase_add_test(tests, tombstones_go_when_they_are_old_and_clean);
     tcase_add_test(tests, what_a_barrier_killed_becomes_a_deletion_that_travels);
+    tcase_add_test(tests, what_a_barrier_of_this_host_alone_killed_goes_untold);
     tcase_add_test(tests, a_busy_gate_leaves_the_step_where_it_was);
     tcase_add_test(tests, eviction_ends_at_the_watermark);
     tcase_add_test(tests, slots_of_dead_readers_are_cleared);
