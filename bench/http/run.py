@@ -162,6 +162,27 @@ class Bench:
             self.tell(f"larder_to_redis_{name}", f"{ratio:.2f}", "ratio")
             self.bar(f"{size / 1024:g} KiB: larder {ratio:.2f} x the requests/s of redis.asyncio (1.3)", ratio >= 1.3)
 
+    def cold(self, size: int) -> None:
+        """Rounds that each begin with pages nobody has asked for: a byte longer every time."""
+        rounds: Dict[str, List[Figures]] = {kind: [] for kind in ("larder", "redis")}
+        for number in range(self.options.cold):
+            for kind in list(rounds)[:: -1 if number % 2 else 1]:
+                rounds[kind].append(self.drive(kind, size + 1 + number, self.options.seconds))
+        name = f"{size / 1024:g}k".replace(".", "_")
+        print(f"\n{size / 1024:g} KiB from an empty cache, medians of {self.options.cold} interleaved rounds of"
+              f" {self.options.seconds:g} s; load {os.getloadavg()[0]:.1f}")
+        for kind, measured in rounds.items():
+            rate, p50, p99, cpu = (median([getattr(f, what) for f in measured]) for what in ("rate", "p50", "p99", "cpu"))
+            hits = 100 * (1 - sum(f.origin for f in measured) / max(sum(f.requests for f in measured), 1))
+            errors = sum(figures.errors for figures in measured)
+            self.results.void = self.results.void or errors > 0
+            print(f"{kind:10} {rate:8.0f} requests/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms, {cpu:.0f} us of the workers' CPU,"
+                  f" {hits:.1f} % hits, {errors} errors", flush=True)
+            self.tell(f"{kind}_{name}_cold_rate", f"{rate:.0f}", "requests/s")
+        ratio = median([a.rate / b.rate for a, b in zip(rounds["larder"], rounds["redis"])])
+        self.tell(f"larder_to_redis_{name}_cold", f"{ratio:.2f}", "ratio")
+        self.bar(f"{size / 1024:g} KiB, cold: larder {ratio:.2f} x the requests/s of redis.asyncio (1.3)", ratio >= 1.3)
+
     # ---- Redis hung
 
     def hang(self, size: int) -> None:
@@ -214,6 +235,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="http.sh", description="Pages of FastAPI out of several caches.")
     parser.add_argument("--seconds", type=float, default=2, help="of a round (2)")
     parser.add_argument("--rounds", type=int, default=3, help="of each variant and size (3)")
+    parser.add_argument("--cold", type=int, default=3, help="rounds of larder and redis from an empty cache, before (3; 0: none)")
     parser.add_argument("--warm", type=float, default=12, help="seconds at most until nine in ten requests are hits (12)")
     parser.add_argument("--connections", type=int, default=16, help="of wrk (16)")
     parser.add_argument("--workers", type=int, default=4, help="of gunicorn (4)")
@@ -238,6 +260,8 @@ def main() -> int:
             bench = Bench(options, servers, results)
             bench.start(kinds)
             for size in sizes:
+                if options.cold and {"larder", "redis"} <= set(kinds):
+                    bench.cold(size)
                 bench.compare(size)
     if options.pairs and "larder" in kinds:
         with Servers(workers=options.workers, ttl=options.hang_ttl) as servers:

@@ -83,6 +83,7 @@ class Servers:
         self._workers, self._ttl, self._memory_mb = workers, ttl, memory_mb
         self._running: "List[subprocess.Popen[bytes]]" = []
         self.redis: "Optional[subprocess.Popen[bytes]]" = None
+        self.larderd: "Optional[subprocess.Popen[bytes]]" = None
         self.redis_port = self.memcached_port = 0
 
     def __enter__(self) -> "Servers":
@@ -148,7 +149,7 @@ class Servers:
         map_dir.mkdir(mode=0o700, exist_ok=True)
         config = self._top / "larder.conf"
         config.write_text(f'map = {{ size = "{self._memory_mb}M"; }};\n')
-        process = self._start("larderd", [
+        process = self.larderd = self._start("larderd", [
             os.environ["LARDERD"], "-c", str(config), "--map", "bench", "--dir", str(map_dir),
             "--redis", f"redis://127.0.0.1:{self.redis_port}/1"])
 

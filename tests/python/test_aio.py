@@ -1,11 +1,13 @@
 """fetch_async(): one filler of a host, whoever waits and whatever happens to it; the loop never waits."""
 
 import asyncio
+import gc
 import os
 import signal
 import threading
 import time
 import traceback
+import weakref
 
 import larder
 import pytest
@@ -197,19 +199,20 @@ def test_who_waits_gets_no_error_but_the_origins(cache, monkeypatch):
                    for _ in range(3)]
         await asyncio.sleep(0.05)
 
-        def fails(lease):
+        def fails(*ignored):
             raise larder.NamespaceError("the map belongs to another PID namespace")
 
-        with monkeypatch.context() as patched:
-            patched.setattr(larder._fetch, "_ended", fails)
-            cache.watch()._look()  # as when the descriptor is readable
-            # what is waited with was bound before: so a new waiter, too
-            waiting.append(asyncio.ensure_future(cache.fetch_async("other", lambda: b"own")))
-            await asyncio.sleep(0)
-            assert await asyncio.gather(*waiting) == [b"own"] * 4
+        watch = cache.watch()
+        for future, (_, until) in list(watch._waiting.items()):
+            watch._waiting[future] = fails, until
+        watch._look()  # as when the descriptor is readable
+        assert await asyncio.gather(*waiting) == [b"own"] * 3
+        monkeypatch.setattr(watch, "wait", fails)
+        assert await cache.fetch_async("k", lambda: b"own") == b"own"
+        monkeypatch.undo()
         lease.abandon()
 
-        async def ask(self, watch):
+        async def ask(self):
             raise larder.LimitError("all places are taken")
 
         monkeypatch.setattr(larder._fetch.Fetch, "ask", ask)
@@ -398,17 +401,125 @@ def test_a_gate_that_is_held_holds_no_loop_up(cache, directory):
     wait_until(lambda: insist(lambda: cache.set("k", b"v")) is None)
 
 
-def test_a_closed_map_and_a_full_table(cache, directory):
+def test_a_closed_map(cache):
     async def main():
         lease = cache.lease_acquire("k", hold=600)[2]
-        waiting = asyncio.ensure_future(cache.fetch_async("k", lambda: b"alone", wait=0.2))
+        waiting = asyncio.ensure_future(cache.fetch_async("k", lambda: b"alone", wait=600))
         await asyncio.sleep(0.05)
         cache.close()
         with pytest.raises(ValueError, match="closed"):
             await cache.fetch_async("other", lambda: b"v")
-        assert await waiting == b"alone"  # the lease outlives the handle; the wait has an end
+        assert await waiting == b"alone"  # at once: nobody would tell it of the lease's end
         with pytest.raises(ValueError, match="closed"):
             lease.fill(b"v")
+
+    run(main())
+
+
+def test_a_map_that_another_thread_closes(cache):
+    async def main():
+        cache.lease_acquire("k", hold=600)
+        waiting = asyncio.ensure_future(cache.fetch_async("k", lambda: b"alone", wait=600))
+        await asyncio.sleep(0.05)
+        await asyncio.get_running_loop().run_in_executor(None, cache.close)
+        assert await waiting == b"alone"
+
+    run(main())
+
+
+def test_a_map_that_nobody_has_any_more_leaves_the_loop(cache, directory):
+    """The loop reads a map's descriptor from the first wait on, and keeps nothing of the map alive."""
+
+    async def main():
+        other = larder.Map("watched", dir=directory)
+        lease = other.lease_acquire("k", hold=600)[2]
+        assert await other.fetch_async("k", lambda: b"alone", wait=0.01) == b"alone"
+        watch, file = weakref.ref(other.watch()), other.watch()._file
+        os.stat(file)
+        del other, lease
+        gc.collect()
+        assert watch() is None
+        with pytest.raises(OSError):
+            os.fstat(file)
+
+    run(main())
+
+
+def test_waits_end_in_their_order_with_one_timer(cache):
+    async def main():
+        for key in ("a", "b", "c"):
+            cache.lease_acquire(key, hold=600)
+        ended = []
+
+        async def wait(key, seconds):
+            await cache.fetch_async(key, lambda: b"alone", wait=seconds)
+            ended.append(key)
+
+        await asyncio.gather(wait("a", 0.3), wait("b", 0.1), wait("c", 0.2))
+        assert ended == ["b", "c", "a"]
+
+    run(main())
+
+
+def test_a_descriptor_that_cannot_be_cleared_holds_no_loop_up(cache, monkeypatch):
+    """It stays readable: a loop that read it at once again would do nothing else."""
+
+    async def main():
+        lease = cache.lease_acquire("k", hold=600)[2]
+        waiting = asyncio.ensure_future(cache.fetch_async("k", lambda: b"own", wait=600))
+        watch, tries = cache.watch(), []
+        await asyncio.sleep(0.05)
+
+        class Troubled:
+            def notify_clear(self):
+                tries.append(1)
+                raise larder.BusyError("not now")
+
+        monkeypatch.setattr(watch, "_handle", Troubled())
+        looks, look = [], watch._look
+        monkeypatch.setattr(watch, "_look", lambda: looks.append(1))
+        lease.abandon()  # which writes to the descriptor
+        deadline = time.monotonic() + 60
+        while not looks and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(watch, "_look", look)
+        began = time.monotonic()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(tries) <= 2 + (time.monotonic() - began) / larder._aio._READ_AGAIN
+        assert await waiting == b"own"  # looked for although it was not cleared
+
+    run(main())
+
+
+def test_many_keys_that_end_at_once_go_on_in_slices(cache):
+    """A hundred coroutines wait for as many keys of another process: one message ends them all, and
+    the loop turns while they go on."""
+
+    async def main():
+        leases = [cache.lease_acquire(f"k{i}", hold=600)[2] for i in range(100)]
+        running, most = 0, 0
+
+        async def wait(i):
+            nonlocal running, most
+            await cache.fetch_async(f"k{i}", lambda: b"own", wait=600)
+            running += 1
+            most = max(most, running)
+
+        async def turn():
+            nonlocal running
+            while True:
+                running = 0
+                await asyncio.sleep(0)
+
+        turning = asyncio.ensure_future(turn())
+        waiting = [asyncio.ensure_future(wait(i)) for i in range(100)]
+        await asyncio.sleep(0.05)
+        for lease in leases:
+            lease.abandon(True)
+        await asyncio.gather(*waiting)
+        turning.cancel()
+        assert 0 < most <= 2 * 8
 
     run(main())
 

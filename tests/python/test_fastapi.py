@@ -9,6 +9,7 @@ import datetime
 import logging
 import threading
 
+import httpx
 import larder
 import larder.fastapi
 import pytest
@@ -322,6 +323,46 @@ def test_what_is_never_stored(site):
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             site.client.get("/raises")
+
+
+@pytest.mark.parametrize("error, tries", [(ZeroDivisionError("origin"), 2), (HTTPException(503), 1)])
+def test_requests_of_an_origin_that_fails_queue_behind_nobody(cache, monkeypatch, error, tries):
+    """Where it raises, one of those who wait tries, then all others at once; an answer that is not for
+    the cache lets all go at once."""
+    monkeypatch.setattr(larder._pages, "_WAIT", 600.0)  # which would end a queue, too
+    app, running = FastAPI(), []
+    FastAPILarder(app, cache).caching()
+
+    @app.get("/page", dependencies=[Depends(larder.fastapi.cache(ttl=60))])
+    async def page():
+        own = asyncio.Event()
+        running.append(own)
+        await own.wait()
+        raise error
+
+    async def until(count):
+        deadline = asyncio.get_running_loop().time() + 60
+        while len(running) < count:
+            assert asyncio.get_running_loop().time() < deadline, f"{len(running)} run, not {count}"
+            await asyncio.sleep(0.001)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(running) == count
+
+    async def main():
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+            requests = [asyncio.ensure_future(client.get("/page")) for _ in range(20)]
+            for _ in range(tries):
+                await until(1)
+                running.pop().set()
+            await until(20 - tries)
+            for own in running:
+                own.set()
+            assert {answer.status_code for answer in await asyncio.gather(*requests)} <= {500, 503}
+
+    asyncio.run(main())
+    assert cache.stats()["lease_takeovers"] == 0  # nor was it a lease's deadline
 
 
 def test_bodies_are_exact(site):

@@ -2,11 +2,15 @@
 # needs: httpx
 """The short way of a hit past FastAPI's dependencies, which a route takes from its second request on."""
 
+from typing import Optional
+
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from larder.fastapi import FastAPILarder, cache, cache_evict, default_key_builder, get_async_redis
 from larder.fastapi._factories import Shortcut
+from pydantic import BaseModel
 
 
 class Site:
@@ -142,3 +146,79 @@ def test_another_applications_routes_are_its_own(site):
     site.app.mount("/inner", inner)
     with TestClient(site.app, raise_server_exceptions=False) as client:
         assert [client.get("/inner/page").status_code for _ in range(3)] == [500] * 3
+
+
+def test_a_miss_on_the_short_way_is_answered_as_on_the_long_one(site):
+    """Without the dependency whose work is done; with everything else that the route was made with."""
+    looked = cache(ttl=60)
+
+    class Page(BaseModel):
+        a: str
+        b: Optional[int] = None
+
+    async def again(ignored: None = Depends(looked)):
+        site.ran.append("again")
+
+    for router in APIRouter(prefix="/plain"), APIRouter(prefix="/timed", route_class=Timed):
+
+        @router.get("/{a}", dependencies=[Depends(looked), site.note("behind"), Depends(again)], status_code=203,
+                    response_model=Page, response_model_exclude_none=True, name="the page")
+        async def endpoint(a: str, request: Request, b: Optional[int] = None, x_c: str = Header("none")):
+            site.ran.append("endpoint")
+            return {"a": a + x_c + request.scope["route"].name, "b": b, "secret": 1}
+
+        site.app.include_router(router)
+    with TestClient(site.app) as client:
+        for path in "/plain/", "/timed/":
+            answers = []
+            for value in "long", "short":
+                assert site.asked(client, path + value, headers={"x-c": "c"}) == (
+                    "MISS", ["behind", "again", "endpoint"])
+                answers.append(client.get(path + value, headers={"x-c": "c"}))
+                assert client.get(path + value, params={"b": "no"}).status_code == 422
+                assert client.get(path + value, params={"b": 1}).json() == {"a": value + "nonethe page", "b": 1}
+            assert [answer.json() for answer in answers] == [{"a": "longcthe page"}, {"a": "shortcthe page"}]
+            assert {answer.status_code for answer in answers} == {203}
+            timed = ["1"] * 2 if path == "/timed/" else [None] * 2
+            assert [answer.headers.get("x-timed") for answer in answers] == timed
+
+
+class Timed(APIRoute):
+    """What FastAPI's documentation makes of a route's handler."""
+
+    def get_route_handler(self):
+        inner = super().get_route_handler()
+
+        async def handler(request):
+            response = await inner(request)
+            response.headers["x-timed"] = "1"
+            return response
+
+        return handler
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_route_that_is_not_made_again_keeps_its_dependencies(site, monkeypatch, fails):
+    made = []
+
+    class Own(APIRoute):
+        def __init__(self, path, endpoint, **options):
+            made.append(path)
+            super().__init__(path, endpoint, **options)
+
+    if fails:  # a later version's constructor, say
+        def get_route_handler(self):
+            made.append(self.path)
+            if len(made) > 2:
+                raise TypeError("not like that")
+            return super(Failing, self).get_route_handler()
+
+        Failing = type("Failing", (APIRoute,), {"get_route_handler": get_route_handler})
+    router = APIRouter(route_class=Failing if fails else Own)
+    site.get("/page", Depends(cache(ttl=60)), site.note("behind"), on=router)
+    site.app.include_router(router)
+    with TestClient(site.app) as client:
+        for query in "", "?a", "?b":
+            assert site.asked(client, "/page" + query) == ("MISS", ["behind", "endpoint"])
+            assert site.asked(client, "/page" + query) == ("HIT", [])
+        assert site.short() and len(made) == (3 if fails else 2)

@@ -26,8 +26,13 @@ _FAILURES = 2  # fills of other processes that came to nothing, after which a wa
 MISTAKES = (_larder.InvalidError, _larder.TooBigError, _larder.RangeError, _larder.UnsupportedError)
 
 
+def is_inside(key: bytes) -> bool:
+    """Whether this is called by the key's own fill."""
+    return key in _inside.get()
+
+
 class Fetch:
-    """One call of fetch_async() that did not find the value."""
+    """One call of fetch_async() that found neither the value nor another of its loop that is at it."""
 
     def __init__(
         self,
@@ -35,7 +40,7 @@ class Fetch:
         key: bytes,
         fill: Callable[[], Any],
         hold: float,
-        wait: float,
+        deadline: float,
         early: int,
         read_through: float,
         background: bool,
@@ -43,7 +48,6 @@ class Fetch:
     ) -> None:
         self.cache = cache
         self.handle = cache.quick()
-        self.watch: Optional[Watch] = None
         self.key = key
         self.fill = fill
         self.hold = hold
@@ -52,38 +56,19 @@ class Fetch:
         self.background = background
         self.policy = policy
         self.loop = asyncio.get_running_loop()
-        self.deadline = self.loop.time() + wait
+        self.deadline = deadline  # of the loop's clock
         self.refused = False  # the value was older than a write or an invalidation
 
     def left(self) -> float:
         return self.deadline - self.loop.time()
 
-    async def run(self) -> Optional[bytes]:
-        if self.key in _inside.get():
-            return await self.alone()
-        try:
-            self.watch = self.cache.watch()
-        except _larder.Error:
-            return await self.alone()  # 256 processes have a descriptor already, or no file is left
-        while True:
-            flight = self.watch.flights.get(self.key)
-            if flight is None:
-                return await self.lead()
-            kind, what = await flight.follow(self.deadline)
-            if kind == "value":
-                return what
-            if kind == "error":  # from where it was raised: not on top of all the others' raises
-                raise what.with_traceback(flight.trace)
-            if kind == "alone":
-                return await self.alone()
-
-    async def lead(self) -> Optional[bytes]:
-        assert self.watch is not None
-        flight = self.watch.flights[self.key] = Flight()
+    async def lead(self, watch: Watch) -> Optional[bytes]:
+        """For all of the loop who want the key."""
+        flight = watch.flights[self.key] = Flight()
         kind: str = "again"
         what: Any = None
         try:
-            what = await self.acquire(self.watch)
+            what = await self.acquire(watch)
             if isinstance(what, Skip):
                 kind, what = "alone", what.value
             elif not self.refused:
@@ -94,7 +79,7 @@ class Fetch:
             raise
         finally:
             # First out of the table: whoever is told to try again leads the next one.
-            del self.watch.flights[self.key]
+            del watch.flights[self.key]
             flight.end(kind, what)
 
     async def acquire(self, watch: Watch) -> Any:
@@ -112,7 +97,7 @@ class Fetch:
             if outcome == _larder.REFRESH:
                 return await self.refresh(entry, lease)
             if outcome == _larder.FILL:
-                return await self.fill_first(watch, lease)
+                return await self.fill_first(lease)
             if failures == _FAILURES:
                 return await self.alone()  # one after another they would add up to the deadline
             if await self.other(watch, lease) != _larder.OK:
@@ -121,7 +106,7 @@ class Fetch:
     async def other(self, watch: Watch, lease: Any) -> Any:
         """How another's fill ended; None: not in time, or nobody knows."""
         try:
-            return await watch.wait(lambda: _ended(lease), self.left())
+            return await watch.wait(lease.ended, self.left())
         except (_larder.Error, OSError):
             return None
 
@@ -135,11 +120,11 @@ class Fetch:
             log.warning("larder: a refresh failed, the old value is served: %r", error)
             return entry.value
 
-    async def fill_first(self, watch: Watch, lease: Any) -> Any:
+    async def fill_first(self, lease: Any) -> Any:
         """Another host may have put it into Redis."""
         if self.read_through > 0:
             try:
-                found = await self.ask(watch)
+                found = await self.ask()
             except (_larder.Error, OSError) as error:
                 log.debug("larder: Redis could not be asked: %s", error)
                 found = None
@@ -151,13 +136,10 @@ class Fetch:
                 return found.value
         return await self.fill_leased(lease)
 
-    async def ask(self, watch: Watch) -> Any:
-        asked = self.handle.ask(self.key, self.read_through)
-        if asked is None:
-            return None
-        if await watch.wait(lambda: answered(asked), self.read_through) != _larder.OK:
-            return None
-        return self.handle.lookup(self.key)
+    async def ask(self) -> Any:
+        if await self.cache.ask_redis(self.key, self.read_through):
+            return self.handle.lookup(self.key)
+        return None
 
     async def fill_leased(self, lease: Any) -> Any:
         try:
@@ -211,13 +193,3 @@ def _abandon(lease: Any, skip: bool = False) -> None:
         lease.abandon(skip)
     except (ValueError, _larder.Error):
         pass  # closed meanwhile: it ends at its deadline
-
-
-def _ended(lease: Any) -> Optional[int]:
-    outcome = lease.wait()
-    return None if outcome == _larder.WAIT else outcome
-
-
-def answered(asked: Any) -> Optional[int]:
-    outcome = asked.wait()
-    return None if outcome == _larder.WAIT else outcome

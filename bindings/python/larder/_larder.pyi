@@ -226,6 +226,7 @@ class View:
 
 class Lease:
     def wait(self, timeout: _Seconds = ...) -> int: ...
+    def ended(self) -> Optional[int]: ...
     def fill(
         self,
         value: Optional[_Bytes],
@@ -248,6 +249,7 @@ class Lease:
 
 class Asked:
     def wait(self, timeout: _Seconds = ...) -> int: ...
+    def ended(self) -> Optional[int]: ...
 
 class Map:
     def __init__(

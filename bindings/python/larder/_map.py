@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-import os
 import weakref
 from typing import Any, Callable, Coroutine, Iterator, Optional, Set, Tuple, Union
 
 from . import _larder
 from ._aio import Watch
-from ._fetch import Fetch, answered
+from ._fetch import Fetch, is_inside
 
 Bytes = Union[bytes, bytearray, memoryview, str]
 
@@ -32,13 +31,17 @@ class Map(_larder.Map):
         self._watches: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watch]" = (
             weakref.WeakKeyDictionary()
         )
+        self._watch: Optional[Watch] = None  # the one of them that was used last
         self._tasks: Set["asyncio.Task[Any]"] = set()
 
     def close(self) -> None:
-        """Close the map. Calls of other threads that are inside end first."""
+        """Close the map. Calls of other threads that are inside end first; who waits in a loop is told."""
         if self._quick is not None:
             self._quick.close()
         super().close()
+        self._watch = None
+        for watch in list(self._watches.values()):
+            watch.close()
 
     def __exit__(self, *ignored: Any) -> None:
         self.close()
@@ -82,10 +85,12 @@ class Map(_larder.Map):
 
     def watch(self) -> Watch:
         """What waits in the running loop."""
-        loop = asyncio.get_running_loop()
-        watch = self._watches.get(loop)
-        if watch is None or watch.pid != os.getpid():
-            watch = self._watches[loop] = Watch(self.quick(), loop)
+        loop, watch = asyncio.get_running_loop(), self._watch
+        if watch is None or not watch.is_of(loop):
+            watch = self._watches.get(loop)
+            if watch is None or not watch.is_of(loop):
+                watch = self._watches[loop] = Watch(self.quick(), loop)
+            self._watch = watch
         return watch
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -134,19 +139,43 @@ class Map(_larder.Map):
                 return entry.value
         name = key.encode() if isinstance(key, str) else bytes(key)
         _larder.check_policy(**policy)
-        return await Fetch(
-            self, name, fill, hold, wait, early, read_through, background, policy
-        ).run()
+        deadline = asyncio.get_running_loop().time() + wait
+
+        def fetch() -> Fetch:
+            return Fetch(self, name, fill, hold, deadline, early, read_through, background, policy)
+
+        if is_inside(name):
+            return await fetch().alone()
+        try:
+            watch = self.watch()
+        except _larder.Error:
+            return await fetch().alone()  # 256 processes have a descriptor already, or no file is left
+        while True:
+            flight = watch.flights.get(name)
+            if flight is None:
+                return await fetch().lead(watch)
+            kind, what = await flight.follow(deadline)  # as of a thousand all but one do
+            if kind == "value":
+                return what
+            if kind == "error":
+                raise flight.error(what)
+            if kind == "alone":
+                return await fetch().alone()
 
     async def get_async(
         self, key: Bytes, default: Any = None, *, read_through: float = 0.05
     ) -> Any:
         """get(), but on a miss have larderd ask Redis, and await that at most so many seconds."""
         entry = self.lookup(key)
-        if entry is None and read_through > 0:
-            watch, handle = self.watch(), self.quick()
-            asked = handle.ask(key, read_through)
-            if asked is not None:
-                await watch.wait(lambda: answered(asked), read_through)
-                entry = handle.lookup(key)
+        if entry is None and await self.ask_redis(key, read_through):
+            entry = self.lookup(key)
         return default if entry is None or entry.value is None else entry.value
+
+    async def ask_redis(self, key: Bytes, budget: float) -> bool:
+        """Have larderd ask Redis for a key that the map does not have, and await that at most so many
+        seconds: whether it is in the map now. False at once where there is nobody to ask."""
+        if budget <= 0:
+            return False
+        watch = self.watch()  # the descriptor is there before the question
+        asked = self.quick().ask(key, budget)
+        return asked is not None and await watch.wait(asked.ended, budget) == _larder.OK

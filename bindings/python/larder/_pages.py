@@ -5,10 +5,9 @@ middleware are made of this.
 
 import time
 import urllib.parse
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from . import _larder
-from ._aio import Watch
 from ._store import bypassed
 
 Headers = List[Tuple[bytes, bytes]]
@@ -71,6 +70,7 @@ class Pending:
         put: bool = False,
     ) -> None:
         self.store = store
+        self.cache = getattr(store, "cache", None)  # None: a Redis client of a test, or no store
         self.policy = policy
         self.request = request
         self.key = key
@@ -82,6 +82,7 @@ class Pending:
         self.put = put  # the answer of a PUT, to be stored as what GET gives: 200
         self.vary: Tuple[bytes, ...] = ()  # the fields that the answer varies by, beside its own
         self.waited: Dict[bytes, int] = {}  # how many fills of others were waited for
+        self.asked: Set[bytes] = set()  # what Redis was asked for
         # What stood there when the answer was begun. It is written with a lease, or over just that:
         # anything else would bring back what was invalidated meanwhile.
         self.versions: Dict[bytes, Any] = {}
@@ -105,7 +106,10 @@ class Pending:
         return stored if outcome == _larder.HTTP_CHOSEN else None
 
     async def _get(self, key: bytes) -> Any:
-        data = await self.store.safely("get", lambda: self.store.get(key), None)
+        if self.cache is not None:
+            data = self.store.peek(key)
+        else:
+            data = await self.store.safely("get", lambda: self.store.get(key), None)
         return None if data is None else _larder.http_decode(data)
 
     async def find(self) -> Optional[Answer]:
@@ -162,11 +166,9 @@ class Pending:
         is not stored either."""
         lease, self.lease = self.lease, None
         seen, noted = self.versions.pop(self.key, None), False
-        if lease is not None and await self.store.safely(
-            "put", lambda: _fill(lease, None, _NOTE, self.mark), False
-        ):
+        if lease is not None and self._fill(lease, None, _NOTE):
             seen = await self._version(self.key)  # drawn before the endpoint; the next is of now
-        if seen is not None and getattr(self.store, "cache", None) is not None:
+        if seen is not None and self.cache is not None:
             note = dict(_NOTE, negative=True, **({} if self.mark is None else {"group": self.mark}))
             noted = await self.store.safely(
                 "put", lambda: self.store.swap(self.key, None, seen, note), False)
@@ -177,11 +179,10 @@ class Pending:
 
     def _lease_of(self, key: bytes) -> Any:
         """A lease of a key that is not there, or None; and what version is."""
-        cache = getattr(self.store, "cache", None)
-        if cache is None:
+        if self.cache is None:
             return None
         try:
-            outcome, entry, lease = cache.quick().lease_acquire(key)
+            outcome, entry, lease = self.cache.quick().lease_acquire(key)
         except (_larder.Error, ValueError, OSError):
             return None
         if outcome in (_larder.FILL, _larder.REFRESH):
@@ -191,27 +192,45 @@ class Pending:
         return None
 
     async def _take_lease(self, deadline: float) -> bool:
-        """Whether another's lease has ended: then look again. False: make the page yourself."""
-        cache = getattr(self.store, "cache", None)
-        if cache is None:
-            return False  # a Redis client of a test: everybody makes his own
+        """Whether to look again: another's lease has ended, or Redis had it. False: make the page
+        yourself."""
+        key = self.lease_key
+        if self.cache is None:
+            return False  # everybody makes his own
         try:
-            watch: Watch = cache.watch()
-            handle = cache.quick()
-            outcome, _, lease = handle.lease_acquire(self.lease_key)
+            watch = self.cache.watch()  # before the lease: what it waits for must find it
+            outcome, _, lease = self.cache.quick().lease_acquire(key)
             if outcome in (_larder.FILL, _larder.REFRESH):
                 self.lease = lease
-                return False
+                return await self._is_in_redis(key)
             if outcome != _larder.WAIT:
                 return outcome == _larder.OK  # it came in this moment
-            waited = self.waited.get(self.lease_key, 0)
+            waited = self.waited.get(key, 0)
             if waited == _FAILURES:
                 return False  # one after another, failures would add up to the deadline
-            self.waited[self.lease_key] = waited + 1
-            ended = await watch.wait(lambda: _ended(lease), deadline - time.monotonic())
+            self.waited[key] = waited + 1
+            ended = await watch.wait(lease.ended, deadline - time.monotonic())
             return ended == _larder.OK
         except (_larder.Error, ValueError, OSError):
             return False
+
+    async def _is_in_redis(self, key: bytes) -> bool:
+        """Of all who miss the page, the one with the lease asks for it; the lease ends where another
+        host has made it. Asked once: what does not help (of another Vary, say) is not fetched again."""
+        if key in self.asked or self.store.read_through <= 0:
+            return False
+        self.asked.add(key)
+        found = False
+        try:
+            found = await self.cache.ask_redis(key, self.store.read_through)
+        except (_larder.Error, OSError):
+            pass
+        except BaseException:
+            self.give_up()
+            raise
+        if found:
+            self.give_up()
+        return found
 
     # ---- The answer
 
@@ -262,10 +281,8 @@ class Pending:
 
     async def _put(self, key: bytes, value: bytes, policy: Any, lease: Any) -> bool:
         if lease is not None:
-            return await self.store.safely(
-                "fill", lambda: _fill(lease, value, policy, self.mark), False
-            )
-        if getattr(self.store, "cache", None) is None:  # a Redis client of a test
+            return self._fill(lease, value, policy)
+        if self.cache is None:  # a Redis client of a test
             await self.store.safely(
                 "set", lambda: self.store.set(key, value, policy, self.mark), None
             )
@@ -277,6 +294,10 @@ class Pending:
         return await self.store.safely(
             "set", lambda: self.store.swap(key, value, version, marked), False
         )
+
+    def _fill(self, lease: Any, value: Optional[bytes], policy: Any) -> bool:
+        return self.store.at_once(
+            "fill", lambda: lease.fill(value, group=self.mark, **policy), False)
 
     def give_up(self, skip: bool = False) -> None:
         """There is no answer for the cache: another may make one."""
@@ -290,15 +311,6 @@ class Pending:
                 lease.abandon(skip)
             except (_larder.Error, ValueError):
                 pass
-
-
-async def _fill(lease: Any, value: Optional[bytes], policy: Any, mark: Optional[str]) -> bool:
-    return lease.fill(value, group=mark, **policy)
-
-
-def _ended(lease: Any) -> Optional[int]:
-    outcome = lease.wait()
-    return None if outcome == _larder.WAIT else outcome
 
 
 class Capture:

@@ -56,23 +56,40 @@ class Store:
     async def safely(self, what: str, call: Callable[[], Awaitable[_T]], instead: _T) -> _T:
         try:
             result = await call()
-        except larder.TooBigError as error:
-            log.info("larder: %s: %s", what, error)
-            return instead
-        except larder.InvalidError:
-            raise
         except Exception as error:
-            if isinstance(error, MISTAKES) and not isinstance(error, larder.Error):
-                raise
-            counts["failed"] += 1
-            if not self._trouble:
-                log.warning("larder: %s failed, going on without the cache: %r", what, error)
-            self._trouble = True
+            self.failed(what, error)
             return instead
+        self.worked()
+        return result
+
+    def at_once(self, what: str, call: Callable[[], _T], instead: _T) -> _T:
+        """The same of what does not wait."""
+        try:
+            result = call()
+        except Exception as error:
+            self.failed(what, error)
+            return instead
+        self.worked()
+        return result
+
+    def failed(self, what: str, error: Exception) -> None:
+        """A mistake is raised on."""
+        if isinstance(error, larder.TooBigError):
+            log.info("larder: %s: %s", what, error)
+            return
+        if isinstance(error, larder.InvalidError):
+            raise error
+        if isinstance(error, MISTAKES) and not isinstance(error, larder.Error):
+            raise error
+        counts["failed"] += 1
+        if not self._trouble:
+            log.warning("larder: %s failed, going on without the cache: %r", what, error)
+        self._trouble = True
+
+    def worked(self) -> None:
         if self._trouble:
             log.info("larder: the cache is back")
             self._trouble = False
-        return result
 
 
 class LarderStore(Store):
@@ -84,9 +101,19 @@ class LarderStore(Store):
         self.read_through = read_through
 
     async def get(self, key: Key) -> Optional[bytes]:
-        value = self.cache.get(key)
-        if value is None and self.read_through > 0:
-            value = await self.cache.get_async(key, read_through=self.read_through)
+        entry = self.cache.lookup(key)
+        if entry is None and await self.cache.ask_redis(key, self.read_through):
+            entry = self.cache.lookup(key)
+        return None if entry is None else entry.value
+
+    def peek(self, key: Key) -> Optional[bytes]:
+        """What the map has, without asking anybody; trouble is told."""
+        try:
+            value = self.cache.get(key)
+        except Exception as error:
+            self.failed("get", error)
+            return None
+        self.worked()
         return value
 
     async def version(self, key: Key) -> Tuple[Optional[bytes], Any]:

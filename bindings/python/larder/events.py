@@ -44,7 +44,7 @@ class CacheEventBus:
         self.cache.quick().publish(event, data)
 
     async def listen(self) -> None:
-        """Call the handlers, until cancelled or close()d. What a handler raises is logged."""
+        """Call the handlers, until cancelled, close()d, or the map is closed. What a handler raises is logged."""
         if self._follower is None:
             raise RuntimeError("listen() before subscribe()")
         watch = self.cache.watch()
@@ -53,14 +53,19 @@ class CacheEventBus:
             for handled in range(_A_TURN):
                 if handled > 0:
                     event = self._next()
-                if event is None or event is _CLOSED:
+                if event is _CLOSED:
+                    return
+                if event is None:
                     break
                 await self._tell(event)
             else:
                 await asyncio.sleep(0)
 
     def _next(self) -> Any:
-        return _CLOSED if self._follower is None else self._follower.next()
+        try:
+            return _CLOSED if self._follower is None else self._follower.next()
+        except _larder.ClosedError:
+            return _CLOSED
 
     async def _tell(self, event: Any) -> None:
         if event.kind == 0:
@@ -72,7 +77,7 @@ class CacheEventBus:
             await _call(handler, event.data.decode("utf-8", "surrogateescape"))
 
     def close(self) -> None:
-        """Stop; listen() returns at the next event, or when it is cancelled."""
+        """Stop; listen() returns at the next event, or when it is cancelled or the map closed."""
         follower, self._follower = self._follower, None
         if follower is not None:
             follower.close()

@@ -335,6 +335,24 @@ static PyObject *lease_wait(PyObject *self, PyObject *arguments)
     return out;
 }
 
+/* None while it goes on: what a loop asks of all it waits for, at each message. */
+static PyObject *outcome_or_none(int result)
+{
+    return result == LARDER_WAIT ? Py_NewRef(Py_None) : PyLong_FromLong(result);
+}
+
+static PyObject *lease_ended(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    lease_object *lease = (lease_object *)self;
+    larder *handle = map_handle(lease->map);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int result = larder_lease_wait(handle, &lease->lease, 0);
+    return result < 0 ? errors_raise(result) : outcome_or_none(result);
+}
+
 static PyObject *lease_fill(PyObject *self, PyObject *const *values, Py_ssize_t count,
                             PyObject *names)
 {
@@ -468,6 +486,18 @@ static PyObject *asked_wait(PyObject *self, PyObject *arguments)
     return out;
 }
 
+static PyObject *asked_ended(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    asked_object *asked = (asked_object *)self;
+    larder *handle = map_handle(asked->map);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int result = larder_ask_wait(handle, &asked->asked, 0);
+    return result < 0 && result != LARDER_EBUSY ? errors_raise(result) : outcome_or_none(result);
+}
+
 /* ---- The notify descriptor ------------------------------------------------------------------- */
 
 static PyObject *map_notify_fd(PyObject *self, PyObject *ignored)
@@ -520,6 +550,10 @@ static PyMethodDef lease_methods[] = {
     METHOD("wait", lease_wait, METH_VARARGS,
            "wait(timeout=0) -> int\n\nWhether the lease has ended: OK (acquire again), SKIP (get "
            "it yourself) or WAIT (not yet)."),
+    METHOD(
+        "ended", lease_ended, METH_NOARGS,
+        "ended() -> int or None\n\nwait() without waiting, None for WAIT: what a loop asks at each "
+        "message of notify_fd()."),
     METHOD("fill", lease_fill, METHOD_FAST,
            "fill(value, **policy) -> bool\n\nStore the value (None: a negative entry) and end the "
            "lease. False: a newer write or an invalidation stands there."),
@@ -549,6 +583,10 @@ static PyMethodDef asked_methods[] = {
     METHOD("wait", asked_wait, METH_VARARGS,
            "wait(timeout=0) -> int\n\nOK (it is in the map), MISS (Redis has none), WAIT (not "
            "yet), EBUSY (no answer within the budget)."),
+    METHOD(
+        "ended", asked_ended, METH_NOARGS,
+        "ended() -> int or None\n\nwait() without waiting, None for WAIT: what a loop asks at each "
+        "message of notify_fd()."),
     {NULL, NULL, 0, NULL},
 };
 

@@ -11,6 +11,7 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Optional
 
 import fastapi
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -224,6 +225,8 @@ def expand_annotated(route_class: Any) -> Any:
     class AnnotatedRoute(route_class):  # type: ignore[misc]
         def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
             super().__init__(path, _expanded(endpoint), **options)
+
+        __init__.expands_annotated = route_class.__init__ is APIRoute.__init__  # type: ignore[attr-defined]
 
     return AnnotatedRoute
 

@@ -2,9 +2,11 @@
 
 import functools
 import inspect
+import logging
 from typing import Any, Awaitable, Callable, Optional, Union
 
 from fastapi import Depends
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 
 from larder import _larder
@@ -14,6 +16,8 @@ from ._backend import Seconds, get_async_redis
 from ._settings import get_settings
 from ._vary import declared_headers
 from larder._store import as_store, bypassed, group_mark
+
+log = logging.getLogger("larder")
 
 KeyBuilder = Callable[[Request, str, str], Union[str, Awaitable[str]]]
 
@@ -149,23 +153,29 @@ def cache(
 
 class Shortcut:
     """In front of a route whose first dependency is cache(): a hit goes out before FastAPI works out what
-    else the route depends on, which takes longer than all the rest of a hit. Nothing else
-    differs, and where a test overrides dependencies nothing at all."""
+    else the route depends on, which takes longer than all the rest of a hit, and a miss goes on to
+    the route without that dependency. Nothing else differs, and where a test overrides dependencies
+    nothing at all."""
 
-    def __init__(self, inner: Any, look: Callable[..., Awaitable[Optional[Answer]]]) -> None:
+    def __init__(
+        self, inner: Any, rest: Any, look: Callable[..., Awaitable[Optional[Answer]]]
+    ) -> None:
         self.inner = inner
+        self.rest = rest
         self.look = look
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         app, capture = scope["app"], scope.get(SCOPE)
         builder = getattr(app.state, "larder", None)
-        if capture is not None and builder is not None and not app.dependency_overrides:
-            answer = await self.look(Request(scope, receive), capture, builder.store_or_none())
-            if answer is not None:
-                await send_answer(send, answer, scope["method"] == "HEAD")
-                return
-            scope[_LOOKED] = self.look
-        await self.inner(scope, receive, send)
+        if capture is None or builder is None or app.dependency_overrides:
+            await self.inner(scope, receive, send)
+            return
+        answer = await self.look(Request(scope, receive), capture, builder.store_or_none())
+        if answer is not None:
+            await send_answer(send, answer, scope["method"] == "HEAD")
+            return
+        scope[_LOOKED] = self.look
+        await self.rest(scope, receive, send)
 
 
 def _take_shortcut(scope: Any, dependency: Any, look: Any) -> None:
@@ -173,7 +183,28 @@ def _take_shortcut(scope: Any, dependency: Any, look: Any) -> None:
     route = scope.get("route")
     first = getattr(route, "dependencies", None)
     if first and first[0].dependency is dependency and not isinstance(route.app, Shortcut):
-        route.app = Shortcut(route.app, look)
+        route.app = Shortcut(route.app, _without_first(route), look)
+
+
+def _without_first(route: Any) -> Any:
+    """What serves the route, without the first of its dependencies: made as an included router's routes
+    are, from what a route was made with. The whole route where its class makes something else."""
+    constructor = type(route).__init__
+    if constructor is not APIRoute.__init__ and not getattr(
+        constructor, "expands_annotated", False
+    ):
+        return route.app
+    options = {
+        name: getattr(route, name)
+        for name in inspect.signature(APIRoute).parameters
+        if name not in ("path", "endpoint", "dependencies") and hasattr(route, name)
+    }
+    try:
+        return type(route)(
+            route.path, route.endpoint, dependencies=route.dependencies[1:], **options).app
+    except Exception as error:
+        log.info("larder: %s keeps its first dependency on a miss: %r", route.path, error)
+        return route.app
 
 
 def cache_evict(
