@@ -130,6 +130,8 @@ START_TEST(redis_returns_with_its_data)
     harness_redis_start(&redis, "durable");
     host_start(&a, "c", &redis, NULL, NULL);
     host_start(&b, "d", &redis, NULL, NULL);
+    host_in_step(&a);
+    host_in_step(&b); /* nobody tells a host that comes later what stands in Redis */
     fill(&a, "before", 200);
     expect_filled(&b, "before", 200);
     host_drained(&a);
@@ -195,7 +197,26 @@ START_TEST(hot_key_costs_few_pushes)
 }
 END_TEST
 
-START_TEST(backlog_is_pushed_quickly)
+/* How often Redis has read from a client since it began. */
+static uint64_t redis_reads(void)
+{
+    char *text = harness_redis_command(&redis, "INFO", "stats", NULL);
+    const char *at = strstr(text, "total_reads_processed:");
+    ck_assert_ptr_nonnull(at);
+    uint64_t reads = strtoull(strchr(at, ':') + 1, NULL, 10);
+    free(text);
+    return reads;
+}
+
+static bool a_is_drained(void *context)
+{
+    (void)context;
+    return host_dirty(&a) == 0;
+}
+
+/* Many keys to a write, so many writes without an answer: that is what makes it quick, also on a
+ * machine that is not. */
+START_TEST(backlog_is_pushed_in_batches)
 {
     enum { KEYS = 20000 };
     harness_redis_kill(&redis);
@@ -204,10 +225,10 @@ START_TEST(backlog_is_pushed_quickly)
     ck_assert_uint_eq(host_dirty(&a), KEYS);
     harness_redis_restart(&redis);
     int64_t from = harness_now_ms();
-    host_drained(&a);
-    int64_t took = harness_now_ms() - from;
-    printf("# %d keys pushed in %" PRId64 " ms\n", KEYS, took);
-    ck_assert_int_lt(took, harness_patience(20000)); /* a linger for each would be 40 s */
+    ck_assert(wait_until(a_is_drained, NULL, 60000));
+    printf("# %d keys pushed in %" PRId64 " ms, which Redis read in %" PRIu64 " pieces\n", KEYS,
+           harness_now_ms() - from, redis_reads());
+    ck_assert_uint_lt(redis_reads(), KEYS / 10);
     char *size = harness_redis_command(&redis, "DBSIZE", NULL);
     ck_assert_int_eq(strtol(size, NULL, 10),
                      2 * KEYS +
@@ -317,13 +338,13 @@ int main(void)
     Suite *suite = suite_create("outage");
     TCase *fleet = tcase_create("two hosts");
     tcase_add_checked_fixture(fleet, setup, teardown);
-    tcase_set_timeout(fleet, 60);
+    tcase_set_timeout(fleet, 120);
     tcase_add_test(fleet, redis_restarts_empty);
     tcase_add_test(fleet, what_expired_during_the_outage_is_not_resurrected);
     tcase_add_test(fleet, redis_returns_with_its_data);
     tcase_add_test(fleet, redis_frozen);
     tcase_add_test(fleet, hot_key_costs_few_pushes);
-    tcase_add_test(fleet, backlog_is_pushed_quickly);
+    tcase_add_test(fleet, backlog_is_pushed_in_batches);
     tcase_add_test(fleet, larderd_killed);
     tcase_add_test(fleet, larderd_stopped);
     tcase_add_test(fleet, larderd_drains_at_its_end);

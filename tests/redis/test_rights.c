@@ -21,6 +21,8 @@ static void setup(void)
     rights_give(&rule, &redis);
     host_start(&a, "a", &redis, NULL, rights_configuration());
     host_start(&b, "b", &redis, NULL, rights_configuration());
+    host_in_step(&a);
+    host_in_step(&b);
 }
 
 static void teardown(void)
