@@ -5,10 +5,12 @@
 
 #include <check.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/harness.h"
@@ -322,6 +324,65 @@ START_TEST(a_local_handle_writes_what_never_travels)
 }
 END_TEST
 
+/* A process that opens the map when it is told to. It began before this one had: a child shares
+ * what its parent has opened. */
+struct opener {
+    pid_t pid;
+    int go;
+};
+
+static struct opener opener_begin(const char *directory)
+{
+    int go[2];
+    char byte;
+    ck_assert_int_eq(pipe(go), 0);
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        larder *map = NULL;
+        larder_options options = {.dir = directory, .flags = LARDER_ATTACH};
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        _exit(read(go[0], &byte, 1) == 1 ? -larder_open("opened", &options, &map) & 0xff : 1);
+    }
+    (void)close(go[0]);
+    return (struct opener){pid, go[1]};
+}
+
+static int opener_go(const struct opener *opener)
+{
+    int status = 0;
+    ck_assert_int_eq(write(opener->go, "x", 1), 1);
+    ck_assert_int_eq(waitpid(opener->pid, &status, 0), opener->pid);
+    (void)close(opener->go);
+    ck_assert(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void *leave_later(void *context)
+{
+    (void)nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+    maps_let_go(context);
+    return NULL;
+}
+
+START_TEST(an_open_waits_for_others_that_open)
+{
+    pthread_t thread;
+    const char *directory = harness_directory(); /* a child's own would be another one */
+    struct opener first = opener_begin(directory), second = opener_begin(directory);
+    larder *map = maps_open("opened", MAPS_SIZE, 0);
+    struct maps_holder holder = maps_hold(&maps_control(map)->reader_gate);
+    int64_t began = harness_now_ms();
+    ck_assert_int_eq(opener_go(&first), -LARDER_EBUSY & 0xff); /* but not for ever */
+    ck_assert_int_ge(harness_now_ms() - began, 900);
+    ck_assert_int_eq(pthread_create(&thread, NULL, leave_later, &holder), 0);
+    ck_assert_int_eq(opener_go(&second), 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(every_code_has_a_text)
 {
     for (int code = LARDER_EDUPLICATE; code <= LARDER_EBUSY; code++) {
@@ -355,6 +416,7 @@ int main(void)
     tcase_add_test(tests, the_environment_names_the_directory);
     tcase_add_test(tests, maps_with_protected_pages);
     tcase_add_test(tests, a_local_handle_writes_what_never_travels);
+    tcase_add_test(tests, an_open_waits_for_others_that_open);
     tcase_add_test(tests, every_code_has_a_text);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
