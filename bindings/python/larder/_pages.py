@@ -81,6 +81,9 @@ class Pending:
         self.lease_key = key
         self.put = put  # the answer of a PUT, to be stored as what GET gives: 200
         self.vary: Tuple[bytes, ...] = ()  # the fields that the answer varies by, beside its own
+        self.refused = False  # the answer is not for the cache, whatever it looks like
+        self.final: Optional[Final] = None  # where it leaves the application, if that is watched
+        self.ready: Any = None  # what is to be stored then
         self.waited: Dict[bytes, int] = {}  # how many fills of others were waited for
         self.asked: Set[bytes] = set()  # what Redis was asked for
         # What stood there when the answer was begun. It is written with a lease, or over just that:
@@ -244,6 +247,11 @@ class Pending:
         kept = 200 if self.put and status in (201, 202, 203) else status
         now = now_ms()
         try:
+            if self.refused:
+                self._abandon(lease, True)
+                return self.request.answer_unstored(
+                    self.policy, status, headers, body, _larder.HTTP_MISS, now
+                )
             _, writes, stored = self.request.store(
                 self.policy, kept, headers, body, self.key, self.found, self.began, now, 0, open_ended
             )
@@ -251,7 +259,11 @@ class Pending:
                 self._abandon(lease, True)
             else:
                 held, lease = lease, None
-                await self._write(writes, held)
+                if self.final is None:
+                    await self._write(writes, held)
+                else:
+                    self.ready = writes, held
+                    self.final.pending.append(self)
             if not writes or stored is None:
                 return self.request.answer_unstored(
                     self.policy, status, headers, body, _larder.HTTP_MISS, now
@@ -262,6 +274,20 @@ class Pending:
             bypassed(error)
             return status, headers, body
         return (status, *answer[1:]) if kept != status else answer
+
+    async def store_ready(self) -> None:
+        """What finish() has left for the answer's last moment."""
+        if self.ready is not None:
+            (writes, lease), self.ready = self.ready, None
+            try:
+                await self._write(writes, lease)
+            except _larder.Error as error:
+                bypassed(error)
+
+    def drop_ready(self) -> None:
+        if self.ready is not None:
+            (_, lease), self.ready = self.ready, None
+            self._abandon(lease, True)
 
     async def _write(self, writes: Any, lease: Any) -> None:
         """All of them, in their order, up to the first that something newer stands against."""
@@ -313,6 +339,42 @@ class Pending:
                 pass
 
 
+FINAL = "larder.final"  # where in a scope the Final of the request is
+
+
+class Final:
+    """An answer where it leaves the application, whatever other middleware made of it: what a Capture
+    has ready is stored now, unless a cookie goes out with it. The cookie of a session whose middleware
+    is around even this is out of sight: there the session itself tells."""
+
+    def __init__(self, scope: Any, send: Any) -> None:
+        self.send = send
+        self.pending: List[Pending] = []
+        self._session = scope.get("session")
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start" and self.pending:
+            if self._session or any(bytes(name).lower() == b"set-cookie"
+                                    for name, _ in message["headers"]):
+                self.end()
+                message = dict(message, headers=_not_for_caches(message["headers"]))
+            for pending in self.pending:
+                await pending.store_ready()
+        await self.send(message)
+
+    def end(self) -> None:
+        """The application has returned, or raised."""
+        for pending in self.pending:
+            pending.drop_ready()
+
+
+def _not_for_caches(headers: Any) -> Headers:
+    """How long the page would have been good says the answer of a page that is kept."""
+    kept = [(bytes(name), bytes(value)) for name, value in headers]
+    return [*(pair for pair in kept if pair[0].lower() != b"cache-control"),
+            (b"cache-control", b"private, no-cache")]
+
+
 class Capture:
     """An answer on its way to the server: held back while it may be stored, as long as that takes.
 
@@ -325,6 +387,7 @@ class Capture:
         self.limit = limit
         self.pending: Optional[Pending] = None
         self.after: List[Any] = []  # what is to be done before a good answer goes out
+        self.final: Optional[Final] = None
         self._bypassed: Any = None
         self._start: Any = None
         self._body = bytearray()
@@ -335,10 +398,18 @@ class Capture:
         """The answer is not for the cache; it says so."""
         self._bypassed = policy, request
 
+    def fail(self) -> None:
+        """The endpoint, or what stands before it, has raised: nothing is stored, deleted or replaced,
+        though a handler may make a good answer of that."""
+        self.after = []
+        if self.pending is not None:
+            self.pending.refused = True
+
     async def __call__(self, message: Any) -> None:
         kind = message["type"]
         if kind == "http.response.start":
-            if self.after and 200 <= message["status"] < 300:
+            # A redirect is no error either (RFC 9111, 4.4): a form that was posted, say.
+            if self.after and 200 <= message["status"] < 400:
                 for action in self.after:
                     await action()
             self.after = []
@@ -383,6 +454,7 @@ class Capture:
     async def _finish(self) -> None:
         assert self.pending is not None
         pending, self.pending = self.pending, None
+        pending.final = self.final
         status, headers, body = await pending.finish(
             self._start["status"], [tuple(pair) for pair in self._start["headers"]], bytes(self._body)
         )
@@ -431,4 +503,4 @@ async def send_answer(send: Any, answer: Answer, head: bool = False) -> None:
     await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
 
 
-__all__ = ["Answer", "Capture", "Headers", "Pending", "now_ms", "parse", "send_answer"]
+__all__ = ["Answer", "Capture", "FINAL", "Final", "Headers", "Pending", "now_ms", "parse", "send_answer"]

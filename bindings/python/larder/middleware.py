@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterable, Optional, Tuple
 
 import larder
 from larder import _larder
-from larder._pages import Capture, Pending, is_somebody, parse, send_answer, with_length
+from larder._pages import FINAL, Capture, Final, Pending, is_somebody, parse, send_answer, with_length
 
 from ._store import LarderStore, bypassed
 
@@ -20,7 +20,8 @@ class ResponseCacheMiddleware:
                           cacheable_paths=["/api/products"], excluded_paths=["/health"])
 
     cacheable_paths: begins of paths (none: all); excluded_paths: whole paths. user_header: a
-    request header that is part of the key, as the application knows its users by it.
+    request header that is part of the key, as the application knows its users by it. Add it after all
+    middleware that sets cookies: of what is around it, only a session (scope["session"]) is known here.
     """
 
     def __init__(
@@ -76,7 +77,9 @@ class ResponseCacheMiddleware:
         if key is None:
             await self.app(scope, receive, send)
             return
-        capture = Capture(send, self.max_body)
+        final = Final(scope, send)
+        capture = Capture(final, self.max_body)
+        capture.final = scope.get(FINAL, final)
         pending = Pending(self.store, self.policy, request, key, self.group)
         try:
             answer = await pending.find()
@@ -87,12 +90,15 @@ class ResponseCacheMiddleware:
             await self.app(scope, receive, capture)
         finally:
             pending.give_up()
+            final.end()
 
 
 def cache_response(
     ttl: Any = 300, *, cache: "Optional[larder.Map]" = None, prefix: str = "route", header: str = "X-Cache"
 ) -> Callable[[Any], Any]:
-    """Keep what an endpoint returns as JSON; its first argument is the Request.
+    """Keep what an endpoint returns as JSON; its first argument is the Request. Nothing is kept while a
+    session (scope["session"]) has content; of other cookies that a middleware sets,
+    FastAPILarder(app).caching() knows.
 
         @app.get("/products")
         @cache_response(ttl=600)
@@ -122,6 +128,7 @@ def cache_response(
                 bypassed(error)
                 return await make()
             pending = Pending(store, policy, parsed, key, None)
+            pending.final = request.scope.get(FINAL)
             background = None
             try:
                 answer = await pending.find()
@@ -130,6 +137,7 @@ def cache_response(
                     if not hasattr(made, "body"):
                         return made  # a stream, a file
                     background = made.background
+                    pending.refused = pending.final is None and bool(request.scope.get("session"))
                     answer = await pending.finish(made.status_code, list(made.raw_headers), made.body)
             finally:
                 pending.give_up()

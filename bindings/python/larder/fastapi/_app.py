@@ -12,11 +12,12 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Optional
 import fastapi
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 import larder
-from larder._pages import Capture, now_ms, with_length
+from larder._pages import FINAL, Capture, Final, now_ms, with_length
 
 from . import _factories
 from ._settings import Settings, get_settings
@@ -135,8 +136,13 @@ class FastAPILarder:
 
     def caching(self) -> "FastAPILarder":
         """What cache(), cache_evict() and cache_put() need: the middleware that catches answers,
-        and the handler that sends those of the cache."""
+        and the handler that sends those of the cache.
+
+        Pages are what the middleware added before this makes of them; middleware added later, which
+        is around this, changes hits and misses alike. In either order no page is kept that a
+        cookie is set with."""
         self.app.add_middleware(CaptureMiddleware, limit=self.max_body)
+        _watch_the_end(self.app)
         self.app.add_exception_handler(_factories.Answered, _answered)
         return self
 
@@ -190,6 +196,35 @@ def figures(cache: "larder.Map", url: Optional[str] = None) -> Dict[str, Any]:
     }
 
 
+def _watch_the_end(app: FastAPI) -> None:
+    """Put a FinalMiddleware around all others, also those that are added later."""
+    build = app.build_middleware_stack
+
+    def build_middleware_stack() -> Any:
+        others = [one for one in app.user_middleware if one.cls is not FinalMiddleware]
+        app.user_middleware[:] = [Middleware(FinalMiddleware), *others]
+        return build()
+
+    app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]
+
+
+class FinalMiddleware:
+    """The last to see an answer; of applications in each other the outer one's."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or FINAL in scope:
+            await self.app(scope, receive, send)
+            return
+        final = scope[FINAL] = Final(scope, send)
+        try:
+            await self.app(scope, receive, final)
+        finally:
+            final.end()
+
+
 class CaptureMiddleware:
     """Catches the answers of routes that asked for that; all others pass untouched."""
 
@@ -202,6 +237,7 @@ class CaptureMiddleware:
             await self.app(scope, receive, send)
             return
         capture = Capture(send, self.limit)
+        capture.final = scope.get(FINAL)
         scope[_factories.SCOPE] = capture
         try:
             await self.app(scope, receive, capture)

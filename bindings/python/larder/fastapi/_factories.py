@@ -1,10 +1,13 @@
 """cache(), cache_evict(), cache_put(): dependencies of routes."""
 
+import contextlib
 import functools
 import inspect
 import logging
-from typing import Any, Awaitable, Callable, Optional, Union
+import re
+from typing import Any, AsyncIterator, Awaitable, Callable, Iterator, Optional, Union
 
+import fastapi
 from fastapi import Depends
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -52,6 +55,28 @@ def capture_of(request: Request) -> Capture:
     if capture is None:
         raise RuntimeError("cache() and its kin need FastAPILarder(app).caching()")
     return capture
+
+
+@contextlib.contextmanager
+def _noting_failures(capture: Capture) -> Iterator[None]:
+    """Around the endpoint and what it depends on: a handler may make a good answer of an exception,
+    which is not the page all the same."""
+    try:
+        yield
+    except Answered:
+        raise
+    except Exception:
+        capture.fail()
+        raise
+
+
+async def _guard(request: Request) -> AsyncIterator[None]:
+    with _noting_failures(capture_of(request)):
+        yield
+
+
+# Later versions let a route's exceptions no further than to the route itself.
+_RAISE_THROUGH = tuple(int(part) for part in re.findall(r"\d+", fastapi.__version__)[:2]) < (0, 100)
 
 
 class _Factory:
@@ -112,7 +137,7 @@ def cache(
     prefix: Optional[str] = None,
     key_builder: Optional[KeyBuilder] = None,
     private: bool = False,
-) -> Callable[..., Awaitable[None]]:
+) -> Callable[..., AsyncIterator[None]]:
     """Serve a GET route out of the cache; on a hit the endpoint does not run.
 
     ttl: seconds, or a timedelta; 0: no expiry; None: REDIS_DEFAULT_TTL. private: the page is one
@@ -140,13 +165,17 @@ def cache(
             capture.pending = pending
         return answer
 
-    async def dependency(request: Request, redis: Any = Depends(get_async_redis)) -> None:
-        if request.scope.pop(_LOOKED, None) is look:
-            return  # a Shortcut has found nothing
-        _take_shortcut(request.scope, dependency, look)
-        answer = await look(request, capture_of(request), as_store(redis))
-        if answer is not None:
-            raise Answered(answer)
+    async def dependency(
+        request: Request, redis: Any = Depends(get_async_redis)
+    ) -> AsyncIterator[None]:
+        capture = capture_of(request)
+        if request.scope.pop(_LOOKED, None) is not look:  # else a Shortcut has found nothing
+            _take_shortcut(request.scope, dependency, look)
+            answer = await look(request, capture, as_store(redis))
+            if answer is not None:
+                raise Answered(answer)
+        with _noting_failures(capture):
+            yield
 
     return dependency
 
@@ -175,7 +204,8 @@ class Shortcut:
             await send_answer(send, answer, scope["method"] == "HEAD")
             return
         scope[_LOOKED] = self.look
-        await self.rest(scope, receive, send)
+        with _noting_failures(capture):
+            await self.rest(scope, receive, send)
 
 
 def _take_shortcut(scope: Any, dependency: Any, look: Any) -> None:
@@ -199,9 +229,9 @@ def _without_first(route: Any) -> Any:
         for name in inspect.signature(APIRoute).parameters
         if name not in ("path", "endpoint", "dependencies") and hasattr(route, name)
     }
+    kept = [*([] if _RAISE_THROUGH else [Depends(_guard)]), *route.dependencies[1:]]
     try:
-        return type(route)(
-            route.path, route.endpoint, dependencies=route.dependencies[1:], **options).app
+        return type(route)(route.path, route.endpoint, dependencies=kept, **options).app
     except Exception as error:
         log.info("larder: %s keeps its first dependency on a miss: %r", route.path, error)
         return route.app
@@ -211,14 +241,17 @@ def cache_evict(
     eviction_group: str = "",
     key_builder: Optional[KeyBuilder] = None,
     prefix: Optional[str] = None,
-) -> Callable[..., Awaitable[None]]:
-    """After the endpoint has succeeded (2xx) delete the page of the key, or without a key builder
-    all of the group, before the answer goes out."""
+) -> Callable[..., AsyncIterator[None]]:
+    """After the endpoint has succeeded (2xx, or a redirect, 3xx) delete the page of the key, or without
+    a key builder all of the group, before the answer goes out. Where it raised, nothing is deleted,
+    whatever a handler makes of that."""
     if key_builder is None and not eviction_group:
         raise ValueError("cache_evict() wants a key_builder, an eviction_group, or both")
     factory = _Factory(eviction_group, prefix, key_builder)
 
-    async def dependency(request: Request, redis: Any = Depends(get_async_redis)) -> None:
+    async def dependency(
+        request: Request, redis: Any = Depends(get_async_redis)
+    ) -> AsyncIterator[None]:
         capture, store = capture_of(request), as_store(redis)
         key = None if key_builder is None else await factory.key_or_none(request)
 
@@ -231,6 +264,8 @@ def cache_evict(
                 )
 
         capture.after.append(evict)
+        with _noting_failures(capture):
+            yield
 
     return dependency
 
@@ -241,16 +276,16 @@ def cache_put(
     prefix: Optional[str] = None,
     ttl: Seconds = None,
     private: bool = False,
-) -> Callable[..., Awaitable[None]]:
+) -> Callable[..., AsyncIterator[None]]:
     """After the endpoint has succeeded store its answer as the page that a GET of the same path
-    finds; what may not be stored removes the old page."""
+    finds; what may not be stored (a redirect, say) removes the old page. Where it raised, nothing
+    changes, whatever a handler makes of that."""
     _policy(ttl, private)
     factory = _Factory(eviction_group, prefix, key_builder)
     unbounded = ttl is None or not ttl
     _note("cache_put", ttl is None, unbounded)
 
-    async def dependency(request: Request, redis: Any = Depends(get_async_redis)) -> None:
-        capture, store = capture_of(request), as_store(redis)
+    async def prepare(request: Request, capture: Capture, store: Any) -> None:
         policy = _policy(ttl, private)
         key = await factory.key_or_none(request)
         if key is None:
@@ -264,6 +299,14 @@ def cache_put(
         await pending.see_put()
         capture.after.append(pending.forget)
         capture.pending = pending
+
+    async def dependency(
+        request: Request, redis: Any = Depends(get_async_redis)
+    ) -> AsyncIterator[None]:
+        capture = capture_of(request)
+        await prepare(request, capture, as_store(redis))
+        with _noting_failures(capture):
+            yield
 
     return dependency
 

@@ -1,0 +1,309 @@
+# needs: fastapi
+# needs: httpx
+"""What becomes of a page when its endpoint raises, redirects, or when others change its answer on the way
+out: cookies that middleware sets, dependencies that a test has replaced."""
+
+import base64
+import itertools
+import json
+
+import pytest
+from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.security import APIKeyHeader
+from fastapi.testclient import TestClient
+from larder.decorator import set_cache
+from larder.fastapi import FastAPILarder, cache, cache_evict, cache_put
+from larder.middleware import ResponseCacheMiddleware, cache_response
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+
+
+@pytest.fixture
+def app(cache):
+    app = FastAPI()
+    FastAPILarder(app, cache).caching()
+    return app
+
+
+def page(**options):
+    return {"dependencies": [Depends(cache(ttl=600, **options))]}
+
+
+def status(response):
+    return response.headers.get("x-redis-cache")
+
+
+# ---- Dependencies that a test has replaced
+
+
+def test_an_overriding_dependency_declares_its_headers(app):
+    def nobody():
+        return "nobody"
+
+    def by_header(x_user: str = Header("")):
+        return x_user
+
+    def deeper(user=Depends(nobody)):
+        return user
+
+    @app.get("/me", **page())
+    def me(user=Depends(nobody)):
+        return user
+
+    @app.get("/deep", **page())
+    def deep(user=Depends(deeper)):
+        return user
+
+    client = TestClient(app)
+    users = ["alice", "bob"]
+    for override in (by_header, APIKeyHeader(name="X-User")):
+        app.dependency_overrides = {nobody: override}
+        for path in ("/me", "/deep"):
+            for first, second in itertools.permutations(users, 2):
+                for user in (first, second, first):
+                    response = client.get(path, headers={"X-User": user})
+                    assert response.json() == user
+                    assert "x-user" in response.headers["vary"].lower()
+        assert status(client.get("/me", headers={"X-User": "bob"})) == "HIT"
+    app.dependency_overrides = {}
+    for _ in range(2):
+        assert client.get("/me", headers={"X-User": "carol"}).json() == "nobody"
+
+
+def test_overrides_in_a_circle_end(app):
+    def one():
+        return 1
+
+    def two(value=Depends(one)):
+        return value
+
+    from larder.fastapi._vary import declared_headers
+
+    @app.get("/circle", **page())
+    def circle(value=Depends(one)):
+        return value
+
+    app.dependency_overrides = {one: two}
+    route = next(route for route in app.routes if route.path == "/circle")
+    assert declared_headers(route) == ()
+
+
+# ---- Cookies that middleware sets
+
+
+class Sessions:
+    """Starlette's SessionMiddleware without its signature: the cookie is set where the session has
+    content."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        cookie = Request(scope).cookies.get("session")
+        scope["session"] = json.loads(base64.b64decode(cookie)) if cookie else {}
+
+        async def with_cookie(message):
+            if message["type"] == "http.response.start" and scope["session"]:
+                data = base64.b64encode(json.dumps(scope["session"]).encode()).decode()
+                MutableHeaders(scope=message).append("Set-Cookie", f"session={data}; path=/")
+            await send(message)
+
+        await self.app(scope, receive, with_cookie)
+
+
+class Around(BaseHTTPMiddleware):
+    async def dispatch(self, request, call_next):
+        response = await call_next(request)
+        if "csrf" in request.query_params:
+            response.set_cookie("csrf", request.query_params["csrf"])
+        return response
+
+
+_tokens = itertools.count(1)
+
+
+def routes(app, **options):
+    @app.get("/form", **options)
+    async def form(request: Request):
+        return {"csrf": request.session.setdefault("csrf", next(_tokens))}
+
+    @app.get("/plain", **options)
+    async def plain(request: Request):
+        return next(_tokens)
+
+
+def own_pages(app, header="x-redis-cache"):
+    """Two visitors of a form get two tokens; and a page without a cookie is kept all the same."""
+    first, second = TestClient(app), TestClient(app)
+    for client in (first, second):
+        response = client.get("/form")
+        assert response.headers[header] == "MISS" and "session=" in response.headers["set-cookie"]
+        assert response.headers.get("cache-control", "private").startswith("private")
+    tokens = [client.get("/form").json()["csrf"] for client in (first, second, first)]
+    assert tokens[0] == tokens[2] != tokens[1]
+    assert [TestClient(app).get("/plain").headers[header] for _ in range(2)] == ["MISS", "HIT"]
+
+
+@pytest.mark.parametrize("order", ["before", "after", "between", "outside"])
+def test_a_page_that_a_session_is_begun_with_is_nobody_elses(cache, order):
+    app = FastAPI()
+    if order in ("before", "between"):
+        app.add_middleware(Sessions if order == "before" else GZipMiddleware)
+    FastAPILarder(app, cache).lifespan().caching()
+    if order in ("after", "between"):
+        app.add_middleware(Sessions)
+    routes(app, **page())
+    own_pages(Sessions(app) if order == "outside" else app)
+
+
+def test_a_cookie_by_a_middleware_of_functions(app):
+    app.add_middleware(Around)
+
+    @app.get("/page", **page(key_builder=lambda *_: "page"))
+    async def endpoint():
+        return next(_tokens)
+
+    client = TestClient(app)
+    one = client.get("/page?csrf=1")
+    client.cookies.clear()
+    two = client.get("/page")
+    client.cookies.clear()
+    assert status(one) == status(two) == "MISS" and one.json() != two.json()
+    assert status(client.get("/page")) == "HIT"
+    assert one.headers["cache-control"] == "private, no-cache"
+
+
+def test_a_put_that_a_middleware_sets_a_cookie_with_only_removes_the_page(app):
+    app.add_middleware(Around)
+    key = {"key_builder": lambda *_: "page"}
+
+    @app.get("/page", **page(**key))
+    async def endpoint():
+        return "origin"
+
+    @app.put("/page", dependencies=[Depends(cache_put(ttl=600, **key))])
+    async def put():
+        return "put"
+
+    client = TestClient(app)
+    assert client.get("/page").json() == "origin"
+    client.put("/page?csrf=1")
+    client.cookies.clear()
+    response = client.get("/page")
+    assert (response.json(), status(response)) == ("origin", "MISS")
+    client.put("/page")
+    assert client.get("/page").json() == "put"
+
+
+def test_a_mounted_application_and_its_parents_sessions(cache):
+    inner, outer = FastAPI(), FastAPI()
+    FastAPILarder(inner, cache).caching()
+    routes(inner, **page())
+    outer.add_middleware(Sessions)
+    outer.mount("/inner", inner)
+    clients = [TestClient(outer), TestClient(outer)]
+    assert len({client.get("/inner/form").json()["csrf"] for client in clients}) == 2
+
+
+def test_the_middleware_form_and_the_decorator_within_sessions(cache):
+    app = FastAPI()
+    app.add_middleware(ResponseCacheMiddleware, cache=cache)
+    app.add_middleware(Sessions)
+    routes(app)
+    own_pages(app, "x-cache")
+    set_cache(cache)
+    app = FastAPI()
+    app.add_middleware(Sessions)
+
+    @app.get("/form")
+    @cache_response(ttl=600)
+    async def form(request: Request):
+        return {"csrf": request.session.setdefault("csrf", next(_tokens))}
+
+    @app.get("/plain")
+    @cache_response(ttl=600)
+    async def plain(request: Request):
+        return next(_tokens)
+
+    cache.clear()
+    own_pages(app, "x-cache")
+    set_cache(None)
+
+
+# ---- Endpoints that raise
+
+
+class Late(Exception):
+    pass
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_an_exception_that_a_handler_makes_a_good_answer_of_is_no_page(app, short):
+    down, pages = [], itertools.count(1)
+
+    @app.exception_handler(Late)
+    async def late(request, error):
+        return JSONResponse("come back later")
+
+    def guard():
+        if "guard" in down:
+            raise Late
+
+    def endpoint():
+        if "endpoint" in down:
+            raise Late
+        return next(pages)
+
+    guards = [Depends(guard)]
+    app.get("/", dependencies=[Depends(cache(ttl=600, eviction_group="g")), *guards])(endpoint)
+    app.post("/", dependencies=[Depends(cache_evict("g")), *guards])(endpoint)
+    app.put("/", dependencies=[Depends(cache_put("g", ttl=600)), *guards])(endpoint)
+    client = TestClient(app)
+    if short:  # the route's second request takes a shorter way
+        client.get("/", headers={"cache-control": "no-store"})
+    for who in ("guard", "endpoint"):
+        client.post("/")
+        down[:] = [who]
+        for _ in range(2):
+            response = client.get("/")
+            assert (response.json(), status(response)) == ("come back later", "MISS")
+        down.clear()
+        made = client.get("/").json()
+        down[:] = [who]
+        for method in ("POST", "PUT"):
+            assert client.request(method, "/").json() == "come back later"
+        down.clear()
+        response = client.get("/")
+        assert (response.json(), status(response)) == (made, "HIT")
+
+
+def test_a_redirect_after_a_form_evicts_and_is_no_page(app):
+    posts = ["first"]
+
+    @app.get("/blog", **page(eviction_group="blog"))
+    async def blog():
+        return posts
+
+    @app.post("/blog", dependencies=[Depends(cache_evict(eviction_group="blog"))])
+    async def add(text: str, fails: int = 0):
+        if fails:
+            raise HTTPException(fails)
+        posts.append(text)
+        return RedirectResponse("/blog", 303)
+
+    @app.put("/blog", dependencies=[Depends(cache_put(eviction_group="blog", ttl=600))])
+    async def put():
+        posts.append("put")
+        return RedirectResponse("/blog", 303)
+
+    client = TestClient(app)
+    assert client.get("/blog").json() == ["first"]
+    assert client.post("/blog?text=x&fails=400").status_code == 400
+    assert status(client.get("/blog")) == "HIT"
+    assert client.post("/blog?text=second").json() == ["first", "second"]
+    assert client.put("/blog").json() == ["first", "second", "put"]
+    assert client.get("/blog").json() == ["first", "second", "put"]
