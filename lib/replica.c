@@ -287,6 +287,7 @@ static int copy_out(struct transaction *t, uint64_t row, const larder_bytes *for
         .limit_ms = record.limit_ms,
         .created_ms = record.created_ms,
         .acked_ms = record.acked_ms,
+        .dirty = dirty,
         .mark_count = record.header.mark_count,
         .key_size = key_size,
         .value_size = value_size,

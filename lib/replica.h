@@ -42,6 +42,7 @@ typedef struct replica_record {
     int64_t limit_ms;       /* no expiry may be later, whoever extends it; 0: none */
     int64_t created_ms;     /* 0: the version's */
     int64_t acked_ms; /* when Redis took it, by this host's clock; 0: not from here (outbox only) */
+    bool dirty;       /* Redis is not known to have it (outbox only) */
     const uint8_t *key, *value;
     size_t key_size, value_size;
     uint8_t marks[REPLICA_MARKS_MAX * REPLICA_MARK_SIZE]; /* as marks_make() writes them */

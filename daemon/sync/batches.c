@@ -72,6 +72,7 @@ static struct sync_batch *make_batch(struct sync *self, size_t count)
         item->version = record->version;
         item->value_hash = record->value_hash;
         item->kind = (uint8_t)record->kind;
+        item->ours = record->dirty || verify_told_lately(self, record);
         at += record->key_size;
     }
     batch->count = count;

@@ -299,6 +299,8 @@ int sync_order_item(const sync_item *item, const replica_record *record);
 /* verify.c: which rows are compared, what their records mean, what Redis lacks. */
 /* Have we been away for longer than T? Then what has no record goes. */
 bool verify_absent(const struct sync *self);
+/* Has this host told Redis of it less than T ago? */
+bool verify_told_lately(const struct sync *self, const replica_record *record);
 void verify_begin(struct sync *self); /* history is lost */
 void verify_joined(struct sync *self);
 void verify_disconnected(struct sync *self);

@@ -250,6 +250,7 @@ typedef struct sync_item { /* an entry on its way to Redis; key lives in the bat
     uint8_t kind;
     uint8_t outcome; /* enum sync_outcome, once answered */
     uint8_t what;    /* enum replica_ack_kind, for the map */
+    bool ours;       /* this host has to tell it, or has told it less than T ago */
     bool answered;
 } sync_item;
 

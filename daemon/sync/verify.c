@@ -107,12 +107,16 @@ bool verify_has_room(const struct sync *self)
 /* ---- Rows to compare --------------------------------------------------------------------------
  */
 
+bool verify_told_lately(const struct sync *self, const replica_record *record)
+{
+    return record->acked_ms != 0 && self->wall_ms - record->acked_ms < self->settings.keep_ms;
+}
+
 bool verify_takes(const struct sync *self, const replica_record *record)
 {
     int64_t written = (int64_t)(record->version.clock >> 16), keep_ms = self->settings.keep_ms;
     /* A removal may have the version of what it has removed, and be told long after that. */
-    bool told_late = record->acked_ms != 0 && self->wall_ms - record->acked_ms < keep_ms;
-    return record->kind != REPLICA_DELETED || keep_ms == 0 || told_late ||
+    return record->kind != REPLICA_DELETED || keep_ms == 0 || verify_told_lately(self, record) ||
            sync_redis_now(self) - written < keep_ms;
 }
 
@@ -166,7 +170,10 @@ void verify_answered(struct sync *self, const struct sync_batch *batch, sync_ite
         self->counters.mended++;
         if (!inbound_take(self, &change, false))
             pending_put_back(self, batch, item); /* no room: it is asked about once more */
-    } else if (missing && batch->source == FROM_RESYNC && verify_absent(self)) {
+    } else if (missing && batch->source == FROM_RESYNC && verify_absent(self) && !item->ours) {
+        /* (Of what Redis took from us less than T ago, a deletion would still be known: that it has
+         * no record is Redis's loss. And what was dirty when it was read may be acknowledged by
+         * now.) */
         item->what = REPLICA_FORGET;
         item->outcome = SYNC_SAME; /* so that the map is told */
         self->counters.forgotten++;

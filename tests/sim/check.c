@@ -127,6 +127,18 @@ void check_refused(int key, bool acknowledged)
         sim.truth[key].lost = sim.truth[key].forgotten = true;
 }
 
+/* Had that been deleted since, it would still be known: not what Redis took from this very host a
+ * moment ago, and has lost since. (A clock that is set makes more of a moment.) */
+void check_forgets(const host *self, int key)
+{
+    const truth *at = &sim.truth[key];
+    const held_entry *ours = &self->map.keys[key];
+    if (ours->acked_ms != 0 && sim.now_ms - at->since_ms < SIM_KEEP_MS / 2 &&
+        sync_order(&ours->record, &at->newest) == 0 && !sim.faults[FAULT_FAR])
+        sim_fail("host %d forgets %s of %s, the newest, which Redis took from it", self->number,
+                 sim_text(&ours->record), sim.key_names[key]);
+}
+
 /* ---- While it runs ----------------------------------------------------------------------------
  */
 
@@ -324,8 +336,21 @@ static void check_position(const host *self)
                  data->last_number, sim.server.run_id);
 }
 
+/* A version names one value: who compares and swaps goes by it. (Until the claims are settled two
+ * hosts may give one version to two values; of these the hash decides which stays.) */
+static void check_node_ids(void)
+{
+    for (unsigned a = 0; a < sim.hosts_count; a++)
+        for (unsigned b = 0; b < a; b++)
+            if (sim.hosts[a].map.node == sim.hosts[b].map.node)
+                sim_fail(
+                    "hosts %u and %u have one node id: a version of theirs may name two values", b,
+                    a);
+}
+
 void check_converged(void)
 {
+    check_node_ids();
     for (unsigned k = 0; k < sim.keys_count; k++)
         if (sim.truth[k].any)
             check_key((int)k);

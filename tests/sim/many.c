@@ -77,6 +77,8 @@ static void raise_mark(host_map *map, int mark, uint64_t clock, bool untold)
         return;
     map->marks[mark] = clock;
     map->untold[mark] = map->untold[mark] || untold;
+    if (mark == MARK_CLEAR)
+        map->cleared = clock;
 }
 
 static void drop_oldest_group(host_map *map)
@@ -223,8 +225,8 @@ static void arrive(host_map *map, int mark, uint64_t clock)
         raise_mark(map, MARK_FLOOR, clock, false);
         break;
     case MARK_SET_PREFIXES: /* it may stand for one that this map has never seen */
-        if (clock > map->marks[MARK_SET_PREFIXES])
-            raise_mark(map, MARK_CLEAR, clock, false);
+        if (clock > map->marks[MARK_SET_PREFIXES] && clock > map->marks[MARK_CLEAR])
+            map->marks[MARK_CLEAR] = clock; /* here alone */
         break;
     default:
         if (is_group(mark) && clock <= map->marks[MARK_FLOOR])
@@ -370,7 +372,7 @@ void many_server_take(request *r)
     if (!sim.server.scripts)
         return;
     r->outcome = SYNC_REFUSED_KEY;
-    if (cluster_tries_again(r))
+    if (cluster_tries_again(r) || (sim.server.refused >> STREAM_SLOT & 1) != 0)
         return;
     r->outcome = SYNC_NO_STREAM;
     for (size_t i = 0; i < r->marks_count; i++)
@@ -399,15 +401,27 @@ void many_server_page(request *r)
 /* ---- What must hold ---------------------------------------------------------------------------
  */
 
-/* Up to when somebody with these tables knows of what the mark means. */
-static uint64_t known(const uint64_t *marks, int mark)
+/* Up to when somebody with these tables, cleared up to then, knows of what the mark means. */
+static uint64_t known_cleared(const uint64_t *marks, int mark, uint64_t cleared)
 {
-    uint64_t newest = later(marks[mark], marks[MARK_CLEAR]);
+    uint64_t newest = later(mark == MARK_CLEAR ? 0 : marks[mark], cleared);
     if (is_group(mark))
         newest = later(newest, later(marks[MARK_FLOOR], marks[MARK_SET_GROUPS]));
     if (is_prefix(mark))
         newest = later(newest, marks[MARK_SET_PREFIXES]);
     return newest;
+}
+
+static uint64_t known(const uint64_t *marks, int mark)
+{
+    return known_cleared(marks, mark, marks[MARK_CLEAR]);
+}
+
+/* By a host that tells others of it: what it has cleared itself of for the set's floor alone stands
+ * for prefixes that this one lacks, and is no proof that anybody knows of another name. */
+static uint64_t known_to_tell(const host_map *map, int mark)
+{
+    return known_cleared(map->marks, mark, is_prefix(mark) ? map->marks[MARK_CLEAR] : map->cleared);
 }
 
 /* The newest that was made and is no newer: a floor may stand for another name's. */
@@ -425,7 +439,7 @@ void many_forgotten(void)
     for (int mark = 0; mark <= MARK_CLEAR; mark++) {
         uint64_t newest = known(sim.server.data.marks, mark);
         for (unsigned h = 0; h < sim.hosts_count; h++)
-            newest = later(newest, known(sim.hosts[h].map.marks, mark));
+            newest = later(newest, known_to_tell(&sim.hosts[h].map, mark));
         if (newest < sim.invalidated[mark]) {
             TRACE("nobody knows of the newest %s any more", names[mark]);
             sim.invalidated[mark] = newest_made(mark, newest);

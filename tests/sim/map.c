@@ -378,10 +378,11 @@ int map_outbox(host *self, const sync_action *action)
         if (dead)
             *record = (replica_record){
                 .version = at->record.version, .kind = REPLICA_DELETED, .expires_at_ms = INT64_MAX};
-        if (dead)
-            check_written(k, record);
         record->row = at->row;
         record->acked_ms = at->acked_ms;
+        record->dirty = at->dirty;
+        if (rule_off(RULE_ABSENT_TOLD) && record->kind != REPLICA_DELETED)
+            record->dirty = false, record->acked_ms = 0;
         sim_name_key(k, record);
         record->value = (const uint8_t *)&record->value_hash;
         record->value_size = record->kind == REPLICA_VALUE ? VALUE_SIZE : 0;
@@ -599,6 +600,7 @@ static void acknowledge_one(host *self, const replica_ack *ack, size_t *cleared)
         TRACE("host %d: forgets %s of %s, nobody knows it", self->number, sim_text(&at->record),
               sim.key_names[key]);
         ++*cleared;
+        check_forgets(self, key);
         erase(self, key);
         check_lost(key);
     } else if (at->dirty) {

@@ -158,11 +158,71 @@ static void fetches_its_own(host *self, host *other, int key)
     host_disconnect(self, SYNC_LOST_CONNECTION);
 }
 
+/* A host is new here, and has written something, when Redis loses all: it was never away, though it
+ * has not stored its place yet. */
+static void is_new_when_all_is_lost(host *self, int key)
+{
+    if (!sim.faults[FAULT_WIPE] || !sim.faults[FAULT_EMPTY] || !settled())
+        return;
+    world_wipe(self);
+    size_t emitted = sim.emitted;
+    map_set(self, key, REPLICA_VALUE, INT64_MAX);
+    if (until_told(self, emitted) && self->map.position.epoch == 0)
+        server_restart_empty(ALL_NODES);
+}
+
+/* A host has heard of a deletion, and its map is busy. A failover forgets that, something newer is
+ * written, and all of it is told where this host will not read it: it begins at the stream's end,
+ * and looks for what its map has, but not for what it is still to apply. (It would apply that
+ * first, to exchange invalidations: those are refused.) */
+static void heard_what_a_failover_forgets(host *self, host *other, int key)
+{
+    if (!sim.faults[FAULT_BUSY] || !sim.faults[FAULT_FAILOVER] || !sim.faults[FAULT_MARKS] ||
+        !settled())
+        return;
+    server_replicate();
+    size_t emitted = sim.emitted;
+    map_set(other, key, REPLICA_DELETED, INT64_MAX);
+    if (!until_told(other, emitted))
+        return;
+    self->busy = true;
+    while (self->heard_head < self->heard_tail)
+        host_give_message(self);
+    host_say(self, SYNC_EV_IDLE);
+    server_fail_over(ALL_NODES);
+    map_set(other, key, REPLICA_VALUE, INT64_MAX);
+    world_go_on_without(self, 12);
+    many_invalidate(self, MARK_BUCKET + (key + 1) % BUCKETS);
+    sim.server.refused |= 1U << STREAM_SLOT;
+    for (unsigned turn = 0; turn < TURNS_MAX; turn++)
+        pass_one(self);
+    sim.server.refused &= ~(1U << STREAM_SLOT);
+}
+
+/* Groups are invalidated, and the map has no room for the first of them any more when a failover
+ * forgets them all. Who made them has not heard them told: its place is still in the stream. */
+static void has_no_room_when_a_failover_forgets(host *self)
+{
+    if (!sim.faults[FAULT_MARKS] || !sim.faults[FAULT_CROWD] || !sim.faults[FAULT_FAILOVER])
+        return;
+    if (sim.server.data.marks_id == 0)
+        many_invalidate(self, MARK_BUCKET);
+    if (!settled())
+        return;
+    server_replicate();
+    for (int group = 0; group < GROUPS; group++) {
+        many_invalidate(self, group);
+        for (unsigned turn = 0; turn < TURNS_MAX && many_untold(&self->map); turn++)
+            pass_one(self);
+    }
+    server_fail_over(ALL_NODES);
+}
+
 void scenes_play(host *self)
 {
     host *other = world_any_host();
     int key = world_any_key();
-    unsigned scene = sim_pick(4);
+    unsigned scene = sim_pick(7);
     if (other == self || host_stalled(self) || host_stalled(other))
         return;
     TRACE("host %d, host %d: a scene, %u", self->number, other->number, scene);
@@ -176,7 +236,16 @@ void scenes_play(host *self)
     case 2:
         dies_between_two_steps(self, key);
         break;
-    default:
+    case 3:
         fetches_its_own(self, other, key);
+        break;
+    case 4:
+        is_new_when_all_is_lost(self, key);
+        break;
+    case 5:
+        heard_what_a_failover_forgets(self, other, key);
+        break;
+    default:
+        has_no_room_when_a_failover_forgets(self);
     }
 }

@@ -199,7 +199,7 @@ typedef struct server {
     unsigned life;
     int64_t skew;
     bool scripts, no_memory, loading, denied;
-    unsigned refused; /* mask of keys */
+    unsigned refused; /* mask of keys; STREAM_SLOT: the set of marks */
     unsigned nodes;   /* 1: no cluster */
     unsigned lives[SERVERS_MAX];
     slot slots[SLOTS];
@@ -221,6 +221,8 @@ typedef struct host_map {
     held_entry keys[KEYS_MAX];
     uint64_t floors[BUCKETS], fill_floor;
     uint64_t marks[MARKS], floor_untold;
+    uint64_t
+        cleared; /* of marks[MARK_CLEAR]: what is more is only what the set's floor stood for */
     bool untold[MARKS], unswept[PREFIXES];
     unsigned marks_walk;
     uint64_t next_row, clock, clock_seen;
@@ -493,6 +495,8 @@ void check_lost(int key);
 void check_untold(int key);
 /* Redis refuses a key for its own sake; acknowledged: it had taken this once. */
 void check_refused(int key, bool acknowledged);
+/* A host, new here or away for long, drops what has no record. */
+void check_forgets(const host *self, int key);
 void check_held(host *self, int key);
 /* A write got another version than it had: Redis took that for too far ahead. */
 void check_stamped(int key, const replica_record *old, const replica_record *anew);

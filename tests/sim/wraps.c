@@ -6,6 +6,8 @@
 
 #include "daemon/sync/internal.h"
 
+bool __real_sync_marks_hold(const struct sync *self);
+bool __wrap_sync_marks_hold(const struct sync *self);
 void __real_inbound_forget(struct sync *self);
 void __wrap_inbound_forget(struct sync *self);
 void __real_pending_again(struct sync *self, uint64_t row);
@@ -62,6 +64,11 @@ void __wrap_sync_marks_joined(struct sync *self, uint64_t set_id, bool lost, boo
         self->marks.floors = floors;
     if (rule_off(RULE_MARK_HEARD))
         self->marks.heard_number = 0;
+}
+
+bool __wrap_sync_marks_hold(const struct sync *self)
+{
+    return !rule_off(RULE_MARK_FIRST) && __real_sync_marks_hold(self);
 }
 
 /* The machine compares only what was fetched. */

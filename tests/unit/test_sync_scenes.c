@@ -487,6 +487,48 @@ START_TEST(what_was_told_before_a_set_of_marks_was_lost_is_heard_before_another_
 }
 END_TEST
 
+/* What becomes of this entry, where Redis has no record of it and the host is new, or was away for
+ * longer than T. */
+static const sync_action *becomes_of(const replica_record *ours, enum sync_action_kind kind)
+{
+    for (int turn = 0; turn < 12 && asked_for(kind) == NULL; turn++) {
+        const sync_action *compare = asked_for(SYNC_ACT_COMPARE), *read = asked_for(SYNC_ACT_READ);
+        struct sync_batch *batch = compare == NULL ? NULL : compare->push.batch;
+        bool clean = read != NULL && read->read.include_clean && read->read.from_row <= ours->row;
+        done.count = 0;
+        if (batch != NULL)
+            give((sync_event){.kind = SYNC_EV_REPLY,
+                              .reply = {.batch = batch, .outcome = SYNC_NOT_FOUND}});
+        if (read != NULL)
+            give_rows(ours, clean ? 1 : 0);
+        now_ms += 2;
+        give((sync_event){.kind = SYNC_EV_TICK});
+    }
+    return asked_for(kind);
+}
+
+/* Redis took it from this host a moment ago, and lost it; or is about to be told. */
+START_TEST(a_new_host_forgets_what_nobody_knows_but_not_what_it_has_told)
+{
+    replica_record ours = record_of_row(4, REPLICA_VALUE);
+    for (int told = 0; told < 3; told++) {
+        end();
+        done.count = 0;
+        begin_keeping(10000);
+        now_ms += 20000;
+        join_another(1);
+        ours.acked_ms = told == 1 ? now_ms - 500 : 0;
+        ours.dirty = told == 2;
+        const sync_action *action = becomes_of(&ours, told ? SYNC_ACT_PUSH : SYNC_ACT_ACKNOWLEDGE);
+        ck_assert_ptr_nonnull(action);
+        if (told)
+            ck_assert(action->push.records[0]->row == ours.row && action->push.quiet);
+        else
+            ck_assert_int_eq(action->acknowledge.acks[0].what, REPLICA_FORGET);
+    }
+}
+END_TEST
+
 /* A host of a cluster that begins at the stream's end: what is told late may be older than what was
  * told before it listened. */
 START_TEST(what_is_older_than_the_beginning_is_told_late)
@@ -534,6 +576,7 @@ int main(void)
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
     tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
+    tcase_add_test(all, a_new_host_forgets_what_nobody_knows_but_not_what_it_has_told);
     tcase_add_test(all, what_is_older_than_the_beginning_is_told_late);
     tcase_add_test(all, a_set_of_marks_that_is_lost_in_an_exchange_is_told_the_floors);
     tcase_add_test(all, a_set_of_marks_that_is_another_is_told_the_floors);
