@@ -26,6 +26,14 @@ struct watcher { /* one Sentinel */
     int64_t retry_us, pause_us;
 };
 
+/* What a Sentinel said by itself: whoever says untrue things is not listened to for a while, or it
+ * could end every session as soon as it has begun. Outlives the sessions. */
+struct hint {
+    url_place master;
+    bool acted_on; /* and whether it was true is yet to be seen */
+    int64_t deaf_until_us, pause_us;
+};
+
 struct sentinel {
     sentinel_settings settings;
     sentinel_callbacks callbacks;
@@ -33,6 +41,7 @@ struct sentinel {
     resolver *names;
     struct event *timer;
     struct watcher watchers[URL_PLACES_MAX];
+    struct hint hints[URL_PLACES_MAX];
     size_t count;
     int64_t first_answer_us; /* 0: none yet */
     bool decided;
@@ -82,6 +91,42 @@ static void give_up(sentinel *self)
                            self->why, timed_out);
 }
 
+static void longer(int64_t *pause_us)
+{
+    *pause_us = *pause_us == 0 ? PAUSE_FIRST_US : *pause_us * 2;
+    if (*pause_us > PAUSE_LONGEST_US)
+        *pause_us = PAUSE_LONGEST_US;
+}
+
+/* Now that it is known who the master is. */
+static void judge_hints(sentinel *self)
+{
+    for (size_t i = 0; i < self->count; i++) {
+        struct hint *hint = &self->hints[i];
+        if (!hint->acted_on)
+            continue;
+        hint->acted_on = false;
+        if (url_place_same(&hint->master, &self->master)) {
+            hint->pause_us = 0;
+        } else {
+            longer(&hint->pause_us);
+            hint->deaf_until_us = connection_now_us() + hint->pause_us;
+        }
+    }
+}
+
+/* One says that the master is another one now. */
+static void moved(const struct watcher *said)
+{
+    sentinel *self = said->owner;
+    struct hint *hint = &self->hints[said->index];
+    if (connection_now_us() < hint->deaf_until_us)
+        return;
+    hint->acted_on = true;
+    hint->master = said->master;
+    self->callbacks.moved(self->context, &hint->master);
+}
+
 /* As soon as a majority agrees, or all have spoken, or those that spoke were first by far. */
 static void decide(sentinel *self)
 {
@@ -102,6 +147,7 @@ static void decide(sentinel *self)
     self->decided = true;
     self->master = best->master;
     self->epoch = best->epoch;
+    judge_hints(self);
     set_timer(self, self->settings.ping_ms);
     self->callbacks.found(self->context, &self->master);
 }
@@ -123,9 +169,7 @@ static void watcher_failed(struct watcher *self, const char *why, bool refused, 
     self->answered = self->addressed = false;
     self->refused = refused;
     self->timed_out = timed_out;
-    self->pause_us = self->pause_us == 0 ? PAUSE_FIRST_US : self->pause_us * 2;
-    if (self->pause_us > PAUSE_LONGEST_US)
-        self->pause_us = PAUSE_LONGEST_US;
+    longer(&self->pause_us);
     self->retry_us = connection_now_us() + self->pause_us;
     decide(owner);
 }
@@ -205,7 +249,7 @@ static void got_epoch(struct watcher *self, const reply *got)
     if (!owner->decided)
         decide(owner);
     else if (self->epoch > owner->epoch && !url_place_same(&self->master, &owner->master))
-        owner->callbacks.moved(owner->context, &self->master);
+        moved(self);
 }
 
 static void on_answer(void *context, const connection_tag *tag, const reply *got, int64_t sent_us)
@@ -264,7 +308,7 @@ static void on_message(void *context, const char *text, size_t size)
         return;
     self->master = master;
     if (owner->decided && !url_place_same(&master, &owner->master))
-        owner->callbacks.moved(owner->context, &self->master);
+        moved(self);
 }
 
 static void on_idle(void *context)

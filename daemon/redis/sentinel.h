@@ -1,7 +1,9 @@
 /* sentinel.h: asks a set of Sentinels who the master of a service is, and goes on listening for the
  * day when it is another. All are asked at once: one that was cut off from the others, and still
  * names a master that has been replaced, is outvoted by its configuration's epoch. What they say is
- * a hint all the same: link.c asks the server itself whether it is a master.
+ * a hint all the same: link.c asks the server itself whether it is a master. One that tells of a
+ * move that the others know nothing of is not listened to for a while (1 s, twice that each time,
+ * 30 s).
  */
 #ifndef LARDER_DAEMON_REDIS_SENTINEL_H
 #define LARDER_DAEMON_REDIS_SENTINEL_H

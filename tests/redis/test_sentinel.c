@@ -5,12 +5,19 @@
 #include "tests/redis/certificates.h"
 #include "tests/redis/fleet.h"
 
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FAILOVER_MS 60000
@@ -295,6 +302,120 @@ START_TEST(a_sentinel_that_is_behind)
 }
 END_TEST
 
+/* ---- One that lies ------------------------------------------------------------------------------
+ */
+
+static _Atomic unsigned *hints; /* that it has given; shared with it */
+
+static void say(int client, const char *text)
+{
+    if (send(client, text, strlen(text), MSG_NOSIGNAL) < 0)
+        _exit(0);
+}
+
+/* Names the true master when it is asked, and tells of moves that there were none of all the time.
+ */
+static void lie_to(int client, const char *port)
+{
+    static const char switched[] = "svc 127.0.0.1 1 127.0.0.1 2";
+    char heard[4096] = "", text[256];
+    size_t size = 0;
+    while (strstr(heard, "SUBSCRIBE") == NULL) {
+        ssize_t got = recv(client, heard + size, sizeof heard - 1 - size, 0);
+        if (got <= 0)
+            _exit(0);
+        size += (size_t)got;
+        heard[size] = 0;
+    }
+    (void)snprintf(text, sizeof text, "*2\r\n$9\r\n127.0.0.1\r\n$%zu\r\n%s\r\n*0\r\n", strlen(port),
+                   port);
+    say(client, text);
+    say(client, "*3\r\n$9\r\nsubscribe\r\n$14\r\n+switch-master\r\n:1\r\n");
+    (void)snprintf(text, sizeof text,
+                   "*3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n$%zu\r\n%s\r\n",
+                   strlen(switched), switched);
+    for (;;) {
+        struct timespec pause = {.tv_nsec = 10000000};
+        say(client, text);
+        (*hints)++;
+        (void)nanosleep(&pause, NULL);
+        ssize_t got = recv(client, heard, sizeof heard - 1, MSG_DONTWAIT);
+        if (got == 0)
+            _exit(0);
+        if (got > 0) /* nothing but PING */
+            say(client, "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    }
+}
+
+static pid_t start_lying_sentinel(const char *at, const char *master)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)strtoul(at, NULL, 10)),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int one = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_ge(listener, 0);
+    ck_assert_int_eq(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    ck_assert_int_eq(listen(listener, 64), 0);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid != 0) {
+        (void)close(listener);
+        return pid;
+    }
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)signal(SIGCHLD, SIG_IGN);
+    for (;;) {
+        int client = accept(listener, NULL, NULL);
+        if (client < 0)
+            _exit(1);
+        if (fork() == 0) {
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+            lie_to(client, master);
+        }
+        (void)close(client);
+    }
+}
+
+static bool has_given_many(void *context)
+{
+    (void)context;
+    return *hints >= 400;
+}
+
+/* Its hints end a session, then none for a second, then none for two, and so on. */
+START_TEST(a_sentinel_that_lies)
+{
+    char ports[128];
+    size_t allowed = 2; /* the first session, and the one after the first hint */
+    hints = mmap(NULL, sizeof *hints, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne((void *)hints, MAP_FAILED);
+    start_server(&servers[0], "first", NULL);
+    start_watch(&watches[0], "s1", servers[0].port, "");
+    start_watch(&watches[1], "s2", servers[0].port, "");
+    (void)snprintf(watches[2].port, sizeof watches[2].port, "%s", free_port());
+    pid_t liar = start_lying_sentinel(watches[2].port, servers[0].port);
+    (void)snprintf(ports, sizeof ports, "%s", ports_of(watches, 3));
+    int64_t began = harness_now_ms();
+    start_host(&a, "a", "redis-sentinel", ports, "");
+    logs_connected_to(&a, &servers[0]);
+    ck_assert(wait_until(has_given_many, NULL, 60000));
+    size_t times = times_connected_to(&a, &servers[0]);
+    for (int64_t took = harness_now_ms() - began, pause = 1000; took >= pause; pause *= 2) {
+        took -= pause;
+        allowed++;
+    }
+    ck_assert_msg(times <= allowed, "%u hints made %zu sessions; %zu would be many", *hints, times,
+                  allowed);
+    host_set(&a, "k", "v");
+    redis_comes_to(&servers[0].redis, "t:k", "v");
+    ck_assert_int_eq(kill(liar, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(liar, NULL, 0), liar);
+    host_end(&a);
+    end_two();
+}
+END_TEST
+
 START_TEST(not_a_master)
 {
     start_server(&servers[0], "first", NULL);
@@ -442,6 +563,7 @@ int main(void)
     tcase_add_checked_fixture(apart, clear, NULL);
     tcase_set_timeout(apart, 60);
     tcase_add_test(apart, a_sentinel_that_is_behind);
+    tcase_add_test(apart, a_sentinel_that_lies);
     tcase_add_test(apart, not_a_master);
     tcase_add_test(apart, sentinels_that_do_not_answer);
     tcase_add_test(apart, unknown_service);
