@@ -51,6 +51,9 @@ static const metric_row own_rows[] = {
      "Commands sent and not answered."},
     {"larder_redis_retry_entries", GAUGE, NULL, U32, AT(redis.retry_entries),
      "Keys that Redis refused and that wait for another try."},
+    {"larder_redis_unacknowledged_entries", GAUGE, NULL, U32, AT(redis.unacknowledged),
+     "Entries that Redis has taken and that the map is yet to be told of: more than a moment where it "
+     "has no room."},
     {"larder_redis_pushed", COUNTER, NULL, U64, AT(redis.pushed),
      "Commands sent that carried an entry."},
     {"larder_redis_acknowledged", COUNTER, NULL, U64, AT(redis.acknowledged),

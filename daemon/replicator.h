@@ -160,6 +160,7 @@ typedef struct replicator_status {
     /* now */
     uint32_t retry_entries;  /* refused keys waiting for their next try */
     uint32_t in_flight;      /* commands sent, not answered */
+    uint32_t unacknowledged; /* entries that Redis took, and the map has yet no room to note */
     uint64_t epoch, number;  /* place in the event stream */
     int64_t lag_ms;          /* age of the oldest event applied in the last batch */
     int64_t round_trip_us;   /* smoothed round trip of the command connection; 0: unknown */

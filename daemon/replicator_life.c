@@ -492,6 +492,7 @@ void replicator_status_read(const replicator *self, replicator_status *out)
     out->foreign_checks = c->foreign_checks;
     out->foreign_skipped = c->foreign_skipped;
     out->in_flight = view.in_flight_items;
+    out->unacknowledged = view.unacknowledged;
     out->epoch = view.epoch;
     out->number = view.number;
     out->lag_ms = view.lag_ms;

@@ -342,6 +342,14 @@ void batches_acknowledged(struct sync *self, const sync_event *event)
         out->scan_at = self->now_ms; /* a round trip gathers what a lone writer writes */
 }
 
+uint32_t batches_unacknowledged(const struct sync *self)
+{
+    size_t count = 0;
+    for (const struct sync_batch *batch = self->out.first; batch != NULL; batch = batch->next)
+        count += batch->answered_all ? batch->ack_count : 0;
+    return (uint32_t)count;
+}
+
 /* ---- Sessions and lost history ----------------------------------------------------------------
  */
 

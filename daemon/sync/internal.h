@@ -285,6 +285,8 @@ void batches_disconnected(struct sync *self);
 void batches_forget_answers(struct sync *self);
 void batches_advance(struct sync *self);
 int64_t batches_deadline(const struct sync *self);
+/* Entries that Redis has taken, and the map has not been told of. */
+uint32_t batches_unacknowledged(const struct sync *self);
 
 /* What Redis's clock says now, as far as we know. */
 int64_t sync_redis_now(const struct sync *self);

@@ -391,6 +391,7 @@ void sync_look(const struct sync *self, sync_view *out)
     out->in_flight_batches = (uint32_t)self->out.batches;
     out->retry_entries = (uint32_t)self->out.retry_count;
     out->ranges = (uint32_t)self->out.range_count;
+    out->unacknowledged = batches_unacknowledged(self);
     out->epoch = self->cursor.epoch;
     out->number = self->cursor.number;
     out->scan_row = self->out.scan_row;

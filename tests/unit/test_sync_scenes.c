@@ -281,6 +281,51 @@ START_TEST(a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applie
 }
 END_TEST
 
+/* A snapshot that somebody holds pins a full map. */
+START_TEST(what_the_map_has_no_room_to_note_waits_and_is_not_sent_again)
+{
+    enum { TURNS = 20 };
+    replica_record ours = record_of_row(4, REPLICA_VALUE);
+    sync_view view;
+    size_t tried = 0;
+    struct sync_batch *batch = push_one(&ours);
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_REPLY, .reply = {.batch = batch, .outcome = SYNC_STORED}});
+    for (int turn = 0; turn < TURNS; turn++) {
+        sync_action_list now = done;
+        done.count = 0;
+        for (size_t i = 0; i < now.count; i++) {
+            ck_assert_int_ne(now.items[i].kind, SYNC_ACT_PUSH);
+            if (now.items[i].kind == SYNC_ACT_READ) {
+                give_rows(NULL, 0);
+            } else if (now.items[i].kind == SYNC_ACT_ACKNOWLEDGE) {
+                ck_assert_ptr_eq(now.items[i].acknowledge.batch, batch);
+                give((sync_event){.kind = SYNC_EV_ACKNOWLEDGED,
+                                  .status = LARDER_EFULL,
+                                  .acknowledged = {.batch = batch}});
+                tried++;
+            }
+        }
+        sync_look(machine, &view);
+        ck_assert_uint_eq(view.unacknowledged, 1);
+        ck_assert(!view.drained);
+        now_ms += 100;
+        give((sync_event){.kind = SYNC_EV_TICK});
+    }
+    ck_assert_uint_ge(tried, 2); /* every half second */
+    ck_assert_uint_lt(tried, TURNS / 2);
+    while (asked_for(SYNC_ACT_ACKNOWLEDGE) == NULL) {
+        now_ms += 100;
+        give((sync_event){.kind = SYNC_EV_TICK});
+    }
+    give(
+        (sync_event){.kind = SYNC_EV_ACKNOWLEDGED, .acknowledged = {.batch = batch, .cleared = 1}});
+    sync_look(machine, &view);
+    ck_assert_uint_eq(view.unacknowledged, 0);
+    ck_assert_uint_eq(view.counters.acknowledged, 1);
+}
+END_TEST
+
 /* A row that bore a deletion when Redis had no memory for it. */
 START_TEST(a_value_never_passes_for_a_removal)
 {
@@ -572,6 +617,7 @@ int main(void)
     tcase_add_checked_fixture(all, begin, end);
     tcase_add_test(all, a_fetch_that_an_event_overtook_brings_nothing);
     tcase_add_test(all, a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applied);
+    tcase_add_test(all, what_the_map_has_no_room_to_note_waits_and_is_not_sent_again);
     tcase_add_test(all, a_value_never_passes_for_a_removal);
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
