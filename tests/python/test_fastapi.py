@@ -21,6 +21,7 @@ from larder.fastapi import (
     CacheBackendDep,
     FastAPILarder,
     FastAPIRedis,
+    Redis,
     cache,
     cache_evict,
     cache_put,
@@ -688,6 +689,45 @@ def test_a_miss_an_outage_and_nonsense_are_one_to_the_caller_and_three_in_the_fi
         assert changed == {"failed": 1, "undecodable": 1, "bypassed": 0}
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["map", "redis"])
+def test_a_key_without_a_group_is_in_none(cache, kind):
+    async def main():
+        backend = CacheBackend(cache if kind == "map" else fake_redis(), prefix="p")
+        keys = ["{x}:b:k", "%7Bx}:b:k", "%257Bx}:b:k", "{", "%", "k"]
+        await backend.set("b:k", "of x", eviction_group="x")
+        assert await backend.get("{x}:b:k") is None and not await backend.has("{x}:b:k")
+        for key in keys:
+            await backend.set(key, key)
+        assert [await backend.get(key) for key in keys] == keys
+        assert await backend.get("b:k", eviction_group="x") == "of x"
+        assert await backend.delete_group("x") == 1
+        assert [await backend.get(key) for key in keys] == keys
+
+    asyncio.run(main())
+
+
+def test_a_values_key_is_a_pages(site):
+    """So a value's deletion is a page's, as redis_fastapi has it."""
+    products(site)
+
+    @site.app.post("/cascade/{product_id}")
+    async def cascade(product_id: int, cache: CacheBackendDep):
+        return await cache.delete(f"products:{product_id}", eviction_group="products")
+
+    site.client.get("/products/1")
+    assert site.client.post("/cascade/1").json() is True
+    assert status(site.client.get("/products/1")) == "MISS"
+
+
+def test_the_store_by_the_name_of_redis(site):
+    @site.app.get("/has")
+    async def has(key: str, redis: Redis = Depends(get_async_redis)):
+        return await larder.fastapi.CacheBackend(redis).has(key)
+
+    assert site.client.get("/has?key=a").json() is False
+    assert issubclass(larder.fastapi.LarderStore, Redis) and issubclass(larder.fastapi.RedisStore, Redis)
 
 
 def test_updates_do_not_lose_each_other(cache):

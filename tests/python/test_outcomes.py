@@ -307,3 +307,48 @@ def test_a_redirect_after_a_form_evicts_and_is_no_page(app):
     assert client.post("/blog?text=second").json() == ["first", "second"]
     assert client.put("/blog").json() == ["first", "second", "put"]
     assert client.get("/blog").json() == ["first", "second", "put"]
+
+
+# ---- What the answer says
+
+
+def test_what_goes_past_the_cache_says_so_whatever_was_asked(app):
+    from fastapi.responses import StreamingResponse
+
+    @app.get("/own", **page())
+    async def own():
+        return JSONResponse("own", headers={"ETag": '"mine"'})
+
+    @app.get("/stream", **page())
+    async def stream():
+        return StreamingResponse(iter([b"one"]), headers={"ETag": '"mine"'})
+
+    client = TestClient(app)
+    for condition in ('"mine"', "*", '"other"'):
+        headers = {"If-None-Match": condition, "Cache-Control": "no-store"}
+        for path in ("/own", "/stream"):
+            response = client.get(path, headers=headers)
+            assert (response.status_code, status(response)) == (200, "BYPASS") and response.content
+        response = client.get("/stream", headers={"If-None-Match": condition})
+        assert (status(response), response.content) == ("MISS", b"one")
+
+
+def test_the_middleware_form_answers_head_by_what_a_get_left(cache):
+    app, calls = FastAPI(), []
+    app.add_middleware(ResponseCacheMiddleware, cache=cache)
+
+    @app.api_route("/page", methods=["GET", "HEAD"])
+    async def endpoint(request: Request):
+        calls.append(request.method)
+        return "page"
+
+    client = TestClient(app)
+    for _ in range(2):
+        response = client.head("/page")
+        assert response.status_code == 200 and response.headers["content-length"] == "6"
+    assert calls == ["HEAD", "HEAD"] and len(list(cache.keys())) == 0
+    got, head = client.get("/page"), client.head("/page")
+    assert head.headers["x-cache"] == "HIT" and head.content == b"" and got.content == b'"page"'
+    assert head.headers["content-length"] == "6" and head.headers["etag"] == got.headers["etag"]
+    assert client.head("/page", headers={"If-None-Match": got.headers["etag"]}).status_code == 304
+    assert client.get("/page").headers["x-cache"] == "HIT" and calls == ["HEAD", "HEAD", "GET"]

@@ -153,6 +153,9 @@ class Fetch:
         value, policy = self.split(result)
         try:
             self.refused = not lease.fill(value, **policy)
+        except _larder.TooBigError as error:
+            log.info("larder: a value is not kept: %s", error)
+            _abandon(lease, True)
         except MISTAKES:
             raise
         except _larder.Error as error:

@@ -128,7 +128,7 @@ class Map(_larder.Map):
         (background=False: the one that has to renew it waits for that). hold: seconds after which
         another may fill; wait: seconds after which a waiter fills for itself; early: percent of
         XFetch's beta; read_through: seconds to wait for Redis first. A cache that cannot help never
-        stands in the way.
+        stands in the way: a value that the map does not take (too large, no room) is returned.
         """
         if not early:
             try:

@@ -394,9 +394,9 @@ class Capture:
         self._through = False
         self._sent = False
 
-    def bypass(self, policy: Any, request: Any) -> None:
+    def bypass(self, policy: Any) -> None:
         """The answer is not for the cache; it says so."""
-        self._bypassed = policy, request
+        self._bypassed = policy
 
     def fail(self) -> None:
         """The endpoint, or what stands before it, has raised: nothing is stored, deleted or replaced,
@@ -416,7 +416,7 @@ class Capture:
             if self.pending is None:
                 self._through = True
                 if self._bypassed is not None:
-                    _mark(message, *self._bypassed, _larder.HTTP_BYPASSED)
+                    _mark(message, self._bypassed, _larder.HTTP_BYPASSED)
                 await self.send(message)
             else:
                 self._start = message
@@ -443,7 +443,7 @@ class Capture:
     async def _go_through(self) -> None:
         assert self.pending is not None
         self.pending.give_up(skip=True)
-        _mark(self._start, self.pending.policy, self.pending.request, _larder.HTTP_MISS)
+        _mark(self._start, self.pending.policy, _larder.HTTP_MISS)
         self._through = True
         await self.send(self._start)
         if self._body:
@@ -471,20 +471,23 @@ class Capture:
             self.pending = None
 
 
-def _mark(start: Any, policy: Any, request: Any, cache_status: int) -> None:
-    """Add what the rules add to an answer whose body is not known yet."""
+_UNCONDITIONAL = _larder.HttpRequest(b"GET", b"/", b"", [])
+
+
+def _mark(start: Any, policy: Any, cache_status: int) -> None:
+    """Add what the rules add to an answer whose body is not known yet. It stays what the application
+    made of the request's conditions: the body is on its way."""
     headers = [(bytes(name), bytes(value)) for name, value in start["headers"]]
     lengths = [pair for pair in headers if pair[0].lower() == b"content-length"]
     try:
-        status, marked, _ = request.answer_unstored(
+        _, marked, _ = _UNCONDITIONAL.answer_unstored(
             policy, start["status"], headers, b"", cache_status, now_ms()
         )
     except _larder.Error as error:
         bypassed(error)
         return
-    if status == start["status"]:
-        kept = [pair for pair in marked if pair[0].lower() != b"content-length"]
-        start["headers"] = kept + lengths
+    kept = [pair for pair in marked if pair[0].lower() != b"content-length"]
+    start["headers"] = kept + lengths
 
 
 def with_length(status: int, headers: Headers, body: bytes) -> Headers:

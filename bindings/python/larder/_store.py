@@ -31,12 +31,19 @@ def group_mark(prefix: str, group: str) -> str:
 
 
 def key_of(prefix: str, group: Optional[str], key: str) -> str:
-    return f"{prefix}:{key}" if not group else f"{group_mark(prefix, group)}:{key}"
+    """A key without a group is in none, whatever it begins with: an opening brace there, and the percent
+    sign that says so, are encoded."""
+    if group:
+        return f"{group_mark(prefix, group)}:{key}"
+    if key[:1] in ("{", "%"):
+        key = f"%{ord(key[0]):02X}{key[1:]}"
+    return f"{prefix}:{key}"
 
 
 # Of this process: what is a miss to the caller, and no miss in the statistics. failed: calls of the
-# store; undecodable: entries that the coder cannot read; bypassed: requests without a key.
-counts = {"failed": 0, "undecodable": 0, "bypassed": 0}
+# store; undecodable: entries that the coder cannot read; bypassed: requests without a key; unkept:
+# values that cannot be stored.
+counts = {"failed": 0, "undecodable": 0, "bypassed": 0, "unkept": 0}
 
 
 def bypassed(error: Exception) -> None:
@@ -45,6 +52,14 @@ def bypassed(error: Exception) -> None:
     counts["bypassed"] += 1
     level = logging.WARNING if counts["bypassed"] == 1 else logging.DEBUG
     log.log(level, "larder: a request goes past the cache (%d so far): %s", counts["bypassed"], error)
+
+
+def unkept(what: str, why: object) -> None:
+    """A value that cannot be stored (no JSON, too many tags): the caller has it, the cache has not.
+    Told once in a process, then to who debugs."""
+    counts["unkept"] += 1
+    level = logging.WARNING if counts["unkept"] == 1 else logging.DEBUG
+    log.log(level, "larder: %s: a value is not kept (%d so far): %s", what, counts["unkept"], why)
 
 
 class Store:

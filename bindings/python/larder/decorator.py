@@ -32,7 +32,8 @@ from typing import Any, Callable, Dict, Iterable, Optional, Union
 
 import larder
 from larder import _models
-from larder._store import counts
+from larder._identity import identify
+from larder._store import counts, unkept
 
 log = logging.getLogger("larder")
 
@@ -135,33 +136,38 @@ def _arguments(function: Callable[..., Any], args: Any, kwargs: Any) -> Dict[str
 
 
 def function_key(
-    function: Callable[..., Any], prefix: str, args: Any, kwargs: Any, ignore: Iterable[str] = ()
+    function: Callable[..., Any],
+    prefix: str,
+    name: str,
+    args: Any,
+    kwargs: Any,
+    ignore: Iterable[str] = (),
 ) -> str:
-    """PREFIX:MODULE.FUNCTION:ARGUMENTS. f(1) and f(a=1) have one key; 1, "1" and True have three.
+    """PREFIX:NAME:ARGUMENTS. f(1) and f(a=1) have one key; 1, "1" and True have three.
 
     A TypeError names the argument of which nobody knows whether it is part of the question.
     """
     plain = {}
-    for name, value in _arguments(function, args, kwargs).items():
-        if name in ignore:
+    for argument, value in _arguments(function, args, kwargs).items():
+        if argument in ignore:
             continue
         if _is_injected(value):
             credentials = _credentials(value)
             if credentials is not None:
-                plain[name] = {"credentials": credentials}
+                plain[argument] = {"credentials": credentials}
             continue
         try:
-            plain[name] = _plain(value)
+            plain[argument] = _plain(value)
         except _Unknown as unknown:
             raise TypeError(
-                f"{function.__qualname__}(): no key can be made of the argument {name!r}, "
-                f"a {unknown}: pass key_builder=, or ignore=[{name!r}] if the result does not "
+                f"{name}(): no key can be made of the argument {argument!r}, "
+                f"a {unknown}: pass key_builder=, or ignore=[{argument!r}] if the result does not "
                 f"depend on it"
             ) from None
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     if len(text) > _KEY_MAX:
         text = hashlib.sha256(text.encode()).hexdigest()
-    return f"{prefix}:{function.__module__}.{function.__qualname__}:{text}"
+    return f"{prefix}:{name}:{text}"
 
 
 # ---- Values
@@ -208,6 +214,7 @@ def cache(
     expire_at: Optional[Callable[[], Any]] = None,
     stale: Union[int, float, datetime.timedelta, None] = None,
     prefix: str = "cache",
+    name: Optional[str] = None,
     key_builder: Optional[Callable[..., str]] = None,
     ignore: Iterable[str] = (),
     group: Optional[str] = None,
@@ -225,8 +232,17 @@ def cache(
     function and its arguments: plain values, collections of them, dataclasses and models by field;
     a request, response, WebSocket or background tasks of Starlette, and the arguments that ignore
     names, are no part of it, but for the credentials of a request (Authorization, Cookie): what was made
-    for one user is not another's. Anything else is a TypeError. tags: names, or a function of the arguments that gives them.
-    skip_cache_on_error=False lets the cache's errors pass.
+    for one user is not another's. Anything else is a TypeError. tags: names, or a function of the
+    arguments that gives them.
+
+    name: what the function is called in its keys; by default its module and name, and for lambdas
+    and what a function defines also a digest of its code and of the plain values that it closes over.
+    Where two would differ in nothing but another object that they close over (a connection, self),
+    decorating the second is a TypeError: give each a name, or both the same one if to the cache they
+    are the same, as with an application that is made twice.
+
+    What cannot be kept (no JSON, more than 16 tags, too large) is returned, and counted.
+    skip_cache_on_error=False raises for the first two, and lets the cache's errors pass.
     """
     larder._larder.check_policy(
         ttl=expire if ttl is None else ttl, every=every, offset=offset, stale=stale, group=group)
@@ -242,13 +258,21 @@ def cache(
             named["at"] = expire_at()
         if tags is not None:
             named["tags"] = tuple(tags(*args, **kwargs) if callable(tags) else tags)
-        return {name: value for name, value in named.items() if value is not None}
+        return {field: value for field, value in named.items() if value is not None}
 
-    def filled(value: Any, args: Any, kwargs: Any) -> Any:
-        data = encode(value)
+    def filled(function: Any, value: Any, args: Any, kwargs: Any) -> Any:
         if value is None and not cache_none:
-            return larder.Skip(data)
-        return larder.Filled(data, **policy(args, kwargs))
+            return larder.Skip(b"")
+        named = policy(args, kwargs)
+        try:
+            if len(named.get("tags", ())) > larder.TAGS_MAX:
+                raise ValueError(f"{len(named['tags'])} tags: the limit is {larder.TAGS_MAX}")
+            return larder.Filled(encode(value), **named)
+        except (TypeError, ValueError, RecursionError) as error:
+            if not skip_cache_on_error:
+                raise
+            unkept(getattr(function, "__qualname__", repr(function)), error)
+            return larder.Skip(b"")
 
     def decoded(data: Optional[bytes]) -> Any:
         try:
@@ -258,10 +282,12 @@ def cache(
             raise Undecodable(f"an entry cannot be decoded: {error!r}") from error
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        called = name or ("" if key_builder is not None else identify(function, prefix))
+
         def key_of(args: Any, kwargs: Any) -> str:
             if key_builder is not None:
                 return key_builder(*args, **kwargs)
-            return function_key(function, prefix, args, kwargs, ignored)
+            return function_key(function, prefix, called, args, kwargs, ignored)
 
         def map_of() -> "larder.Map":
             return store if store is not None else get_cache()
@@ -274,7 +300,7 @@ def cache(
 
                 async def fill() -> Any:
                     made.append(await function(*args, **kwargs))
-                    return filled(made[0], args, kwargs)
+                    return filled(function, made[0], args, kwargs)
 
                 try:
                     key, found = key_of(args, kwargs), map_of()
@@ -300,7 +326,7 @@ def cache(
 
                 def fill() -> Any:
                     made.append(function(*args, **kwargs))
-                    return filled(made[0], args, kwargs)
+                    return filled(function, made[0], args, kwargs)
 
                 try:
                     key, found = key_of(args, kwargs), map_of()

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Iterable, Union
 
 import larder
+from larder._store import unkept
 
 
 class CacheInvalidator:
@@ -28,6 +29,14 @@ class CacheInvalidator:
         invalidate = self.cache.quick().invalidate_tag
         return sum([await asyncio.to_thread(invalidate, name, count=True) for name in names])
 
-    async def set_with_tags(self, key: str, value: Any, ttl: Any, tags: Iterable[str]) -> None:
-        """Store it; at most 16 tags."""
-        self.cache.quick().set(key, value, ttl=ttl, tags=list(tags))
+    async def set_with_tags(self, key: str, value: Any, ttl: Any, tags: Iterable[str]) -> bool:
+        """Store it; whether it was stored. With more than 16 tags (larder.TAGS_MAX) it is not, since no
+        one of them could be relied on to invalidate it: the key's old value is deleted, and the first
+        time is logged. Give what depends on more than that a tag of all of them ("users")."""
+        names = list(dict.fromkeys([tags] if isinstance(tags, str) else tags))
+        if len(names) > larder.TAGS_MAX:
+            unkept(repr(key), f"{len(names)} tags: the limit is {larder.TAGS_MAX}")
+            self.cache.quick().delete(key)
+            return False
+        self.cache.quick().set(key, value, ttl=ttl, tags=names)
+        return True

@@ -1,8 +1,8 @@
 """ResponseCacheMiddleware: whole responses of any ASGI application; @cache_response for one route.
 
-The rules are those of the routes' dependencies (larder_http.h, route policy): GET and 2xx alone,
-bodies byte for byte, repeated headers kept; what sets a cookie, says private or no-store, or varies
-by everything is not kept; pages made for Authorization or Cookie go to the same ones only.
+The rules are those of the routes' dependencies (larder_http.h, route policy): GET and 2xx alone are kept
+(HEAD is answered by what a GET left), bodies byte for byte, repeated headers kept; what sets a cookie,
+says private or no-store, or varies by everything is not kept; pages made for Authorization or Cookie go to the same ones only.
 """
 
 import functools
@@ -58,7 +58,7 @@ class ResponseCacheMiddleware:
         """The request, and its key if it is one for the cache."""
         request = parse(scope)
         try:
-            if request.classify(self.policy) != _larder.HTTP_LOOKUP or scope["method"] != "GET":
+            if request.classify(self.policy) != _larder.HTTP_LOOKUP:
                 return request, None
             if is_somebody(scope) and not any(name == self.user_header for name, _ in scope["headers"]):
                 return request, None
@@ -84,7 +84,11 @@ class ResponseCacheMiddleware:
         try:
             answer = await pending.find()
             if answer is not None:
-                await send_answer(send, answer)
+                await send_answer(send, answer, scope["method"] == "HEAD")
+                return
+            if scope["method"] == "HEAD":  # it has no body that could be kept
+                pending.give_up()
+                await self.app(scope, receive, send)
                 return
             capture.pending = pending
             await self.app(scope, receive, capture)

@@ -8,7 +8,8 @@
 
 The HTTP rules are liblarder's (larder_http.h), the same for every front end. Works with FastAPI 0.92
 (Pydantic 1.10) and later. An application that imports redis_fastapi runs with the import changed:
-FastAPIRedis, get_async_redis and the rest have their names here.
+FastAPIRedis, get_async_redis and the rest have their names here. Redis is the type of what get_async_redis
+gives, for annotations.
 """
 
 from typing import Annotated
@@ -20,9 +21,10 @@ from ._backend import CacheBackend, get_async_redis, get_cache_backend
 from ._coder import BytesCoder, Coder, JsonCoder, ModelCoder, pydantic_model_coder
 from ._factories import cache, cache_evict, cache_put, default_key_builder
 from ._settings import Settings, get_settings, settings
-from larder._store import LarderStore, RedisStore
+from larder._store import LarderStore, RedisStore, Store
 
 FastAPIRedis = FastAPILarder
+Redis = Store  # async get, set, delete, has, delete_group
 RedisSettings = Settings
 CacheBackendDep = Annotated[CacheBackend, Depends(get_cache_backend)]
 
@@ -37,6 +39,7 @@ __all__ = [
     "JsonCoder",
     "LarderStore",
     "ModelCoder",
+    "Redis",
     "RedisSettings",
     "RedisStore",
     "Settings",

@@ -156,7 +156,7 @@ def cache(
         if parsed.classify(policy) == _larder.HTTP_LOOKUP and factory.may_share(request):
             key = await factory.key_or_none(request, parsed)
         if key is None:
-            capture.bypass(policy, parsed)
+            capture.bypass(policy)
             return None
         pending = Pending(store, policy, parsed, key, factory.mark)
         pending.vary = declared_headers(request.scope.get("route"))

@@ -1,0 +1,233 @@
+# needs: fastapi
+# needs: httpx
+"""@cache: functions of one name are not each other's; and what cannot be kept is returned all the same."""
+
+import asyncio
+import enum
+import json
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+
+import larder
+import pytest
+from fastapi.responses import JSONResponse
+from larder._store import counts
+from larder.decorator import cache as cached
+from larder.decorator import set_cache
+from larder.invalidation import CacheInvalidator
+
+
+@pytest.fixture(autouse=True)
+def default_map(cache):
+    set_cache(cache)
+    yield
+    set_cache(None)
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 120))
+
+
+# ---- Functions of one name
+
+
+class Land(enum.Enum):
+    DE = 1
+    FR = 2
+
+
+def closure(value):
+    @cached(expire=60)
+    def price(item):
+        return [item, repr(value)]
+
+    return price
+
+
+def test_lambdas_are_not_each_others():
+    one, two = cached(expire=60)(lambda x: x + 1), cached(expire=60)(lambda x: x * 100)
+    named, other = cached(expire=60)(lambda x: x.real), cached(expire=60)(lambda x: x.imag)
+    assert [one(5), two(5), one(5), two(5), named(5), other(5)] == [6, 500, 6, 500, 5, 0]
+
+
+def test_closures_over_plain_values_are_not_each_others():
+    values = ["de", "fr", 1, "1", True, None, 1.0, b"1", (1, 2), (1, (2,)), Land.DE, Land.FR, str, int, json,
+              len.__name__, lambda: 1, lambda: 2]
+    functions = [closure(value) for value in values]
+    for _ in range(2):
+        assert [function("tea") for function in functions] == [["tea", repr(value)] for value in values]
+    assert closure("de").cache_key("tea") == functions[0].cache_key("tea")  # in every process
+
+
+def test_closures_over_other_closures_are_not_each_others():
+    def twice(function):
+        return lambda x: 2 * function(x)
+
+    def scaled(by):
+        return lambda x: by * x
+
+    functions = [cached(expire=60)(twice(scaled(by))) for by in (1, 2, 3)]
+    assert [function(1) for function in functions] == [2, 4, 6]
+
+
+def test_what_has_no_form_in_a_key_is_refused_the_second_time():
+    class Tenant:
+        def page(self):
+            return id(self)
+
+    first, second = Tenant(), Tenant()
+    assert closure(first)("tea") == closure(first)("tea") == ["tea", repr(first)]
+    with pytest.raises(TypeError, match="closure.*price.*'value'.*Tenant.*name="):
+        closure(second)
+    cached(expire=60)(first.page)
+    with pytest.raises(TypeError, match="page.*'self'.*Tenant"):
+        cached(expire=60)(second.page)
+
+    def own(tenant, **options):
+        @cached(expire=60, **options)
+        def page():
+            return id(tenant)
+
+        return page
+
+    for options in ({"name": "{}"}, {"prefix": "{}"}, {"key_builder": "{}"}):
+        pages = []
+        for tenant in (first, second):
+            option, = options
+            value = f"{option}:{id(tenant)}"
+            pages.append(own(tenant, **{option: (lambda value=value: value) if option == "key_builder" else value}))
+        assert [page() for page in pages] == [id(first), id(second)]
+
+
+def test_a_function_that_calls_itself_and_one_that_is_defined_once(cache):
+    calls = []
+
+    @cached(expire=60)
+    def factorial(n):
+        calls.append(n)
+        return n * factorial(n - 1) if n else 1
+
+    assert factorial(3) == 6 and factorial(3) == 6 and calls == [3, 2, 1, 0]
+    name = "test_functions.test_a_function_that_calls_itself_and_one_that_is_defined_once.<locals>.factorial#"
+    assert factorial.cache_key(3).startswith("cache:" + name)
+
+
+def test_two_of_one_name_in_a_module_and_a_module_that_is_loaded_again():
+    text = """
+        from larder.decorator import cache
+        @cache(expire=60)
+        def get(): return "first"
+        one = get
+        @cache(expire=60)
+        def get(): return "second"
+        """
+    for _ in range(2):
+        module = {"__name__": "module_of_a_test"}
+        exec(textwrap.dedent(text), module)
+        assert [module["one"](), module["get"]()] * 2 == ["first", "second"] * 2
+        assert module["one"].cache_key() == "cache:module_of_a_test.get:{}"
+
+
+def test_keys_are_the_same_in_every_process():
+    """Also where the seed of hashes is another."""
+    text = """
+        from larder.decorator import cache
+        def make(value):
+            return cache(expire=60)(lambda x: x in {"a", "b", "c", "d"} and value)
+        print(make("v").cache_key(1), make(("a", 1)).cache_key(1))
+        """
+    keys = {subprocess.run([sys.executable, "-c", textwrap.dedent(text)], check=True, capture_output=True,
+                           env={**os.environ, "PYTHONHASHSEED": str(seed)}).stdout
+            for seed in (1, 2, 3)}
+    assert len(keys) == 1
+
+
+# ---- Values that cannot be kept
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_what_is_no_json_or_has_too_many_tags_is_returned(cache, caplog, kind):
+    calls = []
+    response, circle = JSONResponse({"a": 1}), []
+    circle.append(circle)
+    values = {"bytes": b"bytes", "response": response, "circle": circle, "tags": 1}
+
+    def function(what):
+        calls.append(what)
+        return values[what]
+
+    async def coroutine(what):
+        return function(what)
+
+    def decorated(**options):
+        return cached(expire=60, tags=lambda what: map(str, range(17 if what == "tags" else 2)), **options)(
+            function if kind == "plain" else coroutine)
+
+    def call(function, what):
+        return function(what) if kind == "plain" else run(function(what))
+
+    before = counts["unkept"]
+    counts["unkept"] = 0
+    keeping, strict = decorated(name="keeping"), decorated(name="strict", skip_cache_on_error=False)
+    with caplog.at_level(logging.WARNING, logger="larder"):
+        for what, value in values.items():
+            assert call(keeping, what) is value and call(keeping, what) is value
+            assert cache.get(keeping.cache_key(what)) is None
+    assert calls == [what for what in values for _ in range(2)]
+    assert counts["unkept"] == 8 and len(caplog.records) == 1
+    for what in values:
+        with pytest.raises((TypeError, ValueError)):
+            call(strict, what)
+    counts["unkept"] += before
+
+
+def test_all_who_wait_for_what_cannot_be_kept_have_it():
+    @cached(expire=60)
+    async def raw():
+        await asyncio.sleep(0.01)
+        return b"raw"
+
+    async def main():
+        return await asyncio.gather(*[raw() for _ in range(10)])
+
+    assert run(main()) == [b"raw"] * 10
+
+
+def test_a_value_over_the_limit_is_returned_by_all_forms(cache):
+    value = b"x" * ((8 << 20) + 1)
+    calls = []
+
+    async def fill():
+        calls.append(1)
+        await asyncio.sleep(0.01)
+        return value
+
+    async def main():
+        return await asyncio.gather(*[cache.fetch_async("async", fill, ttl=60) for _ in range(3)])
+
+    assert cache.fetch("plain", lambda: value, ttl=60) == value
+    assert run(main()) == [value] * 3 and len(calls) == 1
+    assert run(main()) == [value] * 3 and len(calls) == 2
+    assert cache.get("async") is None and cache.get("plain") is None
+    with pytest.raises(larder.TooBigError):
+        cache.set("set", value)
+
+
+def test_more_tags_than_an_entry_can_have(cache, caplog):
+    invalidator = CacheInvalidator(cache)
+
+    async def list_users(n, again=1):
+        tags = [f"user:{i}" for i in range(n)] * again
+        return await invalidator.set_with_tags("users:list", json.dumps(tags), ttl=300, tags=tags)
+
+    assert run(list_users(16, again=2)) and cache.get("users:list")
+    counts["unkept"] = 0
+    with caplog.at_level(logging.WARNING, logger="larder"):
+        for _ in range(3):
+            assert run(list_users(17)) is False
+            assert cache.get("users:list") is None  # nor the old one
+    assert len(caplog.records) == 1 and "17 tags" in caplog.text
+    assert run(list_users(3)) and run(invalidator.invalidate_by_tags("user:2")) == 1
