@@ -19,8 +19,6 @@ enum {
     EXCHANGE_MEMORY = 192 * 1024, /* bytes for the request and for all decisions about it */
     ORIGIN_HEAD_MAX = 32 * 1024,  /* bytes of an answer's header section */
     LEASE_MORE_MS = 5000,         /* that a lease is held for beyond what the origin may take */
-    WAIT_MS = 10000,              /* for another's fill; then the origin is asked without a lease */
-    RETRY_MS = 20,                /* between two looks where no descriptor tells */
     CLIENT_BEHIND_MAX =
         1 << 20 /* bytes that a client may be behind before its origin has to wait */
 };
@@ -44,6 +42,10 @@ struct exchange {
     bool waits;
     struct event *retry; /* while it waits */
     int64_t wait_until_ms;
+    larder_lease others;       /* what it waits for */
+    unsigned fills_waited_for; /* that brought nothing for it */
+    int64_t marked_until_ms;   /* so long the key is marked as not to be waited for; 0: it is not */
+    bool unversioned;          /* asked without ever having had a lease: not stored */
 
     larder_http_arena arena;
     larder_http_request request;
@@ -66,7 +68,9 @@ struct exchange {
 
     /* the origin */
     struct evhttp_connection *connection;
-    struct evhttp_request *asked; /* NULL: not being asked */
+    struct evhttp_request *asked;                                 /* NULL: not being asked */
+    enum { INTERIM_NONE, INTERIM_MAYBE, INTERIM_WITHIN } interim; /* the next line may begin one */
+    size_t interim_size; /* bytes of those that have come */
     struct evbuffer *body;
     struct event *deadline; /* until its answer is whole, or begins to be passed on */
     bool too_large;         /* for an entry: nothing of it is stored */
@@ -80,9 +84,6 @@ int64_t exchange_now_ms(void); /* wall clock */
 /* Memory that lives as long as the exchange; NULL: there is none left. */
 void *exchange_take(exchange *self, size_t size);
 
-/* Give up the lease, if one is held; why: see larder_lease_abandon(). */
-void exchange_release_lease(exchange *self, int why);
-
 /* Around whatever works on it: it stays until the last hold is let go of, which ends it if nothing
  * is left to do for it. */
 void exchange_hold(exchange *self);
@@ -93,6 +94,27 @@ void exchange_invalidate(exchange *self, const larder_http_response *response);
 
 /* Free the connection to the origin that has ended, if there is one. */
 void proxy_sweep(proxy *self);
+
+/* Look again, after having waited. */
+void exchange_look_up(exchange *self);
+
+/* ---- coalesce.c ---- */
+
+/* Give up the lease, if one is held; why: see larder_lease_abandon(). */
+void exchange_release_lease(exchange *self, int why);
+
+/* The cache does not have it, and outcome is the key's, of larder_lease_acquire(). true: another
+ * asks, and this one waits for that: exchange_look_up() follows. false: ask the origin. */
+bool coalesce_wait(exchange *self, int outcome);
+
+/* What has come is not for the cache: all who wait ask for themselves, and for a while nobody waits
+ * for this key. */
+void coalesce_unshared(exchange *self);
+/* It is, after all. */
+void coalesce_shared(exchange *self);
+
+/* For the event on the map's descriptor; context is the proxy. */
+void coalesce_notified(evutil_socket_t descriptor, short what, void *context);
 
 /* ---- incoming.c ---- */
 

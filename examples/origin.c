@@ -7,6 +7,7 @@
 #include <event2/http.h>
 #include <event2/http_struct.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "examples/exchange.h"
 #include "examples/fields.h"
@@ -41,13 +42,74 @@ static const char *response_read(exchange *self, struct evhttp_request *request,
     return NULL;
 }
 
+/* ---- Interim answers (RFC 9110, 15.2)
+ * --------------------------------------------------------------
+ *
+ * Of 1xx libevent knows 100 alone, and after that takes an origin that closes once it has answered
+ * for one that has failed. So they are taken away in front of it: it reads nothing but whole lines,
+ * and those of an interim answer it does not see. */
+
+static bool is_interim(const char *line)
+{
+    return strncmp(line, "HTTP/1.", 7) == 0 && line[7] >= '0' && line[7] <= '9' && line[8] == ' ' &&
+           line[9] == '1' && strspn(line + 9, "0123456789") == 3 &&
+           strncmp(line + 9, "101", 3) != 0; /* that was not asked for, and ends HTTP */
+}
+
+/* One line of the input is done with. false: it has not come yet, or is libevent's. */
+static bool take_interim_line(exchange *self, struct evbuffer *input)
+{
+    char begin[16] = "";
+    size_t eol_size = 0;
+    struct evbuffer_ptr eol = evbuffer_search_eol(input, NULL, &eol_size, EVBUFFER_EOL_CRLF);
+    if (eol.pos < 0)
+        return false;
+    size_t size = (size_t)eol.pos;
+    evbuffer_copyout(input, begin, size < sizeof begin - 1 ? size : sizeof begin - 1);
+    if (self->interim == INTERIM_WITHIN)
+        self->interim = size == 0 ? INTERIM_MAYBE : INTERIM_WITHIN;
+    else
+        self->interim = is_interim(begin) ? INTERIM_WITHIN : INTERIM_NONE;
+    if (self->interim == INTERIM_NONE)
+        return false;
+    self->interim_size += size + eol_size;
+    evbuffer_drain(input, size + eol_size);
+    return true;
+}
+
+/* Something has come. All interim answers together may be as large as one head. */
+static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info, void *context)
+{
+    exchange *self = context;
+    if (info->n_added == 0 || self->interim == INTERIM_NONE)
+        return;
+    while (self->interim_size <= ORIGIN_HEAD_MAX && take_interim_line(self, input))
+        ;
+    if (self->interim_size > ORIGIN_HEAD_MAX) {
+        evbuffer_drain(input, evbuffer_get_length(input));
+        self->error = 502;
+        event_active(self->deadline, EV_TIMEOUT, 0);
+    }
+}
+
+static bool watch_input(exchange *self)
+{
+    struct bufferevent *stream = evhttp_connection_get_bufferevent(self->connection);
+    self->interim = INTERIM_MAYBE;
+    self->interim_size = 0;
+    return evbuffer_add_cb(bufferevent_get_input(stream), on_input, self) != NULL;
+}
+
+/* ---- One request
+ * ----------------------------------------------------------------------------------- */
+
 /* The request has ended, and its connection with it. libevent does not do that by itself where it
- * was refused, and none may be freed in its own callback: the proxy does, at once but later. (The
- * origin is not asked to close it: libevent would see that end before an answer that follows one
- * of 1xx.) */
+ * was refused, and none may be freed in its own callback: the proxy does, at once but later. */
 static void done(exchange *self)
 {
     proxy *owner = self->proxy;
+    struct bufferevent *stream = evhttp_connection_get_bufferevent(self->connection);
+    evbuffer_remove_cb(bufferevent_get_input(stream), on_input, self);
     if (self->deadline != NULL)
         evtimer_del(self->deadline);
     proxy_sweep(owner);
@@ -110,7 +172,8 @@ static void on_complete(struct evhttp_request *request, void *context)
     exchange_settle(self);
 }
 
-/* The origin has neither ended its answer nor sent more than an entry may have. */
+/* The origin has neither ended its answer nor sent more than an entry may have; or too much that
+ * is no answer. */
 static void on_deadline(evutil_socket_t descriptor, short what, void *context)
 {
     exchange *self = context;
@@ -119,23 +182,10 @@ static void on_deadline(evutil_socket_t descriptor, short what, void *context)
     exchange_hold(self);
     if (self->asked != NULL && !self->streaming) {
         origin_cancel(self);
-        self->error = 504;
+        self->error = self->error == 0 ? 504 : self->error;
         answer_failure(self);
     }
     exchange_settle(self);
-}
-
-/* The head has come. Answers of 1xx are no answers yet (RFC 9110, 15.2): libevent knows that of 100
- * alone, and keeps its fields. */
-static int on_head(struct evhttp_request *request, void *context)
-{
-    (void)context;
-    if (request->response_code >= 100 && request->response_code < 200 &&
-        request->response_code != 101) {
-        request->response_code = 100;
-        evhttp_clear_headers(request->input_headers);
-    }
-    return 0;
 }
 
 static void stream_begin(exchange *self, struct evhttp_request *request)
@@ -160,7 +210,7 @@ static void overflow(exchange *self, struct evhttp_request *request)
 {
     exchange_hold(self);
     self->too_large = true;
-    exchange_release_lease(self, LARDER_SKIP); /* those who wait go themselves */
+    coalesce_unshared(self); /* those who wait go themselves */
     stream_begin(self, request);
     if (self->streaming) {
         client_stream(self, self->body);
@@ -235,13 +285,13 @@ static bool prepare(exchange *self, struct evhttp_request *request)
         self->deadline = evtimer_new(self->proxy->base, on_deadline, self);
     self->connection =
         evhttp_connection_base_new(self->proxy->base, NULL, settings->address, settings->port);
-    if (request == NULL || self->body == NULL || self->deadline == NULL || self->connection == NULL)
+    if (request == NULL || self->body == NULL || self->deadline == NULL ||
+        self->connection == NULL || !watch_input(self))
         return false;
     evbuffer_drain(self->body, evbuffer_get_length(self->body));
     if (self->client != NULL && self->kind != LARDER_HTTP_LOOKUP)
         evbuffer_add_buffer(evhttp_request_get_output_buffer(request),
                             evhttp_request_get_input_buffer(self->client));
-    evhttp_request_set_header_cb(request, on_head);
     evhttp_request_set_chunked_cb(request, on_piece);
     evhttp_request_set_error_cb(request, on_error);
     /* for what is passed on as it comes: so long without a byte; before that the deadline rules */

@@ -27,73 +27,6 @@ void *exchange_take(exchange *self, size_t size)
     return (char *)self->arena.data + begin;
 }
 
-void exchange_release_lease(exchange *self, int why)
-{
-    if (self->lease_key.size > 0)
-        larder_lease_abandon(self->proxy->settings.cache, &self->lease, why);
-    self->lease_key = (larder_bytes){NULL, 0};
-}
-
-/* ---- Waiting for another's fill
- * -------------------------------------------------------------------- */
-
-static void look_up(exchange *self);
-
-static void wait_end(exchange *self)
-{
-    if (!self->waits)
-        return;
-    if (self->previous != NULL)
-        self->previous->next = self->next;
-    else
-        self->proxy->waiting = self->next;
-    if (self->next != NULL)
-        self->next->previous = self->previous;
-    self->waits = false;
-    self->next = self->previous = NULL;
-}
-
-static void on_retry(evutil_socket_t descriptor, short what, void *context)
-{
-    exchange *self = context;
-    (void)descriptor;
-    (void)what;
-    exchange_hold(self);
-    wait_end(self);
-    look_up(self);
-    exchange_settle(self);
-}
-
-/* Somebody's fill has ended: whose, each finds out for itself. */
-static void on_notified(evutil_socket_t descriptor, short what, void *context)
-{
-    proxy *self = context;
-    (void)descriptor;
-    (void)what;
-    larder_notify_clear(self->settings.cache);
-    for (exchange *each = self->waiting; each != NULL; each = each->next)
-        event_active(each->retry, EV_TIMEOUT, 0);
-}
-
-/* false: for too long already. */
-static bool wait_begin(exchange *self)
-{
-    static const struct timeval pause = {.tv_usec = RETRY_MS * 1000};
-    int64_t now = exchange_now_ms();
-    if (self->wait_until_ms == 0)
-        self->wait_until_ms = now + WAIT_MS;
-    if (self->retry == NULL)
-        self->retry = evtimer_new(self->proxy->base, on_retry, self);
-    if (now >= self->wait_until_ms || self->retry == NULL || evtimer_add(self->retry, &pause) != 0)
-        return false;
-    self->waits = true;
-    self->next = self->proxy->waiting;
-    if (self->next != NULL)
-        self->next->previous = self;
-    self->proxy->waiting = self;
-    return true;
-}
-
 /* ---- Looking up
  * -------------------------------------------------------------------------------------- */
 
@@ -119,6 +52,8 @@ static int take(exchange *self, larder_bytes key, void **value, larder_http_stor
         exchange_release_lease(self, 0);
         self->lease = lease;
         self->lease_key = key;
+    } else if (outcome == LARDER_WAIT || outcome == LARDER_STALE) {
+        self->others = lease;
     }
     *readable = *value != NULL &&
                 larder_http_decode((larder_bytes){*value, size}, &self->arena, stored) == LARDER_OK;
@@ -161,7 +96,7 @@ static void answer_stored(exchange *self, const larder_http_stored *stored, uint
         client_error(self, 500, "The answer does not fit.\n");
 }
 
-static void look_up(exchange *self)
+void exchange_look_up(exchange *self)
 {
     size_t used = self->arena.used; /* so that looking again takes no more */
     int outcome = find(self);
@@ -183,9 +118,7 @@ static void look_up(exchange *self)
         client_error(self, 504, "It is not in the cache.\n");
         break;
     default:
-        /* another is at it: its answer will do, unless the client wants one of its own */
-        if ((outcome == LARDER_WAIT || outcome == LARDER_STALE) &&
-            self->decision.reason != LARDER_HTTP_WHY_NO_CACHE && wait_begin(self))
+        if (coalesce_wait(self, outcome))
             self->arena.used = used;
         else
             origin_ask(self);
@@ -199,7 +132,7 @@ static void look_up(exchange *self)
 static void store(exchange *self, larder_http_plan *plan)
 {
     larder *cache = self->proxy->settings.cache;
-    for (uint32_t i = 0; i < plan->write_count; i++) {
+    for (uint32_t i = 0; i < plan->write_count && !self->unversioned; i++) {
         const larder_http_write *write = &plan->writes[i];
         bool leased = self->lease_key.data != NULL && self->lease_key.size == write->key.size &&
                       memcmp(self->lease_key.data, write->key.data, write->key.size) == 0;
@@ -304,9 +237,13 @@ static void answered_lookup(exchange *self, const larder_http_response *response
         origin_ask(self);
         return;
     }
-    if (planned == LARDER_OK)
+    if (planned == LARDER_OK) {
         store(self, &plan);
-    exchange_release_lease(self, LARDER_SKIP);
+        coalesce_shared(self);
+    } else if (response->status < 500) { /* an origin in trouble is not asked by all at once */
+        coalesce_unshared(self);
+    }
+    exchange_release_lease(self, 0);
     if (planned == LARDER_OK) {
         answer_stored(self, &plan.stored, updates ? LARDER_HTTP_REVALIDATED : LARDER_HTTP_MISS);
     } else if (updates && planned == LARDER_SKIP) {
@@ -389,7 +326,7 @@ static void request_handle(exchange *self)
     self->kind = larder_http_classify(&self->proxy->policy, &self->request);
     if (self->kind == LARDER_HTTP_LOOKUP &&
         larder_http_key(&self->request, &options, &self->arena, &self->key) == LARDER_OK)
-        look_up(self);
+        exchange_look_up(self);
     else
         origin_ask(self);
 }
@@ -446,7 +383,7 @@ proxy *proxy_new(struct event_base *base, const proxy_settings *settings)
     self->settings = *settings;
     self->policy = (larder_http_policy){
         .kind = LARDER_HTTP_GATEWAY, .max_body = PROXY_BODY_MAX, .status_header = {"X-Cache", 7}};
-    self->notified = event_new(base, descriptor, EV_READ | EV_PERSIST, on_notified, self);
+    self->notified = event_new(base, descriptor, EV_READ | EV_PERSIST, coalesce_notified, self);
     self->sweep = evtimer_new(base, on_sweep, self);
     if (self->sweep == NULL || self->notified == NULL || event_add(self->notified, NULL) != 0)
         proxy_free(&self);

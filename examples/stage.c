@@ -19,9 +19,9 @@
 
 #define MAP_NAME "demo"
 #define PREFIX "demo:"
-#define START_MS 10000 /* for each program to be ready */
+#define START_MS 60000 /* for each program to be ready */
 #define STOP_MS 10000  /* for each program to end after SIGTERM */
-#define AGREE_MS 10000 /* for map and Redis to agree in the end */
+#define AGREE_MS 60000 /* for map and Redis to agree in the end */
 
 /* ---- Conditions ------------------------------------------------------------------------------ */
 

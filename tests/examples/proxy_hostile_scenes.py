@@ -279,6 +279,39 @@ def check_origin_framing():
               state(ask(path)) == "HIT" and ask(path).getheader("Link") is None)
 
 
+def check_interim():
+    """RFC 9110, 15.2: any number of answers of 1xx, however they come; also from an origin that closes after them."""
+    good = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nContent-Length: 4\r\n\r\nbody"
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    for name, interim in (("103", early), ("100", b"HTTP/1.1 100 Continue\r\n\r\n"), ("a lot of 1xx", early * 100),
+                          ("199 by LF alone", b"HTTP/1.1 199 X\nLink: a\n\n")):
+        got = []
+        for n in range(20):
+            path = f"/interim-{len(interim)}-{n}"
+            origin.pages[path] = lambda handler, interim=interim: handler.raw(interim + good)
+            answer = ask(path)
+            got.append((answer.status, answer.text, answer.getheader("Link")))
+        check(f"{name} and the answer at once, and the end", got == [(200, b"body", None)] * 20, got)
+
+    def in_pieces(handler):
+        handler.close_connection = True
+        handler.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in early + good:
+            handler.wfile.write(bytes([byte]))
+            time.sleep(0.001)
+
+    origin.pages["/interim-pieces"] = in_pieces
+    answer = ask("/interim-pieces")
+    check("103 and the answer byte by byte", (answer.status, answer.text) == (200, b"body"), answer.status)
+    for name, interim in (("many", early * 2000), ("large", b"HTTP/1.1 103 A\r\n" + b"Link: a\r\n" * 10000 + b"\r\n"),
+                          ("long", b"HTTP/1.1 103 " + b"A" * 100000)):
+        origin.pages["/interim-" + name] = lambda handler, interim=interim: handler.raw(interim + good)
+        answer = ask("/interim-" + name)
+        check(f"answers of 1xx that are too {name}: 502", answer.status == 502, (answer.status, answer.text))
+    origin.pages["/interim-only"] = lambda handler: handler.raw(early)
+    check("nothing after a 103: 502", ask("/interim-only").status == 502)
+
+
 def check_origin_deadline():
     """RFC 9110, 15.6.5: 504 for who does not answer in time, however much he drips."""
     release = threading.Event()
@@ -450,5 +483,5 @@ def check_wrk():
     check("and the origin one request", origin.count("/wrk") == 1, origin.count("/wrk"))
 
 
-run([check_framing, check_targets, check_limits, check_connections, check_expect, check_origin_framing, check_origin_deadline,
+run([check_framing, check_targets, check_limits, check_connections, check_expect, check_origin_framing, check_interim, check_origin_deadline,
      check_cookies, check_variants, check_curl, check_wrk], "--upstream-timeout-ms", str(DEADLINE))

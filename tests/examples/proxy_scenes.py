@@ -12,6 +12,9 @@ from email.utils import formatdate
 from proxy_harness import (PATIENCE, SERVER, SOURCE, address, ask, at_once, check, conditional, connect, origin, page, raw,
                            run, state, within)
 
+SOON = 7  # seconds; after 10 those who wait for another go to the origin in any case
+TRIES = 3  # on a busy machine even that may be late
+
 # ---- What is checked ----------------------------------------------------------------------------------
 
 
@@ -99,6 +102,96 @@ def check_users():
     origin.pages["/private"] = page("Cache-Control: private, max-age=3600")
     ask("/private")
     check("nor is what is private", state(ask("/private")) == "MISS")
+
+
+class Visits:
+    """Twelve at one time for a page that is nobody else's: each must find the origin while the others are there."""
+
+    def __init__(self, path, control, header):
+        self.path, self.control, self.header = path, control, header
+        self.numbers, self.alone = iter(range(100)), threading.Lock()
+
+    def answer(self, handler):
+        try:
+            if self.gate.parties == 11 and self.alone.acquire(blocking=False):
+                time.sleep(0.3)  # the first, so that there is somebody who waits
+            else:
+                self.gate.wait(SOON)
+        except threading.BrokenBarrierError:
+            self.late.append(1)
+        handler.reply(200, [("Cache-Control", self.control)])
+
+    def all_good(self, parties):
+        self.gate, self.late = threading.Barrier(parties), []
+        origin.pages[self.path] = self.answer
+        headers = [[self.header % next(self.numbers)] if self.header else [] for _ in range(12)]
+        got = at_once(12, lambda: ask(self.path, *headers.pop()).status)
+        return got == [200] * 12 and not self.late
+
+
+def check_unshared():
+    """RFC 9111, 4: requests share one answer only where it may be reused. Who waits for one that may not asks at once."""
+    paths = {}
+    for name, field, header in (("no-store", "no-store", None), ("a cookie each", "max-age=60", "Cookie: id=%d"),
+                                ("private pages", "private", "Authorization: %d")):
+        for number in range(TRIES):
+            paths[name] = path = f"/unshared/{name.replace(' ', '-')}/{number}"
+            visits = Visits(path, field, header)
+            first, later = visits.all_good(11), visits.all_good(12)
+            if first and later:
+                break
+        check(f"{name}: who waits goes to the origin at once, with all others", first)
+        check(f"{name}: and those who come later do not wait at all", later)
+
+    origin.pages[paths["a cookie each"]] = page("Cache-Control: max-age=3600", delay=0.3)
+    at_once(12, lambda: ask(paths["a cookie each"]))
+    check("those without a cookie share all the same", origin.count(paths["a cookie each"]) == 25,
+          origin.count(paths["a cookie each"]))
+    origin.pages[paths["no-store"]] = page("Cache-Control: max-age=3600", delay=0.3)
+    check("a page that may be shared at last is stored",
+          [state(ask(paths["no-store"])) for _ in range(2)] == ["MISS", "HIT"])
+    origin.pages[paths["no-store"]] = page(delay=0)
+    ask(paths["no-store"], method="POST", body=b"x")
+    origin.pages[paths["no-store"]] = page("Cache-Control: max-age=3600", delay=0.3)
+    before = origin.count(paths["no-store"])
+    at_once(12, lambda: ask(paths["no-store"]))
+    check("and shared from then on", origin.count(paths["no-store"]) == before + 1, origin.count(paths["no-store"]))
+
+
+def check_race():
+    """What was asked before an invalidation is not stored after it, also where nobody held a lease."""
+    origin.pages["/race"] = page("Cache-Control: no-store")
+    ask("/race")
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(handler):
+        asked.set()
+        go_on.wait(PATIENCE)
+        handler.reply(200, [("Cache-Control", "max-age=3600")], b"old")
+
+    origin.pages["/race"] = slow
+    got = []
+    reader = threading.Thread(target=lambda: got.append(ask("/race").text))
+    reader.start()
+    asked.wait(PATIENCE)
+    origin.pages["/race"] = page()
+    ask("/race", method="PUT", body=b"x")
+    go_on.set()
+    reader.join(PATIENCE)
+    origin.pages["/race"] = page("Cache-Control: max-age=3600", body=b"new")
+    check("a page that was asked for before a PUT is its client's alone", got == [b"old"] and ask("/race").text == b"new", got)
+
+    asked.clear(), go_on.clear()
+    origin.pages["/race-head"] = slow
+    head = threading.Thread(target=lambda: got.append(ask("/race-head", method="HEAD").status))
+    head.start()
+    asked.wait(PATIENCE)
+    origin.pages["/race-head"] = page("Cache-Control: max-age=3600", body=b"page")
+    waited = ask("/race-head")
+    check("GET does not wait for a HEAD, which fills nothing", waited.text == b"page" and len(got) == 1, got)
+    go_on.set()
+    head.join(PATIENCE)
+    check("which is answered, too", got[1:] == [200], got)
 
 
 def check_invalidation():
@@ -405,5 +498,5 @@ def check_options():
 
 
 origin.pages["/nothing"] = page()
-run([check_stampede, check_headers, check_revalidation, check_variants, check_users, check_invalidation, check_stale,
+run([check_stampede, check_headers, check_revalidation, check_variants, check_users, check_unshared, check_race, check_invalidation, check_stale,
      check_streams, check_overflow, check_requests, check_cases, check_without_its_origin, check_options])
