@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "examples/chunks.h"
 #include "examples/proxy.h"
 #include "larder_http.h"
 
@@ -33,6 +34,7 @@ struct proxy {
     exchange *waiting;               /* for another's fill */
     struct evhttp_connection *spent; /* one to the origin that has ended: for proxy_sweep() */
     struct event *sweep;
+    struct chunks_stream *streams; /* the clients' */
 };
 
 struct exchange {
@@ -70,7 +72,8 @@ struct exchange {
     struct evhttp_connection *connection;
     struct evhttp_request *asked;                                 /* NULL: not being asked */
     enum { INTERIM_NONE, INTERIM_MAYBE, INTERIM_WITHIN } interim; /* the next line may begin one */
-    size_t interim_size; /* bytes of those that have come */
+    size_t interim_size;  /* bytes of those that have come */
+    struct chunks chunks; /* of its answer */
     struct evbuffer *body;
     struct event *deadline; /* until its answer is whole, or begins to be passed on */
     bool too_large;         /* for an entry: nothing of it is stored */

@@ -8,6 +8,7 @@
 #include <event2/http_struct.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "examples/exchange.h"
 #include "examples/fields.h"
@@ -81,8 +82,12 @@ static bool take_interim_line(exchange *self, struct evbuffer *input)
 static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info, void *context)
 {
     exchange *self = context;
-    if (info->n_added == 0 || self->interim == INTERIM_NONE)
+    if (info->n_added == 0)
         return;
+    if (self->interim == INTERIM_NONE) {
+        chunks_added(&self->chunks, input, info->n_added);
+        return;
+    }
     while (self->interim_size <= ORIGIN_HEAD_MAX && take_interim_line(self, input))
         ;
     if (self->interim_size > ORIGIN_HEAD_MAX) {
@@ -92,11 +97,24 @@ static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info
     }
 }
 
+/* The answer's head has been read, and its body begins: in chunks, where libevent says so. */
+static int on_head(struct evhttp_request *request, void *context)
+{
+    exchange *self = context;
+    struct bufferevent *stream = evhttp_connection_get_bufferevent(self->connection);
+    const char *coding =
+        evhttp_find_header(evhttp_request_get_input_headers(request), "Transfer-Encoding");
+    if (coding != NULL && strcasecmp(coding, "chunked") == 0)
+        chunks_begin_body(&self->chunks, bufferevent_get_input(stream));
+    return 0;
+}
+
 static bool watch_input(exchange *self)
 {
     struct bufferevent *stream = evhttp_connection_get_bufferevent(self->connection);
     self->interim = INTERIM_MAYBE;
     self->interim_size = 0;
+    self->chunks = (struct chunks){.state = CHUNKS_UNKNOWN};
     return evbuffer_add_cb(bufferevent_get_input(stream), on_input, self) != NULL;
 }
 
@@ -292,6 +310,7 @@ static bool prepare(exchange *self, struct evhttp_request *request)
     if (self->client != NULL && self->kind != LARDER_HTTP_LOOKUP)
         evbuffer_add_buffer(evhttp_request_get_output_buffer(request),
                             evhttp_request_get_input_buffer(self->client));
+    evhttp_request_set_header_cb(request, on_head);
     evhttp_request_set_chunked_cb(request, on_piece);
     evhttp_request_set_error_cb(request, on_error);
     /* for what is passed on as it comes: so long without a byte; before that the deadline rules */

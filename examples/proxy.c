@@ -331,6 +331,11 @@ static void request_handle(exchange *self)
         origin_ask(self);
 }
 
+struct bufferevent *proxy_stream(struct event_base *base, void *context)
+{
+    return chunks_stream_new(base, &((proxy *)context)->streams);
+}
+
 void proxy_request(struct evhttp_request *request, void *context)
 {
     proxy *owner = context;
@@ -399,6 +404,7 @@ void proxy_free(proxy **self)
     if ((*self)->sweep != NULL)
         event_free((*self)->sweep);
     proxy_sweep(*self);
+    chunks_streams_free(&(*self)->streams);
     free(*self);
     *self = NULL;
 }

@@ -30,7 +30,8 @@ typedef struct proxy proxy;
 proxy *proxy_new(struct event_base *base, const proxy_settings *settings);
 void proxy_free(proxy **self); /* no request may be under way but in a process that ends */
 
-/* A callback of evhttp_set_gencb() with the proxy as its argument. */
+/* Callbacks of evhttp_set_bevcb() and evhttp_set_gencb() with the proxy as their argument. */
+struct bufferevent *proxy_stream(struct event_base *base, void *context);
 void proxy_request(struct evhttp_request *request, void *context);
 
 #endif

@@ -353,6 +353,7 @@ static int worker_prepare_proxy(worker *self)
     evhttp_set_max_body_size(self->http, PROXY_BODY_MAX);
     evhttp_set_timeout(self->http, IDLE_SECONDS);
     evhttp_set_default_content_type(self->http, NULL); /* what the origin leaves out stays out */
+    evhttp_set_bevcb(self->http, proxy_stream, self->proxy);
     evhttp_set_gencb(self->http, proxy_request, self->proxy);
     self->bound = evhttp_accept_socket_with_handle(self->http, self->settings->listener);
     return self->bound == NULL ? -1 : 0;

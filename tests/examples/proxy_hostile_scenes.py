@@ -85,6 +85,54 @@ def check_framing():
     check("and the body of a GET that goes by", status_of(answer) == 200 and origin.bodies["/framed"] == b"hello")
 
 
+def check_extensions():
+    """RFC 9112, 7.1.1: chunk extensions are ignored, of clients and of origins; those without measure are not waited for."""
+    host, chunked, close = "Host: a", "Transfer-Encoding: chunked", "Connection: close"
+    origin.pages["/ext"] = origin.pages["/smuggled"] = page()
+    body = b'5;a=b\r\nhello\r\n6 ; a="b;c" ;d\r\n world\r\n1\t;x\r\n;\r\n0;last\r\nX-Trailer: 3;a\r\n\r\n'
+    message = request("POST /ext HTTP/1.1", host, chunked, body=body)
+    for pause in (0, 1):
+        with connect() as connection, connection.makefile("rb") as file:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for number in range(3):  # one after the other on one connection, whole or byte by byte
+                origin.bodies.pop("/ext", None)
+                for piece in [message] if not pause else [bytes([byte]) for byte in message]:
+                    connection.sendall(piece)
+                answer = read_answer(file)
+                check(f"chunk extensions are ignored ({pause}, {number})",
+                      answer[0] == 200 and origin.bodies["/ext"] == b"hello world;", (answer, origin.bodies.get("/ext")))
+    lines = b"5;a=b\r\n" * 3
+    answer = raw(request("POST /ext HTTP/1.1", host, f"Content-Length: {len(lines)}", body=lines) +
+                 request("POST /ext HTTP/1.1", host, chunked, close, body=b"%x;e\r\n%s\r\n0\r\n\r\n" % (len(lines), lines)))
+    check("what looks like one and is content goes on as it is",
+          answer.count(b"HTTP/1.1 200") == 2 and origin.bodies["/ext"] == lines, (answer, origin.bodies["/ext"]))
+    before = origin.count("/ext")
+    for what, line in (("that goes on", b"5;" + b"a" * 100000), ("that is long", b"5;" + b"a" * 10000 + b"\r\nhello\r\n0\r\n\r\n"),
+                       ("without a size", b";a=b\r\nhello\r\n0\r\n\r\n"), ("behind no number", b"5,a=b\r\nhello\r\n0\r\n\r\n")):
+        try:
+            answer = raw(request("POST /ext HTTP/1.1", host, chunked, body=line + SMUGGLED))
+        except OSError:
+            answer = b""
+        check(f"an extension {what} is refused", status_of(answer) in (400, 413, None) and answer.count(b"HTTP/1.1 ") <= 1,
+              answer[:100])
+    check("and goes no further", origin.count("/ext") == before and origin.count("/smuggled") == 0)
+
+    head = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\n"
+    for number, pieces in enumerate(([head + b"Transfer-Encoding: chunked\r\n\r\n" + body],
+                                     [head + b"transfer-encoding: Chunked\r\n\r\n5;a=", b"b\r\nhello\r\n7 ;c\r\n world;\r\n0;d\r\n\r\n"])):
+        def slowly(handler, pieces=pieces):
+            for piece in pieces:
+                handler.wfile.write(piece)
+                time.sleep(0.05)
+            handler.close_connection = True
+
+        origin.pages[f"/ext-{number}"] = slowly
+        got = [ask(f"/ext-{number}") for _ in range(2)]
+        check(f"an origin's chunk extensions are ignored ({number})",
+              [(a.status, a.text, state(a)) for a in got] == [(200, b"hello world;", "MISS"), (200, b"hello world;", "HIT")],
+              [(a.status, a.text, state(a)) for a in got])
+
+
 def check_targets():
     """RFC 9112, 3.2: one Host; the absolute form's authority rules; "*" is for OPTIONS."""
     origin.pages["/target"] = lambda handler: handler.reply(200, [FRESH], handler.headers.get("Host", "none").encode())
@@ -483,5 +531,5 @@ def check_wrk():
     check("and the origin one request", origin.count("/wrk") == 1, origin.count("/wrk"))
 
 
-run([check_framing, check_targets, check_limits, check_connections, check_expect, check_origin_framing, check_interim, check_origin_deadline,
+run([check_framing, check_extensions, check_targets, check_limits, check_connections, check_expect, check_origin_framing, check_interim, check_origin_deadline,
      check_cookies, check_variants, check_curl, check_wrk], "--upstream-timeout-ms", str(DEADLINE))
