@@ -196,7 +196,7 @@ static bool send_unnamed(struct link *self, struct sync_batch *batch, uint32_t i
 static bool send_one(struct link *self, const sync_action *push, uint32_t index,
                      const replica_record *record, const struct push_text *text)
 {
-    if (push->push.remove)
+    if (push->push.items[index].remove)
         return send_remove(self, push->push.batch, index, record, text);
     if (self->cluster != NULL)
         return send_store(self, push, index, record, text);

@@ -101,9 +101,11 @@ bool batches_push(struct sync *self, size_t count, const struct retry *retry)
     }
     if (retry != NULL) {
         batch->clean = retry->clean;
-        /* the row may bear another entry by now: a value must never pass for a removal */
-        batch->remove = retry->remove && out->selected[0]->kind == REPLICA_DELETED;
     }
+    bool removes =
+        !batch->compares && (retry != NULL ? retry->remove : pending_removes_at_once(self));
+    for (size_t i = 0; i < count; i++) /* a value must never pass for a removal */
+        batch->items[i].remove = removes && batch->items[i].kind == REPLICA_DELETED;
     *out->last = batch;
     out->last = &batch->next;
     out->batches++;
@@ -112,12 +114,12 @@ bool batches_push(struct sync *self, size_t count, const struct retry *retry)
     out->idle_reads = 0;
     action->push.batch = batch;
     action->push.records = out->selected;
+    action->push.items = batch->items;
     action->push.count = count;
     action->push.epoch = batch->epoch = self->cursor.epoch;
     action->push.emitter = self->emitter;
     action->push.nonce_seed = sync_random(&self->random);
     action->push.quiet = batch->clean;
-    action->push.remove = batch->remove;
     action->push.redis_ms = sync_redis_now(self);
     if (!batch->compares)
         self->counters.pushed += count;
@@ -175,13 +177,8 @@ static void finish_batch(struct sync *self, struct sync_batch *batch)
 /* A key that was in the retry set and is so no more. */
 static void settled(struct sync *self, const struct sync_batch *batch, const sync_item *item)
 {
-    if (batch->source != FROM_RETRY)
-        return;
-    struct retry *entry = pending_find(&self->out, item->row);
-    bool memory = entry != NULL && entry->reason != SYNC_REFUSED_KEY;
-    pending_forget(&self->out, item->row);
-    if (memory)
-        pending_hurry(self);
+    if (batch->source == FROM_RETRY)
+        pending_taken(self, item->row);
 }
 
 static void answered(struct sync *self, struct sync_batch *batch, sync_item *item,

@@ -57,9 +57,8 @@ struct sync_batch {
     enum source source;
     uint32_t generation; /* of the resync it belongs to */
     enum resync_phase phase;
-    bool clean;    /* clean entries may be in it */
-    bool compares; /* asks for records: nothing is pushed */
-    bool remove;
+    bool clean;                 /* clean entries may be in it */
+    bool compares;              /* asks for records: nothing is pushed */
     bool emit_wanted, emit_out; /* some of it is stored, and has yet to be told */
     uint64_t epoch;             /* in which it is pushed */
     bool acking;                /* ACKNOWLEDGE is out */
@@ -86,6 +85,15 @@ struct range {
     uint64_t low, high;
 };
 
+/* Dirty rows that Redis refused when the retry set had no room for them: one run from the first to
+ * the last of them, pushed again as a whole when its time has come. */
+struct left {
+    struct range run;
+    bool any;
+    int64_t due_ms;
+    uint16_t attempts;
+};
+
 /* Comparing what the map has with Redis's records: after lost history, and all the time. */
 struct verify {
     uint64_t wanted[WANTED_MAX]; /* rows, ascending */
@@ -105,7 +113,9 @@ struct outbound {
     int64_t ranges_at;
     struct retry *retries; /* sorted by row */
     size_t retry_count;
-    int64_t retry_at; /* earliest due */
+    int64_t retry_at;     /* earliest due */
+    int64_t no_memory_ms; /* when Redis last said that it has none, monotonic; 0: never */
+    struct left left;
     struct sync_batch *first, **last;
     size_t batches, in_flight_bytes, in_flight_items;
     bool reading;
@@ -328,7 +338,12 @@ struct retry *pending_find(struct outbound *out, uint64_t row);
 void pending_forget(struct outbound *out, uint64_t row);
 void pending_refuse(struct sync *self, const struct sync_batch *batch, const sync_item *item,
                     enum sync_outcome reason);
-void pending_hurry(struct sync *self);
+/* Redis took what it had refused before: this row, and perhaps others. */
+void pending_taken(struct sync *self, uint64_t row);
+/* Whether deletions go out as mere removals at once, which need no memory. */
+bool pending_removes_at_once(const struct sync *self);
+/* Rows that were left, once their time has come. */
+void pending_left_again(struct sync *self);
 struct retry *pending_due(struct sync *self);
 /* A removal that Redis has no memory for was told by another host: ours of it, dirty, stands in
  * this row, and waits for as long as that host goes on telling it. anew: it has just come. */

@@ -34,6 +34,9 @@ void outbound_disconnected(struct sync *self)
         if (out->ranges[i].low < out->scan_row)
             out->scan_row = out->ranges[i].low;
     out->range_count = 0;
+    if (out->left.any && out->left.run.low < out->scan_row)
+        out->scan_row = out->left.run.low;
+    out->left.any = false;
     for (size_t i = 0; i < out->retry_count; i++)
         out->retries[i].out = false;
     if (out->retry_count != 0)
@@ -101,7 +104,8 @@ static bool idle(const struct sync *self)
 }
 
 /* All that is dirty is in the retry set, at most, and there are more: a worker died between its
- * commit and the wake-up, say. (A resync reads them all by itself, but once it has, it may wait for
+ * commit and the wake-up, say. Not while rows are left, which are more than the set as well. (A
+ * resync reads them all by itself, but once it has, it may wait for
  * as long as Redis has no memory, with clean ones in the set, too: then their number says nothing.)
  */
 void outbound_recheck(struct sync *self, uint64_t dirty)
@@ -109,7 +113,7 @@ void outbound_recheck(struct sync *self, uint64_t dirty)
     struct outbound *out = &self->out;
     bool reads_all = out->resync != RESYNC_NONE && out->resync != RESYNC_DRAINING;
     uint64_t known = out->resync == RESYNC_NONE ? out->retry_count : 0;
-    if (!self->joined || !idle(self) || dirty <= known || reads_all ||
+    if (!self->joined || !idle(self) || dirty <= known || reads_all || out->left.any ||
         self->now_ms < out->recheck_at)
         return;
     out->recheck_pause_ms = out->recheck_pause_ms == 0 ? 1000 : out->recheck_pause_ms * 2;
@@ -122,7 +126,7 @@ void outbound_recheck(struct sync *self, uint64_t dirty)
 
 bool outbound_drained(const struct sync *self)
 {
-    return idle(self) && self->out.retry_count == 0;
+    return idle(self) && self->out.retry_count == 0 && !self->out.left.any;
 }
 
 /* ---- At the end of every step -----------------------------------------------------------------
@@ -140,6 +144,7 @@ void outbound_advance(struct sync *self)
         out->resync = RESYNC_TOMBSTONES;
     if (out->resync == RESYNC_DRAINING && !resync_in_flight(self) && !resync_refused(out))
         out->resync = RESYNC_NONE; /* the place in the stream may be stored again */
+    pending_left_again(self);
     rows_advance(self);
 }
 

@@ -1,6 +1,8 @@
 /* pending.c: rows that must be read again: runs of rows whose push came to nothing or whose entry
  * was overwritten in flight, and the bounded set of rows that Redis refuses for their own sake or
- * for want of memory. Called by rows.c and batches.c; it never reads or sends anything.
+ * for want of memory. What that set has no room for is left in the map, as one run of rows that is
+ * pushed again later: what comes after it must not wait, deletions above all. Called by rows.c and
+ * batches.c; it never reads or sends anything.
  */
 #include "daemon/sync/internal.h"
 
@@ -9,35 +11,38 @@
 /* ---- Rows to look at again --------------------------------------------------------------------
  */
 
-void pending_again(struct sync *self, uint64_t row)
+static void stretch(struct range *range, struct range by)
+{
+    if (by.low < range->low)
+        range->low = by.low;
+    if (by.high > range->high)
+        range->high = by.high;
+}
+
+static void again(struct sync *self, struct range run)
 {
     struct outbound *out = &self->out;
-    size_t at = 0;
+    size_t at = 0, end;
     if (out->range_count == 0)
         out->ranges_at = self->now_ms + self->settings.linger_ms;
-    while (at < out->range_count && out->ranges[at].high + RANGE_JOIN < row)
+    while (at < out->range_count && out->ranges[at].high + RANGE_JOIN < run.low)
         at++;
-    if (at < out->range_count && row + RANGE_JOIN >= out->ranges[at].low) {
-        struct range *range = &out->ranges[at];
-        if (row < range->low)
-            range->low = row;
-        if (row > range->high)
-            range->high = row;
-        return;
-    }
-    if (out->range_count == RANGES_MAX) {
+    for (end = at; end < out->range_count && run.high + RANGE_JOIN >= out->ranges[end].low; end++)
+        stretch(&run, out->ranges[end]);
+    if (at == end && out->range_count == RANGES_MAX) {
         /* no room for another run: stretch a neighbour; passing over clean rows is only slower */
-        if (at == out->range_count)
-            at--;
-        if (row < out->ranges[at].low)
-            out->ranges[at].low = row;
-        if (row > out->ranges[at].high)
-            out->ranges[at].high = row;
+        stretch(&out->ranges[at == out->range_count ? at - 1 : at], run);
         return;
     }
-    memmove(&out->ranges[at + 1], &out->ranges[at], (out->range_count - at) * sizeof *out->ranges);
-    out->ranges[at].low = out->ranges[at].high = row;
-    out->range_count++;
+    memmove(&out->ranges[at + 1], &out->ranges[end],
+            (out->range_count - end) * sizeof *out->ranges);
+    out->ranges[at] = run;
+    out->range_count = out->range_count + 1 - (end - at);
+}
+
+void pending_again(struct sync *self, uint64_t row)
+{
+    again(self, (struct range){.low = row, .high = row});
 }
 
 /* Push this item's row again: its batch came to nothing for it. */
@@ -119,25 +124,74 @@ static struct retry *add(struct outbound *out, uint64_t row, size_t room)
     return &out->retries[at];
 }
 
+/* The row stays dirty, and nobody remembers it but as part of the run. */
+static void leave(struct sync *self, uint64_t row, bool at_once)
+{
+    struct left *left = &self->out.left;
+    struct range run = {.low = row, .high = row};
+    if (left->any) {
+        stretch(&left->run, run);
+    } else {
+        left->any = true;
+        left->run = run;
+        left->due_ms = self->now_ms + pause_before(self, left->attempts, SYNC_REFUSED_KEY);
+        if (left->attempts < UINT16_MAX)
+            left->attempts++;
+    }
+    if (at_once)
+        left->due_ms = self->now_ms;
+}
+
+void pending_left_again(struct sync *self)
+{
+    struct left *left = &self->out.left;
+    if (!left->any || left->due_ms > self->now_ms)
+        return;
+    left->any = false;
+    again(self, left->run);
+}
+
+/* What Redis refused was taken after all: all else may be, too. */
+static void hurry_left(struct sync *self)
+{
+    self->out.left.due_ms = self->now_ms;
+    self->out.left.attempts = 0;
+}
+
+/* The set is full, and it is memory that Redis lacks: what is deleted now is not going to find a
+ * place, nor the time that a place gives it. */
+bool pending_removes_at_once(const struct sync *self)
+{
+    const struct outbound *out = &self->out;
+    return out->retry_count >= self->settings.retry_entries && out->no_memory_ms != 0 &&
+           self->now_ms - out->no_memory_ms < 2 * self->settings.backoff_max_ms;
+}
+
 void pending_refuse(struct sync *self, const struct sync_batch *batch, const sync_item *item,
                     enum sync_outcome reason)
 {
     struct outbound *out = &self->out;
     struct retry *entry = pending_find(out, item->row);
+    /* A deletion that found no memory at least takes the old value away, at once. */
+    bool remove = reason == SYNC_NO_MEMORY && item->kind == REPLICA_DELETED && !item->remove;
     if (reason != SYNC_REMOVED)
         self->counters.refused++;
+    if (reason == SYNC_NO_MEMORY)
+        out->no_memory_ms = self->now_ms;
     if (entry == NULL) {
         entry = add(out, item->row, self->settings.retry_entries);
+        if (entry == NULL && batch->clean && !inbound_mark_dirty(self, item)) {
+            pending_put_back(self, batch, item); /* nobody else would know of it */
+            return;
+        }
         if (entry == NULL) {
-            pending_put_back(self, batch,
-                             item); /* full: reading stands still until there is room */
+            leave(self, item->row, remove);
             return;
         }
         entry->clean = batch->clean;
     }
     entry->heard = false;
-    /* A deletion that found no memory at least takes the old value away, at once. */
-    entry->remove = reason == SYNC_NO_MEMORY && item->kind == REPLICA_DELETED && !batch->remove;
+    entry->remove = remove;
     entry->reason = (uint8_t)reason;
     entry->out = false;
     entry->due_ms =
@@ -172,9 +226,10 @@ void pending_heard(struct sync *self, uint64_t row, bool anew)
 }
 
 /* Memory is there again: what was refused for want of it need not wait longer. */
-void pending_hurry(struct sync *self)
+static void hurry(struct sync *self)
 {
     struct outbound *out = &self->out;
+    hurry_left(self);
     for (size_t i = 0; i < out->retry_count; i++) {
         struct retry *entry = &out->retries[i];
         if (entry->reason == SYNC_REFUSED_KEY || entry->out || entry->heard)
@@ -183,6 +238,19 @@ void pending_hurry(struct sync *self)
         entry->attempts = 0;
         out->retry_at = self->now_ms;
     }
+}
+
+void pending_taken(struct sync *self, uint64_t row)
+{
+    struct retry *entry = pending_find(&self->out, row);
+    if (entry == NULL)
+        return;
+    bool memory = entry->reason != SYNC_REFUSED_KEY;
+    pending_forget(&self->out, row);
+    if (memory)
+        hurry(self);
+    else
+        hurry_left(self);
 }
 
 struct retry *pending_due(struct sync *self)

@@ -19,8 +19,7 @@ static bool window_open(const struct sync *self)
     return out->batches < self->settings.batches_in_flight &&
            out->in_flight_items + self->settings.batch_commands <= SYNC_IN_FLIGHT_MAX &&
            out->in_flight_bytes <
-               (size_t)self->settings.batches_in_flight * self->settings.batch_bytes &&
-           out->retry_count < self->settings.retry_entries;
+               (size_t)self->settings.batches_in_flight * self->settings.batch_bytes;
 }
 
 /* When the rows to look at again are read. Not before the winners that some of them wait for could
@@ -52,8 +51,6 @@ static bool choose(struct sync *self, sync_action *read, struct retry **retry)
         read->read.include_clean = (*retry)->clean;
         return true;
     }
-    if (out->retry_count == self->settings.retry_entries)
-        return false;
     if (ranges_due(self) <= self->now_ms) {
         out->read_source = FROM_RANGE;
         read->read.from_row = out->ranges[0].low;
@@ -95,9 +92,7 @@ void rows_advance(struct sync *self)
     sync_action choice;
     struct retry *retry = NULL;
     if (out->reading || out->need_scripts || self->rejoin || self->now_ms < out->read_at ||
-        sync_marks_hold(self) ||
-        !(window_open(self) || out->retry_count == self->settings.retry_entries) ||
-        out->batches >= self->settings.batches_in_flight)
+        sync_marks_hold(self) || !window_open(self))
         return;
     if (out->idle_reads >= READS_AT_A_TIME) {
         out->idle_reads = 0;
@@ -130,6 +125,8 @@ int64_t rows_deadline(const struct sync *self)
             read = ranges_due(self);
         if (out->scan == LOG_COOLING && out->scan_at < read)
             read = out->scan_at;
+        if (out->left.any && out->left.due_ms < read)
+            read = out->left.due_ms;
         if (verify_due(self) < read)
             read = verify_due(self);
         if (out->scan == LOG_ACTIVE || self->verify.wanted_count != 0 || resync_reads(self))
@@ -192,6 +189,8 @@ static void passed(struct sync *self, const replica_batch *rows, size_t count)
         }
         break;
     case FROM_RANGE:
+        if (out->ranges[0].low != out->read_row)
+            break; /* it has grown meanwhile, or another stands before it: once more */
         if (rows->end || rows->next_row > out->ranges[0].high) {
             out->range_count--;
             memmove(&out->ranges[0], &out->ranges[1], out->range_count * sizeof *out->ranges);

@@ -252,6 +252,7 @@ typedef struct sync_item { /* an entry on its way to Redis; key lives in the bat
     uint8_t what;    /* enum replica_ack_kind, for the map */
     bool ours;       /* this host has to tell it, or has told it less than T ago */
     bool answered;
+    bool remove; /* Redis has no memory for this deletion: only unlink and tell */
 } sync_item;
 
 typedef struct sync_action {
@@ -269,11 +270,11 @@ typedef struct sync_action {
         struct {
             struct sync_batch *batch;       /* hand back with the replies */
             const replica_record **records; /* valid until the step's actions are done */
+            const sync_item *items;         /* of these records, as long */
             size_t count;
             uint64_t epoch, emitter, nonce_seed;
-            bool quiet;  /* equal entries are neither written nor emitted again; events_apart: none
-                            is written, see SYNC_LACKING */
-            bool remove; /* SYNC_NO_MEMORY came for these deletions: unlink and tell */
+            bool quiet; /* equal entries are neither written nor emitted again; events_apart: none
+                           is written, see SYNC_LACKING */
             int64_t redis_ms;
         } push;
         struct {

@@ -122,7 +122,7 @@ static void do_push(host *self, const sync_action *action)
         r->emitter = action->push.emitter;
         r->nonce = sync_random(&nonces);
         r->quiet = action->push.quiet && !rule_off(RULE_QUIET);
-        r->remove = action->push.remove;
+        r->remove = action->push.items[i].remove;
         r->redis_ms = action->push.redis_ms;
         r->server = sim.server.slots[r->key].owner;
     }
@@ -574,7 +574,7 @@ void host_start(host *self)
         (sync_settings){.batch_commands = 1 + sim_pick(4),
                         .batch_bytes = 65536,
                         .batches_in_flight = 1 + sim_pick(3),
-                        .retry_entries = KEYS_MAX,
+                        .retry_entries = 1 + sim_pick(KEYS_MAX),
                         .linger_ms = 2,
                         .backoff_min_ms = 10,
                         .backoff_max_ms = 200,

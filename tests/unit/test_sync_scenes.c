@@ -339,7 +339,105 @@ START_TEST(a_value_never_passes_for_a_removal)
     give_rows(&written, 1);
     const sync_action *push = asked_for(SYNC_ACT_PUSH);
     ck_assert_ptr_nonnull(push);
-    ck_assert(!push->push.remove);
+    ck_assert(!push->push.items[0].remove);
+}
+END_TEST
+
+/* ---- More is refused than the retry set holds --------------------------------------------------
+ */
+
+enum { REFUSED_ROWS = 24, FIRST_ROW = 100 }; /* the set holds 8 */
+
+static struct {
+    replica_record rows[REFUSED_ROWS];
+    size_t count;
+    bool has_memory, stored[REFUSED_ROWS], removed[REFUSED_ROWS];
+} refusing;
+
+static void write_row(enum replica_kind kind)
+{
+    refusing.rows[refusing.count] = record_of_row(FIRST_ROW + refusing.count, kind);
+    refusing.count++;
+    give((sync_event){.kind = SYNC_EV_WAKE});
+}
+
+static void read_dirty(const sync_action *read)
+{
+    replica_record found[REFUSED_ROWS];
+    replica_batch rows = {.records = found, .next_row = FIRST_ROW + refusing.count, .end = true};
+    for (size_t i = 0; i < refusing.count && rows.end; i++) {
+        if (refusing.rows[i].row < read->read.from_row || refusing.stored[i])
+            continue;
+        found[rows.count++] = refusing.rows[i];
+        if (rows.count == read->read.max_records) {
+            rows.next_row = refusing.rows[i].row + 1;
+            rows.end = false;
+        }
+    }
+    give((sync_event){.kind = SYNC_EV_ROWS, .rows = &rows});
+}
+
+static void answer_push(const sync_action *push)
+{
+    size_t count = push->push.count;
+    uint64_t row[REFUSED_ROWS];
+    bool remove[REFUSED_ROWS];
+    for (size_t i = 0; i < count; i++) { /* the last answer may end the batch */
+        row[i] = push->push.items[i].row - FIRST_ROW;
+        remove[i] = push->push.items[i].remove;
+    }
+    for (size_t i = 0; i < count; i++) {
+        bool stored = refusing.has_memory && !remove[i];
+        refusing.stored[row[i]] |= stored;
+        refusing.removed[row[i]] |= remove[i];
+        give((sync_event){.kind = SYNC_EV_REPLY,
+                          .reply = {.batch = push->push.batch,
+                                    .index = i,
+                                    .outcome = stored      ? SYNC_STORED
+                                               : remove[i] ? SYNC_REMOVED
+                                                           : SYNC_NO_MEMORY}});
+    }
+}
+
+static void play(int turns)
+{
+    for (int turn = 0; turn < turns; turn++) {
+        sync_action_list now = done;
+        done.count = 0;
+        for (size_t i = 0; i < now.count; i++) {
+            if (now.items[i].kind == SYNC_ACT_READ)
+                read_dirty(&now.items[i]);
+            else if (now.items[i].kind == SYNC_ACT_PUSH)
+                answer_push(&now.items[i]);
+            else if (now.items[i].kind == SYNC_ACT_ACKNOWLEDGE)
+                give((sync_event){.kind = SYNC_EV_ACKNOWLEDGED,
+                                  .acknowledged = {now.items[i].acknowledge.batch,
+                                                   now.items[i].acknowledge.count}});
+        }
+        now_ms++;
+        give((sync_event){.kind = SYNC_EV_TICK});
+    }
+}
+
+START_TEST(what_finds_no_place_among_the_refused_holds_up_nothing)
+{
+    sync_view view;
+    memset(&refusing, 0, sizeof refusing);
+    for (int i = 0; i < 16; i++)
+        write_row(REPLICA_VALUE);
+    play(20);
+    sync_look(machine, &view);
+    ck_assert_uint_eq(view.retry_entries, 8);
+    write_row(REPLICA_DELETED);
+    write_row(REPLICA_DELETED);
+    play(6);
+    ck_assert_msg(refusing.removed[16] && refusing.removed[17], "deletions wait for a place");
+    refusing.has_memory = true;
+    play(400);
+    for (size_t i = 0; i < refusing.count; i++)
+        ck_assert_msg(refusing.stored[i], "row %zu is forgotten", i);
+    sync_look(machine, &view);
+    ck_assert_uint_eq(view.retry_entries, 0);
 }
 END_TEST
 
@@ -378,8 +476,9 @@ START_TEST(a_resync_is_not_over_before_redis_had_memory_for_all_of_it)
             if (now.items[i].kind == SYNC_ACT_PUSH && now.items[i].push.batch != batch)
                 give((sync_event){.kind = SYNC_EV_REPLY,
                                   .reply = {.batch = now.items[i].push.batch,
-                                            .outcome = now.items[i].push.remove ? SYNC_REMOVED
-                                                                                : SYNC_NO_MEMORY}});
+                                            .outcome = now.items[i].push.items[0].remove
+                                                           ? SYNC_REMOVED
+                                                           : SYNC_NO_MEMORY}});
         bool of_ours = false;
         for (size_t i = 0; i < now.count; i++)
             of_ours = of_ours || (now.items[i].kind == SYNC_ACT_READ &&
@@ -500,7 +599,7 @@ START_TEST(a_removal_that_was_heard_is_pushed_when_it_is_heard_no_more)
     done.count = 0;
     give_rows(&ours, 1);
     const sync_action *push = asked_for(SYNC_ACT_PUSH);
-    ck_assert(push != NULL && !push->push.remove && !push->push.quiet);
+    ck_assert(push != NULL && !push->push.items[0].remove && !push->push.quiet);
     struct sync_batch *batch = push->push.batch;
     done.count = 0;
     give((sync_event){.kind = SYNC_EV_REPLY, .reply = {.batch = batch, .outcome = SYNC_NO_MEMORY}});
@@ -508,7 +607,7 @@ START_TEST(a_removal_that_was_heard_is_pushed_when_it_is_heard_no_more)
     ck_assert(read != NULL && read->read.from_row == ours.row);
     give_rows(&ours, 1);
     push = asked_for(SYNC_ACT_PUSH);
-    ck_assert(push != NULL && push->push.remove); /* now it is told by us */
+    ck_assert(push != NULL && push->push.items[0].remove); /* now it is told by us */
 }
 END_TEST
 
@@ -620,6 +719,7 @@ int main(void)
     tcase_add_test(all, what_the_map_has_no_room_to_note_waits_and_is_not_sent_again);
     tcase_add_test(all, a_value_never_passes_for_a_removal);
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
+    tcase_add_test(all, what_finds_no_place_among_the_refused_holds_up_nothing);
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
     tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
     tcase_add_test(all, a_new_host_forgets_what_nobody_knows_but_not_what_it_has_told);
