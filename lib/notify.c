@@ -54,6 +54,15 @@ static void fifo_name(char name[NAME_SIZE], unsigned slot, pid_t pid)
 /* ---- Slots ------------------------------------------------------------------------------------
  */
 
+/* False: it is another's by now. The start goes first: whoever claims the slot next has his pid in
+ * it before his start, and the start of the last one beside that pid would pass for a process that
+ * is gone. */
+static bool free_slot(struct notify_slot *slot, int32_t pid)
+{
+    atomic_store(&slot->start, 0);
+    return atomic_compare_exchange_strong(&slot->pid, &pid, 0);
+}
+
 /* Free the slots of processes that are gone, and their FIFOs. */
 static void sweep(struct map *map)
 {
@@ -62,7 +71,7 @@ static void sweep(struct map *map)
     for (unsigned i = 0; i < NOTIFY_SLOTS; i++) {
         int32_t pid = atomic_load(&table->slots[i].pid);
         if (pid != 0 && process_gone(pid, atomic_load(&table->slots[i].start)) &&
-            atomic_compare_exchange_strong(&table->slots[i].pid, &pid, 0)) {
+            free_slot(&table->slots[i], pid)) {
             fifo_name(name, i, pid);
             (void)unlinkat(map->directory, name, 0);
         }
@@ -141,7 +150,7 @@ static int open_locked(struct map *map)
     if (result == LARDER_OK) {
         result = open_files(map, notify);
         if (result != LARDER_OK) {
-            atomic_store(&map_control(map)->notify.slots[notify->slot].pid, 0);
+            (void)free_slot(&map_control(map)->notify.slots[notify->slot], (int32_t)getpid());
         }
     }
     if (result != LARDER_OK) {
@@ -192,9 +201,7 @@ void notify_close_locked(struct map *map)
     }
     fifo_name(name, notify->slot, getpid());
     (void)unlinkat(map->directory, name, 0);
-    int32_t self = (int32_t)getpid();
-    (void)atomic_compare_exchange_strong(&map_control(map)->notify.slots[notify->slot].pid, &self,
-                                         0);
+    (void)free_slot(&map_control(map)->notify.slots[notify->slot], (int32_t)getpid());
     close_files(notify);
     free(notify);
 }

@@ -166,6 +166,34 @@ START_TEST(a_child_has_its_own_and_the_dead_are_swept_away)
 }
 END_TEST
 
+static int child_that_closes(void *context)
+{
+    larder *map = context;
+    int result = larder_notify_fd(map) >= 0 ? 0 : 1;
+    larder_close(&map);
+    return result;
+}
+
+/* Whoever claims a slot writes his pid before his start: the last owner's start beside it would
+ * have the next one who sweeps take it from him. */
+START_TEST(a_free_slot_keeps_no_start_of_its_last_owner)
+{
+    larder *map = maps_open("starts", MAPS_SIZE, 0);
+    struct notify_table *table = &maps_control(map)->notify;
+    larder_lease lease;
+    ck_assert_int_eq(acquire(map, "k", &lease), LARDER_FILL);
+    ck_assert_int_eq(maps_in_child(child_with_its_own, map), 0); /* leaves its slot behind */
+    ck_assert_uint_ne(atomic_load(&table->slots[0].start), 0);
+    atomic_store(&table->slots[1].pid, getpid()); /* claimed just now: no start yet */
+    ck_assert_int_eq(maps_in_child(child_that_closes, map), 0);
+    ck_assert_int_eq(atomic_load(&table->slots[0].pid), 0);
+    ck_assert_uint_eq(atomic_load(&table->slots[0].start), 0);
+    ck_assert_int_eq(atomic_load(&table->slots[1].pid), getpid());
+    atomic_store(&table->slots[1].pid, 0);
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(a_full_table_is_an_error_and_takes_nothing)
 {
     larder *map = maps_new();
@@ -211,6 +239,7 @@ int main(void)
     tcase_add_test(cases, a_holders_death_makes_it_readable);
     tcase_add_test(cases, a_deadline_makes_it_readable);
     tcase_add_test(cases, a_child_has_its_own_and_the_dead_are_swept_away);
+    tcase_add_test(cases, a_free_slot_keeps_no_start_of_its_last_owner);
     tcase_add_test(cases, a_full_table_is_an_error_and_takes_nothing);
     tcase_add_test(cases, without_a_descriptor_nothing_is_made);
     suite_add_tcase(suite, cases);
