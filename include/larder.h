@@ -93,8 +93,9 @@ enum {
     LARDER_ATTACH = 1u << 0,    /* never create: LARDER_ENOTFOUND where there is no map */
     LARDER_READ_ONLY = 1u << 1, /* refuse writes through this handle; implies LARDER_ATTACH */
     LARDER_PROTECT = 1u << 2,   /* creator's: map without write access to the data pages */
-    LARDER_LOCAL = 1u << 3,     /* options: nothing written here travels; policy: this entry */
-    LARDER_VERIFY = 1u << 4     /* check every entry's checksum on every read */
+    LARDER_LOCAL = 1u << 3, /* options: nothing written here travels; policy: this entry. Nor does
+                               what others write of its key come in while it stands */
+    LARDER_VERIFY = 1u << 4 /* check every entry's checksum on every read */
 };
 
 typedef struct larder_options { /* zero-initialise; unknown members must be 0, else LARDER_EINVAL */

@@ -302,7 +302,7 @@ enum ask_end ask_look(struct map *map, const struct ask_ticket *ticket)
     }
     uint64_t word = look(table_of(map), ticket->slot);
     if (sequence_of(word) != sequence_of(ticket->word)) {
-        return ASK_FOUND; /* how it ended, nobody knows any more: worth a look */
+        return ASK_OVER;
     }
     if (state_of(word) == STATE_FREE) {
         return (enum ask_end)((word >> 60) & 3);

@@ -72,10 +72,11 @@ static_assert(offsetof(struct ask_table, slots) == ASK_SLOTS * 8 + 128, "MAP_FOR
 
 /* How a request ended. */
 enum ask_end {
-    ASK_FOUND = 0,  /* it is in the map, or was for a moment */
-    ASK_ABSENT = 1, /* Redis has none */
-    ASK_FAILED = 2, /* nobody knows */
-    ASK_PENDING = 3 /* it has not yet */
+    ASK_FOUND = 0,   /* it is in the map, or was for a moment */
+    ASK_ABSENT = 1,  /* Redis has none */
+    ASK_FAILED = 2,  /* nobody knows */
+    ASK_PENDING = 3, /* it has not yet */
+    ASK_OVER = 4     /* to who looks: somehow, and its slot is another's by now; in no word */
 };
 
 /* One request as somebody saw it. */

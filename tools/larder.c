@@ -182,9 +182,10 @@ static void print_help(void)
                  "Look into a larder map and change it.\n\n");
     for (const struct command *row = tool_commands; row->name != NULL; row++) {
         (void)printf("  %-10s %-32s %s\n", row->name,
-                     strlen(row->usage) <= 32 ? row->usage
-                     : row->usage[0] == 'K'   ? "KEY VALUE|- [OPTION...]"
-                                              : "[OPTION...]",
+                     strlen(row->usage) <= 32                   ? row->usage
+                     : strncmp(row->usage, "KEY VALUE", 9) == 0 ? "KEY VALUE|- [OPTION...]"
+                     : row->usage[0] == 'K'                     ? "KEY [OPTION...]"
+                                                                : "[OPTION...]",
                      row->summary);
     }
     (void)printf("\n");
