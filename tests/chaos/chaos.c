@@ -105,9 +105,18 @@ static uint32_t present_key(char full[64])
     test_fail("no key is on a host and in Redis");
 }
 
+/* Sentinels whose clocks were set may find another master long after all was repaired; who compares
+ * then finds Redis not whole, and no more. */
+static void compare_whole(FILE *out)
+{
+    enum { WHOLE_MS = 30000 };
+    test_until(redis_whole(&redis_side), WHOLE_MS, "Redis: %s", redis_side.missing);
+    compare(hosts, &redis_side, board, out, &differences);
+}
+
 static void must_differ(const char *what, uint64_t before, const uint64_t *figure)
 {
-    compare(hosts, &redis_side, board, NULL, &differences);
+    compare_whole(NULL);
     test_check(*figure > before, "the comparison does not see %s", what);
 }
 
@@ -117,8 +126,8 @@ static void see_that_it_sees(void)
     for (unsigned i = 0; i < HOSTS; i++)
         host_end_larderd(&hosts[i], SIGTERM); /* nobody mends it */
     uint32_t key = present_key(full);
+    compare_whole(stderr);
     const struct redis *redis = redis_of(&redis_side, full, strlen(full));
-    compare(hosts, &redis_side, board, stderr, &differences);
     test_check(differences.total == differences.dirty, "it sees what is not there");
     redis_tell(redis, (const char *const[]){"SET", full, "something else", NULL});
     must_differ("a value of Redis's that is not its record's", 0, &differences.in_redis);

@@ -460,6 +460,25 @@ START_TEST(what_is_not_in_the_stream_is_not_asked_for_again_and_again)
 }
 END_TEST
 
+/* Answer what is asked for: Redis has no memory for that row. */
+static void refuse_again(const replica_record *ours, const struct sync_batch *first)
+{
+    sync_action_list now = done;
+    bool of_ours = false;
+    done.count = 0;
+    for (size_t i = 0; i < now.count; i++)
+        if (now.items[i].kind == SYNC_ACT_PUSH && now.items[i].push.batch != first)
+            give((sync_event){.kind = SYNC_EV_REPLY,
+                              .reply = {.batch = now.items[i].push.batch,
+                                        .outcome = now.items[i].push.items[0].remove
+                                                       ? SYNC_REMOVED
+                                                       : SYNC_NO_MEMORY}});
+    for (size_t i = 0; i < now.count; i++)
+        of_ours = of_ours ||
+                  (now.items[i].kind == SYNC_ACT_READ && now.items[i].read.from_row == ours->row);
+    give_rows(ours, of_ours ? 1 : 0);
+}
+
 /* What Redis had once and has no memory for now: only the machine knows that it lacks it. */
 START_TEST(a_resync_is_not_over_before_redis_had_memory_for_all_of_it)
 {
@@ -470,26 +489,15 @@ START_TEST(a_resync_is_not_over_before_redis_had_memory_for_all_of_it)
     struct sync_batch *batch = asked_for(SYNC_ACT_PUSH)->push.batch;
     give((sync_event){.kind = SYNC_EV_REPLY, .reply = {.batch = batch, .outcome = SYNC_NO_MEMORY}});
     for (int turn = 0; turn < 8; turn++) {
-        sync_action_list now = done;
-        done.count = 0;
-        for (size_t i = 0; i < now.count; i++)
-            if (now.items[i].kind == SYNC_ACT_PUSH && now.items[i].push.batch != batch)
-                give((sync_event){.kind = SYNC_EV_REPLY,
-                                  .reply = {.batch = now.items[i].push.batch,
-                                            .outcome = now.items[i].push.items[0].remove
-                                                           ? SYNC_REMOVED
-                                                           : SYNC_NO_MEMORY}});
-        bool of_ours = false;
-        for (size_t i = 0; i < now.count; i++)
-            of_ours = of_ours || (now.items[i].kind == SYNC_ACT_READ &&
-                                  now.items[i].read.from_row == ours.row);
-        give_rows(&ours, of_ours ? 1 : 0);
+        refuse_again(&ours, batch);
         now_ms += 10;
         give((sync_event){.kind = SYNC_EV_TICK});
     }
     sync_look(machine, &view);
     ck_assert_uint_eq(view.retry_entries, 1);
     ck_assert(view.resyncing);
+    while (asked_for(SYNC_ACT_READ) != NULL || asked_for(SYNC_ACT_PUSH) != NULL) /* to its rest */
+        refuse_again(&ours, batch);
     /* that one may be clean, and what is dirty another, that nobody told of */
     done.count = 0;
     give((sync_event){.kind = SYNC_EV_RECHECK, .entries = 1});
