@@ -311,7 +311,7 @@ int sync_order_item(const sync_item *item, const replica_record *record);
 /* verify.c: which rows are compared, what their records mean, what Redis lacks. */
 /* Have we been away for longer than T? Then what has no record goes. */
 bool verify_absent(const struct sync *self);
-/* Has this host told Redis of it less than T ago? */
+/* Has this host told Redis of it less than half of T ago? */
 bool verify_told_lately(const struct sync *self, const replica_record *record);
 void verify_begin(struct sync *self); /* history is lost */
 void verify_joined(struct sync *self);

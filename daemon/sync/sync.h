@@ -250,7 +250,7 @@ typedef struct sync_item { /* an entry on its way to Redis; key lives in the bat
     uint8_t kind;
     uint8_t outcome; /* enum sync_outcome, once answered */
     uint8_t what;    /* enum replica_ack_kind, for the map */
-    bool ours;       /* this host has to tell it, or has told it less than T ago */
+    bool ours;       /* this host has to tell it, or has told it less than half of T ago */
     bool answered;
     bool remove; /* Redis has no memory for this deletion: only unlink and tell */
 } sync_item;

@@ -107,16 +107,23 @@ bool verify_has_room(const struct sync *self)
 /* ---- Rows to compare --------------------------------------------------------------------------
  */
 
+static bool told_within(const struct sync *self, const replica_record *record, int64_t ms)
+{
+    return record->acked_ms != 0 && self->wall_ms - record->acked_ms < ms;
+}
+
+/* Half of T: this host's clock may have been set back since, and what was told before an absence of
+ * T must not pass for told after it. */
 bool verify_told_lately(const struct sync *self, const replica_record *record)
 {
-    return record->acked_ms != 0 && self->wall_ms - record->acked_ms < self->settings.keep_ms;
+    return told_within(self, record, self->settings.keep_ms / 2);
 }
 
 bool verify_takes(const struct sync *self, const replica_record *record)
 {
     int64_t written = (int64_t)(record->version.clock >> 16), keep_ms = self->settings.keep_ms;
     /* A removal may have the version of what it has removed, and be told long after that. */
-    return record->kind != REPLICA_DELETED || keep_ms == 0 || verify_told_lately(self, record) ||
+    return record->kind != REPLICA_DELETED || keep_ms == 0 || told_within(self, record, keep_ms) ||
            sync_redis_now(self) - written < keep_ms;
 }
 
@@ -171,7 +178,7 @@ void verify_answered(struct sync *self, const struct sync_batch *batch, sync_ite
         if (!inbound_take(self, &change, false))
             pending_put_back(self, batch, item); /* no room: it is asked about once more */
     } else if (missing && batch->source == FROM_RESYNC && verify_absent(self) && !item->ours) {
-        /* (Of what Redis took from us less than T ago, a deletion would still be known: that it has
+        /* (Of what Redis took from us lately, a deletion would still be known: that it has
          * no record is Redis's loss. And what was dirty when it was read may be acknowledged by
          * now.) */
         item->what = REPLICA_FORGET;
