@@ -268,6 +268,8 @@ static void check_server_key(int key, const replica_record *wanted)
     bool plain = server_plain_there(at);
     bool old = wanted != NULL && wanted->kind == REPLICA_DELETED &&
                (int64_t)(wanted->version.clock >> 16) < server_wall(&sim.server) - SIM_KEEP_MS / 2;
+    /* by its clock; a host's may be behind that */
+    old = old || (wanted != NULL && wanted->expires_at_ms <= server_wall(&sim.server));
     if (wanted != NULL && !at->there && !old && (!at->evicted || sim.faults[FAULT_VERIFY]))
         sim_fail("redis does not know the newest %s, %s", name, sim_text(wanted));
     if (wanted != NULL && at->there && sync_order(&at->record, wanted) != 0)
