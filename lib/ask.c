@@ -120,16 +120,16 @@ static void tell_daemon(struct map *map, size_t index)
     struct ask_table *table = table_of(map);
     _Atomic uint64_t *posted = &table->posted[index / 64];
     uint64_t bit = UINT64_C(1) << (index % 64);
-    uint32_t attended = ATTENDED_BY_NOBODY;
+    uint32_t attended = 0;
     if ((atomic_load(posted) & bit) == 0) {
         /* seq_cst: after the word; pairs with ask_take() */
         (void)atomic_fetch_or(posted, bit);
     }
     /* seq_cst, after the bit: pairs with ask_attend(), after which the daemon looks at the bits */
-    if (atomic_load(&table->attended) == ATTENDED_BY_NOBODY &&
-        atomic_compare_exchange_strong(&table->attended, &attended, ATTENDED_SOON)) {
+    if (atomic_load(&table->attended) == 0 &&
+        atomic_compare_exchange_strong(&table->attended, &attended, 1)) {
         if (!wake_daemon_of_asks(map)) {
-            atomic_store(&table->attended, ATTENDED_BY_NOBODY);
+            atomic_store(&table->attended, 0);
         }
     }
 }
@@ -310,23 +310,15 @@ enum ask_end ask_look(struct map *map, const struct ask_ticket *ticket)
     return ASK_PENDING;
 }
 
-/* The daemon, while it looks instead of sleeping: it does so for everybody, so it goes first. */
-static unsigned other_spinners(const struct ask_table *table)
-{
-    return atomic_load_explicit(&table->attended, memory_order_relaxed) == ATTENDED_BY_DAEMON;
-}
-
 /* Look for a while, where that is allowed and has been of use. */
 static enum ask_end look_on(struct map *map, const struct ask_ticket *ticket, int64_t until_ms)
 {
     struct spin spin;
-    struct ask_table *table = table_of(map);
     enum ask_end end = ask_look(map, ticket);
-    if (end != ASK_PENDING ||
-        !spin_begin(&table->spins, until_ms * 1000, other_spinners(table), &spin)) {
+    if (end != ASK_PENDING || !spin_begin(&table_of(map)->spins, until_ms * 1000, &spin)) {
         return end;
     }
-    while (end == ASK_PENDING && spin_on(&spin, other_spinners(table))) {
+    while (end == ASK_PENDING && spin_on(&spin)) {
         end = ask_look(map, ticket);
     }
     spin_end(&spin, end != ASK_PENDING);
@@ -421,7 +413,7 @@ static bool take(struct map *map, size_t index, struct ask_taken *taken)
 void ask_attend(struct map *map, bool attended)
 {
     /* seq_cst: before the bits are looked at; pairs with tell_daemon() */
-    atomic_store(&table_of(map)->attended, attended ? ATTENDED_BY_DAEMON : ATTENDED_BY_NOBODY);
+    atomic_store(&table_of(map)->attended, attended ? 1 : 0);
 }
 
 bool ask_is_posted(struct map *map)
@@ -484,6 +476,6 @@ void ask_begin_daemon(struct map *map)
         }
     }
     atomic_store(&table->failures, 0);
-    atomic_store(&table->attended, ATTENDED_BY_NOBODY);
+    atomic_store(&table->attended, 0);
     ask_sweep(map);
 }

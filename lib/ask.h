@@ -51,18 +51,11 @@ struct ask_slot {
 static_assert(sizeof(struct ask_slot) == 1024, "MAP_FORMAT");
 static_assert(offsetof(struct ask_slot, key) == 64, "MAP_FORMAT");
 
-/* Who is going to look at posted without being woken for it. */
-enum {
-    ATTENDED_BY_NOBODY = 0,
-    ATTENDED_SOON = 1,     /* by the daemon, which somebody wakes just now */
-    ATTENDED_BY_DAEMON = 2 /* it looks all the time, instead of sleeping */
-};
-
 struct ask_table {
     _Atomic uint64_t words[ASK_SLOTS];  /* see ask.c */
     _Atomic uint64_t posted[ASK_WORDS]; /* a bit for each slot that the daemon should look at */
     _Atomic uint32_t failures;          /* requests in a row whose time was over */
-    _Atomic uint32_t attended;          /* ATTENDED_...; anything else is damage, and over soon */
+    _Atomic uint32_t attended;          /* 1: the daemon is going to look at posted by itself */
     _Atomic int64_t rest_until_ms; /* CLOCK_MONOTONIC: with ASK_FAILURES of them, who comes first
                                       from then on asks again */
     struct spin_area spins;        /* of those who wait for an answer */

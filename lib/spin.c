@@ -34,11 +34,10 @@ unsigned spin_processors(void)
     return count;
 }
 
-static unsigned places(unsigned others)
+static unsigned places(void)
 {
     unsigned half = spin_processors() / 2;
-    unsigned left = half > others ? half - others : 0;
-    return left < SPIN_PLACES ? left : SPIN_PLACES;
+    return half < SPIN_PLACES ? half : SPIN_PLACES;
 }
 
 static bool is_worth_it(struct spin_area *area)
@@ -50,16 +49,16 @@ static bool is_worth_it(struct spin_area *area)
     return turn % SPIN_TRY_EVERY == 0;
 }
 
-bool spin_begin(struct spin_area *area, int64_t until_us, unsigned others, struct spin *spin)
+bool spin_begin(struct spin_area *area, int64_t until_us, struct spin *spin)
 {
     int64_t limit = atomic_load_explicit(&area->limit_us, memory_order_relaxed);
-    if (limit == 0 || places(others) == 0 || !is_worth_it(area)) {
+    if (limit == 0 || places() == 0 || !is_worth_it(area)) {
         return false;
     }
     int64_t now = now_us();
     limit = limit < SPIN_MOST_US ? limit : SPIN_MOST_US;
     until_us = until_us < now + limit ? until_us : now + limit;
-    for (unsigned place = 0; place < places(others); place++) {
+    for (unsigned place = 0; place < places(); place++) {
         int64_t taken = atomic_load_explicit(&area->until_us[place], memory_order_relaxed);
         bool is_free = taken <= now || taken > now + SPIN_MOST_US;
         /* relaxed: it guards nothing but the processor */
@@ -74,14 +73,13 @@ bool spin_begin(struct spin_area *area, int64_t until_us, unsigned others, struc
     return false;
 }
 
-bool spin_on(struct spin *spin, unsigned others)
+bool spin_on(struct spin *spin)
 {
     gate_pause(PAUSES);
     int64_t now = now_us();
     spin->disturbed = now - spin->looked_us >= DISTURBED_US;
     spin->looked_us = now;
-    spin->gave_way = spin->place >= places(others);
-    return !spin->disturbed && !spin->gave_way && now < spin->until_us;
+    return !spin->disturbed && now < spin->until_us;
 }
 
 void spin_end(const struct spin *spin, bool came)
@@ -94,7 +92,7 @@ void spin_end(const struct spin *spin, bool came)
     if (came && !spin->disturbed && doubt != 0) {
         doubt = doubt - 1 < DOUBT_MOST ? doubt - 1 : DOUBT_MOST - 1;
         atomic_store_explicit(&area->doubt, doubt, memory_order_relaxed);
-    } else if (spin->disturbed || (!came && !spin->gave_way)) {
+    } else if (!came || spin->disturbed) {
         doubt = doubt < DOUBT_MOST - DOUBT_STEP ? doubt + DOUBT_STEP : DOUBT_MOST;
         atomic_store_explicit(&area->doubt, doubt, memory_order_relaxed);
     }

@@ -1,10 +1,10 @@
 /* spin.h: looking at a word for some microseconds before sleeping on it. Where what is waited for
  * comes that soon, the sleep, and above all the wake-up of a processor that has gone idle, is most
  * of the time that a caller waits. What it costs is a processor, so it is bounded thrice: by the
- * time, by how many of a host do it at once (half of the processors, larderd included where it does
- * the same, at most SPIN_PLACES; none where there is but one), and by whether it has been of use
- * lately: who sleeps all the same, or notices that its processor was given to somebody else
- * meanwhile, makes the next ones sleep at once.
+ * time, by how many of a host do it at once (half of the processors, at most SPIN_PLACES; none
+ * where there is but one), and by whether it has been of use lately: who sleeps all the same, or
+ * notices that its processor was given to somebody else meanwhile, makes the next ones sleep at
+ * once.
  *
  * Lies in the control segment. A place ends at its time, whoever died in it. Zeroes are a valid
  * area, in which nobody spins. Called by ask.c. Never blocks. Layout: MAP_FORMAT
@@ -36,19 +36,17 @@ struct spin { /* one caller's turn */
     struct spin_area *area;
     int64_t until_us, looked_us;
     unsigned place;
-    bool disturbed, gave_way;
+    bool disturbed;
 };
 
 /* Processors that this process may use, as found at its first call: > 0. */
 unsigned spin_processors(void);
 
-/* Whether this caller may, until until_us (CLOCK_MONOTONIC) at most; then spin_end() it. others: so
- * many spin already who take no place of the area. */
-bool spin_begin(struct spin_area *area, int64_t until_us, unsigned others, struct spin *spin);
+/* Whether this caller may, until until_us (CLOCK_MONOTONIC) at most; then spin_end() it. */
+bool spin_begin(struct spin_area *area, int64_t until_us, struct spin *spin);
 
-/* A pause, well under a microsecond, between two looks. False: enough, or there are more others
- * now. */
-bool spin_on(struct spin *spin, unsigned others);
+/* A pause, well under a microsecond, between two looks. False: enough. */
+bool spin_on(struct spin *spin);
 
 /* came: what was waited for did. */
 void spin_end(const struct spin *spin, bool came);

@@ -395,21 +395,6 @@ START_TEST(who_may_looks_before_he_sleeps)
 }
 END_TEST
 
-START_TEST(while_the_daemon_looks_it_takes_a_place)
-{
-    struct ask_ticket ticket;
-    ask_spin(shared(), SPIN_MOST_US);
-    ask_attend(shared(), true);
-    ck_assert_int_eq(ask("key", 5000, &ticket), ASK_BEGUN);
-    ck_assert_int_eq(ask_sleep(shared(), &ticket, clock_monotonic_ms() + 30), ASK_PENDING);
-    if (spin_processors() < 4) { /* then it is the only one who may */
-        ck_assert_uint_eq(atomic_load(&table()->spins.doubt), 0);
-    } else {
-        ck_assert_uint_ne(atomic_load(&table()->spins.doubt), 0);
-    }
-}
-END_TEST
-
 START_TEST(arguments_that_are_none)
 {
     larder_asked asked = {.internal = {0}};
@@ -453,7 +438,6 @@ int main(void)
     tcase_add_test(tests, one_wakes_the_daemon_for_all);
     tcase_add_test(tests, who_waits_long_wakes_the_daemon_himself);
     tcase_add_test(tests, who_may_looks_before_he_sleeps);
-    tcase_add_test(tests, while_the_daemon_looks_it_takes_a_place);
     tcase_add_test(tests, arguments_that_are_none);
     suite_add_tcase(suite, tests);
     return harness_run(suite);

@@ -1,6 +1,6 @@
 /* test_spin.c: who may look instead of sleeping: nobody where it is off, half of the processors at
- * most, larderd included, nobody for whom it has not paid; who died in a place, and damage. Of each
- * limit, not of the machine: with one processor nobody may at all.
+ * most, nobody for whom it has not paid; who died in a place, and damage. Of each limit, not of the
+ * machine: with one processor nobody may at all.
  */
 #include "spin.h"
 
@@ -17,21 +17,15 @@ static int64_t now_us(void)
     return clock_monotonic_ns() / 1000;
 }
 
-static unsigned places_beside(unsigned others)
-{
-    unsigned half = spin_processors() / 2;
-    unsigned left = half > others ? half - others : 0;
-    return left < SPIN_PLACES ? left : SPIN_PLACES;
-}
-
 static unsigned places(void)
 {
-    return places_beside(0);
+    unsigned half = spin_processors() / 2;
+    return half < SPIN_PLACES ? half : SPIN_PLACES;
 }
 
 static bool begin(struct spin *spin)
 {
-    return spin_begin(&area, INT64_MAX, 0, spin);
+    return spin_begin(&area, INT64_MAX, spin);
 }
 
 static void setup(void)
@@ -41,10 +35,10 @@ static void setup(void)
 }
 
 /* How many may at once; leaves their places taken. */
-static unsigned take_all(struct spin spins[SPIN_PLACES + 1], unsigned others)
+static unsigned take_all(struct spin spins[SPIN_PLACES + 1])
 {
     unsigned count = 0;
-    while (count <= SPIN_PLACES && spin_begin(&area, INT64_MAX, others, &spins[count])) {
+    while (count <= SPIN_PLACES && begin(&spins[count])) {
         count++;
     }
     return count;
@@ -64,7 +58,7 @@ START_TEST(half_of_the_processors_at_once)
     /* A slow machine may be past the time of the first before the last: then there is room again.
      */
     int64_t began = now_us();
-    unsigned count = take_all(spins, 0);
+    unsigned count = take_all(spins);
     if (now_us() - began < SPIN_MOST_US) {
         ck_assert_uint_eq(count, places());
     }
@@ -72,35 +66,6 @@ START_TEST(half_of_the_processors_at_once)
         spin_end(&spins[count - 1], true);
         ck_assert(begin(&spins[count - 1]));
     }
-}
-END_TEST
-
-START_TEST(others_count_as_well)
-{
-    struct spin spins[SPIN_PLACES + 1];
-    for (unsigned others = 0; others <= spin_processors(); others++) {
-        setup();
-        int64_t began = now_us();
-        unsigned count = take_all(spins, others);
-        ck_assert(count == places_beside(others) || now_us() - began >= SPIN_MOST_US);
-    }
-}
-END_TEST
-
-START_TEST(who_gives_way_to_others_has_not_spun_for_nothing)
-{
-    struct spin spin;
-    if (!begin(&spin)) {
-        ck_assert_uint_eq(places(), 0);
-        return;
-    }
-    ck_assert(!spin_on(&spin, spin_processors()));
-    spin.disturbed = false; /* which a busy machine may have done */
-    spin_end(&spin, false);
-    ck_assert_uint_eq(atomic_load(&area.doubt), 0);
-    ck_assert(begin(&spin));
-    spin_end(&spin, false);
-    ck_assert_uint_ne(atomic_load(&area.doubt), 0);
 }
 END_TEST
 
@@ -113,7 +78,7 @@ START_TEST(it_is_over_at_its_time)
         return;
     }
     ck_assert_int_le(spin.until_us, now_us() + SPIN_MOST_US);
-    while (spin_on(&spin, 0)) {
+    while (spin_on(&spin)) {
         ck_assert_int_lt(now_us() - began, 60 * 1000000);
     }
     ck_assert(spin.disturbed || now_us() >= spin.until_us);
@@ -126,7 +91,7 @@ START_TEST(it_is_over_at_its_time)
     /* nor longer than the caller has time */
     atomic_store(&area.doubt, 0);
     int64_t until = now_us() + 5;
-    ck_assert(spin_begin(&area, until, 0, &spin));
+    ck_assert(spin_begin(&area, until, &spin));
     ck_assert_int_le(spin.until_us, until);
 }
 END_TEST
@@ -195,8 +160,6 @@ int main(void)
     tcase_set_timeout(tests, 30);
     tcase_add_test(tests, nobody_where_it_is_off);
     tcase_add_test(tests, half_of_the_processors_at_once);
-    tcase_add_test(tests, others_count_as_well);
-    tcase_add_test(tests, who_gives_way_to_others_has_not_spun_for_nothing);
     tcase_add_test(tests, it_is_over_at_its_time);
     tcase_add_test(tests, places_of_the_dead_and_damage_are_free);
     tcase_add_test(tests, what_does_not_pay_is_seldom_tried);
