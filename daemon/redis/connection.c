@@ -38,8 +38,6 @@ struct connection {
     size_t tried;               /* of the addresses */
     struct bufferevent *socket; /* to the last one tried; NULL: none yet */
     struct event *timer;
-    struct evbuffer *gathered; /* requests that leave at the end of this turn of the loop */
-    struct event *turn_end;
     codec *codec;
     int64_t connect_timeout_us, reply_timeout_us, opened_us;
     int64_t attempt_us;       /* until when the address is given time */
@@ -70,10 +68,6 @@ static void release(connection *self)
     tls_release(&self->tls);
     if (self->timer != NULL)
         event_free(self->timer);
-    if (self->turn_end != NULL)
-        event_free(self->turn_end);
-    if (self->gathered != NULL)
-        evbuffer_free(self->gathered);
     codec_destroy(&self->codec);
     free(self->requests);
     free(self);
@@ -350,53 +344,6 @@ bool connection_refused(const connection *self)
     return self != NULL && self->refused;
 }
 
-/* ---- Sending ----------------------------------------------------------------------------------
- * Plain connections write by themselves: a bufferevent would have the loop ask first whether it
- * may, three system calls and a round more. A lone request goes to the kernel at once, for whoever
- * waits for the answer; those that follow while it is under way leave together at the end of the
- * turn. What the kernel does not take is the bufferevent's, and so is all that comes before that is
- * empty: nothing overtakes.
- */
-
-static size_t output_length(const connection *self)
-{
-    return evbuffer_get_length(bufferevent_get_output(self->socket));
-}
-
-static bool send_now(connection *self, const char *bytes, size_t size)
-{
-    ssize_t sent = send(bufferevent_getfd(self->socket), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    size_t went = sent > 0 ? (size_t)sent : 0; /* what is wrong, the loop notices */
-    return went == size || bufferevent_write(self->socket, bytes + went, size - went) == 0;
-}
-
-static bool send_soon(connection *self, const char *bytes, size_t size)
-{
-    size_t gathered = evbuffer_get_length(self->gathered);
-    if (!self->connected || self->tls != NULL || output_length(self) != 0)
-        return bufferevent_write(self->socket, bytes, size) == 0;
-    if (self->waiting == 0 && gathered == 0 && size <= SEND_AT_ONCE)
-        return send_now(self, bytes, size);
-    if (gathered == 0)
-        event_active(self->turn_end, EV_WRITE, 0);
-    return evbuffer_add(self->gathered, bytes, size) == 0;
-}
-
-static void on_turn_end(evutil_socket_t fd, short what, void *context)
-{
-    connection *self = context;
-    (void)fd;
-    (void)what;
-    if (self->over || self->closed)
-        return;
-    enter(self);
-    (void)evbuffer_write(self->gathered, bufferevent_getfd(self->socket));
-    if (evbuffer_get_length(self->gathered) != 0 &&
-        bufferevent_write_buffer(self->socket, self->gathered) != 0)
-        fail(self, "no memory for a request", false, false);
-    leave(self);
-}
-
 /* ---- Connecting -------------------------------------------------------------------------------
  */
 
@@ -499,10 +446,7 @@ connection *connection_open(const connection_settings *settings,
     self->opened_us = connection_now_us();
     self->codec = codec_create(&settings->limits);
     self->timer = evtimer_new(settings->base, on_timer, self);
-    self->turn_end = event_new(settings->base, -1, 0, on_turn_end, self);
-    self->gathered = evbuffer_new();
-    if (self->codec == NULL || self->timer == NULL || self->turn_end == NULL ||
-        self->gathered == NULL) {
+    if (self->codec == NULL || self->timer == NULL) {
         release(self);
         return NULL;
     }
@@ -538,12 +482,24 @@ static bool grow(connection *self)
     return true;
 }
 
+/* A lone request goes straight to the kernel: a round of the loop less, which whoever waits for the
+ * answer would notice. Returns how much went; the loop does the rest, and notices what is wrong. */
+static size_t send_at_once(connection *self, const char *bytes, size_t size)
+{
+    if (!self->connected || self->waiting != 0 || self->tls != NULL || size > SEND_AT_ONCE ||
+        evbuffer_get_length(bufferevent_get_output(self->socket)) != 0)
+        return 0;
+    ssize_t sent = send(bufferevent_getfd(self->socket), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent > 0 ? (size_t)sent : 0;
+}
+
 bool connection_send_bytes(connection *self, const connection_tag *tag, const char *command,
                            size_t size)
 {
     if (self->over || self->socket == NULL || (self->waiting == self->room && !grow(self)))
         return false;
-    if (!send_soon(self, command, size))
+    size_t sent = send_at_once(self, command, size);
+    if (sent != size && bufferevent_write(self->socket, command + sent, size - sent) != 0)
         return false;
     self->bytes_out += size;
     struct request *request = &self->requests[(self->first + self->waiting) % self->room];
