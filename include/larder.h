@@ -125,8 +125,9 @@ typedef struct larder_options { /* zero-initialise; unknown members must be 0, e
 /* Open the map NAME ([A-Za-z0-9_-][A-Za-z0-9._-]{0,62}), creating it unless LARDER_ATTACH. The same
  * map may be opened several times in a process; the handles share one LMDB environment.
  * options may be NULL. On error *out is NULL and nothing was changed. Waits for other processes
- * that are opening it, some 1 s at most, then EBUSY: one of them was stopped. Errors: EINVAL,
- * EACCESS, ENOTFOUND, ENOSPACE, ENAMESPACE, EFORMAT, EBUSY, ENOMEM, ESYSTEM, EDUPLICATE. */
+ * that are opening it, 1 s and what a try takes, 3 s at most; then EBUSY: one of them was stopped.
+ * Errors: EINVAL, EACCESS, ENOTFOUND, ENOSPACE, ENAMESPACE, EFORMAT, EBUSY, ENOMEM, ESYSTEM,
+ * EDUPLICATE. */
 int larder_open(const char *name, const larder_options *options, larder **out);
 
 /* Close a handle and set *handle to NULL; NULL is allowed. No other thread may be inside a call

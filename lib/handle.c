@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -26,6 +27,7 @@ enum {
     NAME_MAX_SIZE = 63,
     DEFAULT_WRITE_WAIT_MS = 50,
     OPEN_WAIT_MS = 1000, /* what an open waits for others that open, or replace the map */
+    OPEN_AGAIN_MS = 10,  /* between two tries: some are refused at once */
     LONGEST_WRITE_WAIT_MS = 60000,
     VALUE_SHARE = 16, /* the largest value is that part of the map */
     HOT_FIFTHS = 2    /* the hot set has that many fifths of the map's size beside it */
@@ -335,9 +337,11 @@ int larder_open(const char *name, const larder_options *given, larder **out)
     /* Many processes that begin at once, on a host that has more to do than processors, are held up
      * in there by each other, for longer than a read may be. */
     int64_t until = clock_monotonic_ms() + OPEN_WAIT_MS;
-    do {
+    result = open_map(name, options, attach_only, &handle->map);
+    while (result == LARDER_EBUSY && clock_monotonic_ms() < until) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = OPEN_AGAIN_MS * 1000000}, NULL);
         result = open_map(name, options, attach_only, &handle->map);
-    } while (result == LARDER_EBUSY && clock_monotonic_ms() < until);
+    }
     if (result != LARDER_OK) {
         free(handle);
         return result;

@@ -56,7 +56,7 @@ static void fifo_name(char name[NAME_SIZE], unsigned slot, pid_t pid)
 
 /* False: it is another's by now. The start goes first: whoever claims the slot next has his pid in
  * it before his start, and the start of the last one beside that pid would pass for a process that
- * is gone. */
+ * is gone. (Where it is another's already, that one's start is lost, and his pid alone tells.) */
 static bool free_slot(struct notify_slot *slot, int32_t pid)
 {
     atomic_store(&slot->start, 0);

@@ -1,4 +1,4 @@
-/* replica_internal.h: what replica.c (the events of writes), replica_fill.c (what answers a miss)
+/* replica_internal.h: what replica.c (the events of writes), replica_fill.c (what answers a miss),
  * replica_apply.c (their transactions), replica_ack.c (what Redis answered to our own) and
  * replica_marks.c (sweeps) share.
  */

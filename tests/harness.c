@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -324,4 +325,28 @@ bool harness_logged(const harness_process *process, const char *text, int millis
 {
     struct wanted wanted = {.process = process, .text = text};
     return wait_until(log_has, &wanted, milliseconds);
+}
+
+pid_t harness_serve(int listener, void (*serve)(int client, const void *context),
+                    const void *context)
+{
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid != 0) {
+        (void)close(listener);
+        return pid;
+    }
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)signal(SIGCHLD, SIG_IGN);
+    for (;;) {
+        int client = accept(listener, NULL, NULL);
+        if (client < 0)
+            _exit(1);
+        if (fork() == 0) {
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+            serve(client, context);
+            _exit(0);
+        }
+        (void)close(client);
+    }
 }

@@ -70,6 +70,11 @@ char *harness_log(const harness_process *process);
 /* Wait until the log has this text; false after the deadline. */
 bool harness_logged(const harness_process *process, const char *text, int milliseconds);
 
+/* A server of a test's own making: a process that serves each client of the listening socket, which
+ * it is given, in one more process. All of them are killed when this one dies. */
+pid_t harness_serve(int listener, void (*serve)(int client, const void *context),
+                    const void *context);
+
 /* ---- Redis ------------------------------------------------------------------------------------
  */
 

@@ -99,9 +99,8 @@ bool batches_push(struct sync *self, size_t count, const struct retry *retry)
             free_batch(batch);
         return false;
     }
-    if (retry != NULL) {
+    if (retry != NULL)
         batch->clean = retry->clean;
-    }
     bool removes =
         !batch->compares && (retry != NULL ? retry->remove : pending_removes_at_once(self));
     for (size_t i = 0; i < count; i++) /* a value must never pass for a removal */

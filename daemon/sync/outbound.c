@@ -105,9 +105,8 @@ static bool idle(const struct sync *self)
 
 /* All that is dirty is in the retry set, at most, and there are more: a worker died between its
  * commit and the wake-up, say. Not while rows are left, which are more than the set as well. (A
- * resync reads them all by itself, but once it has, it may wait for
- * as long as Redis has no memory, with clean ones in the set, too: then their number says nothing.)
- */
+ * resync reads them all by itself, but once it has, it may wait for as long as Redis has no memory,
+ * with clean ones in the set, too: then their number says nothing.) */
 void outbound_recheck(struct sync *self, uint64_t dirty)
 {
     struct outbound *out = &self->out;

@@ -117,21 +117,19 @@ int64_t rows_deadline(const struct sync *self)
 {
     const struct outbound *out = &self->out;
     if (!self->joined || out->reading || out->need_scripts || self->rejoin ||
-        sync_marks_hold(self) || out->batches >= self->settings.batches_in_flight)
+        sync_marks_hold(self) || !window_open(self))
         return SYNC_NEVER;
     int64_t read = out->retry_at;
-    if (window_open(self)) {
-        if (ranges_due(self) < read)
-            read = ranges_due(self);
-        if (out->scan == LOG_COOLING && out->scan_at < read)
-            read = out->scan_at;
-        if (out->left.any && out->left.due_ms < read)
-            read = out->left.due_ms;
-        if (verify_due(self) < read)
-            read = verify_due(self);
-        if (out->scan == LOG_ACTIVE || self->verify.wanted_count != 0 || resync_reads(self))
-            read = self->now_ms;
-    }
+    if (ranges_due(self) < read)
+        read = ranges_due(self);
+    if (out->left.any && out->left.due_ms < read)
+        read = out->left.due_ms;
+    if (out->scan == LOG_COOLING && out->scan_at < read)
+        read = out->scan_at;
+    if (verify_due(self) < read)
+        read = verify_due(self);
+    if (out->scan == LOG_ACTIVE || self->verify.wanted_count != 0 || resync_reads(self))
+        read = self->now_ms;
     if (read != SYNC_NEVER && read < out->read_at)
         read = out->read_at;
     return read;

@@ -13,6 +13,7 @@ import traceback
 
 import larder
 import pytest
+from larder.decorator import set_cache
 
 _numbers = itertools.count(1)
 
@@ -41,6 +42,14 @@ def directory():
 def cache(directory):
     with larder.Map("test", dir=directory, map_size=32 << 20, write_wait=30) as opened:
         yield opened
+
+
+@pytest.fixture
+def default_map(cache):
+    """The cache of larder.decorator."""
+    set_cache(cache)
+    yield
+    set_cache(None)
 
 
 def wait_until(condition, seconds=60):

@@ -16,15 +16,9 @@ import pytest
 from fastapi.responses import JSONResponse
 from larder._store import counts
 from larder.decorator import cache as cached
-from larder.decorator import set_cache
 from larder.invalidation import CacheInvalidator
 
-
-@pytest.fixture(autouse=True)
-def default_map(cache):
-    set_cache(cache)
-    yield
-    set_cache(None)
+pytestmark = pytest.mark.usefixtures("default_map")
 
 
 def run(coroutine):

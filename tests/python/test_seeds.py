@@ -19,19 +19,13 @@ from fastapi import BackgroundTasks, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from larder.backends import LarderBackend
 from larder.decorator import cache as cached
-from larder.decorator import set_cache
 from larder.events import CacheEventBus
 from larder.invalidation import CacheInvalidator
 from larder.middleware import ResponseCacheMiddleware, cache_response
 from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 
-
-@pytest.fixture(autouse=True)
-def default_map(cache):
-    set_cache(cache)
-    yield
-    set_cache(None)
+pytestmark = pytest.mark.usefixtures("default_map")
 
 
 def run(coroutine):

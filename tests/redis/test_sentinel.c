@@ -315,8 +315,9 @@ static void say(int client, const char *text)
 
 /* Names the true master when it is asked, and tells of moves that there were none of all the time.
  */
-static void lie_to(int client, const char *port)
+static void lie_to(int client, const void *context)
 {
+    const char *port = context;
     static const char switched[] = "svc 127.0.0.1 1 127.0.0.1 2";
     char heard[4096] = "", text[256];
     size_t size = 0;
@@ -357,24 +358,7 @@ static pid_t start_lying_sentinel(const char *at, const char *master)
     ck_assert_int_eq(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
     ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
     ck_assert_int_eq(listen(listener, 64), 0);
-    pid_t pid = fork();
-    ck_assert_int_ge(pid, 0);
-    if (pid != 0) {
-        (void)close(listener);
-        return pid;
-    }
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)signal(SIGCHLD, SIG_IGN);
-    for (;;) {
-        int client = accept(listener, NULL, NULL);
-        if (client < 0)
-            _exit(1);
-        if (fork() == 0) {
-            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-            lie_to(client, master);
-        }
-        (void)close(client);
-    }
+    return harness_serve(listener, lie_to, master);
 }
 
 static bool has_given_many(void *context)

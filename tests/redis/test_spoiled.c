@@ -79,8 +79,9 @@ static bool send_spoilt(int client, char *bytes, size_t size)
     }
 }
 
-static void carry(int client, const char *server_path)
+static void carry(int client, const void *context)
 {
+    const char *server_path = context;
     static char bytes[16384];
     int server = unix_socket(server_path, false);
     srand((unsigned)harness_seed() ^ (unsigned)getpid());
@@ -104,25 +105,7 @@ static pid_t start_proxy(const char *path, const char *server_path)
 {
     int listener = unix_socket(path, true);
     ck_assert_int_ge(listener, 0);
-    pid_t pid = fork();
-    ck_assert_int_ge(pid, 0);
-    if (pid != 0) {
-        (void)close(listener);
-        return pid;
-    }
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)signal(SIGCHLD, SIG_IGN);
-    for (;;) {
-        int client = accept(listener, NULL, NULL);
-        if (client < 0)
-            _exit(1);
-        if (fork() == 0) {
-            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-            carry(client, server_path);
-            _exit(0);
-        }
-        (void)close(client);
-    }
+    return harness_serve(listener, carry, server_path);
 }
 
 static void value_of(int key, const char *who, int number, char out[96])

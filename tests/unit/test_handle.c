@@ -383,6 +383,33 @@ START_TEST(an_open_waits_for_others_that_open)
 }
 END_TEST
 
+/* Of the one child that has ended, ms. */
+static int64_t processor_time_of_children(void)
+{
+    struct rusage usage;
+    ck_assert_int_eq(getrusage(RUSAGE_CHILDREN, &usage), 0);
+    return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
+           (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+}
+
+/* As when the disk is full: each try is refused at once, by a generation that could not be made. */
+START_TEST(an_open_that_is_refused_at_once_sleeps_between_its_tries)
+{
+    const char *directory = harness_directory();
+    struct opener opener = opener_begin(directory);
+    larder *map = maps_open("opened", MAPS_SIZE, 0);
+    struct control *control = maps_control(map);
+    (void)atomic_fetch_or(&control->generation, GENERATION_POISONED);
+    atomic_store(&control->retry_at_ms, harness_now_ms() + 600000);
+    int64_t began = harness_now_ms();
+    ck_assert_int_eq(opener_go(&opener), -LARDER_EBUSY & 0xff);
+    int64_t took = harness_now_ms() - began, worked = processor_time_of_children();
+    ck_assert_int_ge(took, 900);
+    ck_assert_msg(worked < took / 2, "%d of %d ms at work", (int)worked, (int)took);
+    larder_close(&map);
+}
+END_TEST
+
 START_TEST(every_code_has_a_text)
 {
     for (int code = LARDER_EDUPLICATE; code <= LARDER_EBUSY; code++) {
@@ -417,6 +444,7 @@ int main(void)
     tcase_add_test(tests, maps_with_protected_pages);
     tcase_add_test(tests, a_local_handle_writes_what_never_travels);
     tcase_add_test(tests, an_open_waits_for_others_that_open);
+    tcase_add_test(tests, an_open_that_is_refused_at_once_sleeps_between_its_tries);
     tcase_add_test(tests, every_code_has_a_text);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
