@@ -1,36 +1,14 @@
 /* cluster.c: see cluster.h. */
 #include "bench/cluster.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "tests/multi/harness.h"
+#include "tests/ports.h"
 
 enum { SLOTS = 16384, JOIN_MS = 20000 };
-
-/* Ports that nobody has just now: all are held until all are known. */
-static void free_ports(unsigned count, char out[][8])
-{
-    int sockets[2 * CLUSTER_MASTERS_MAX];
-    for (unsigned i = 0; i < count; i++) {
-        struct sockaddr_in address = {.sin_family = AF_INET,
-                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        socklen_t size = sizeof address;
-        sockets[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        test_check(sockets[i] >= 0 &&
-                       bind(sockets[i], (struct sockaddr *)&address, sizeof address) == 0 &&
-                       getsockname(sockets[i], (struct sockaddr *)&address, &size) == 0,
-                   "a port: %s", strerror(errno));
-        snprintf(out[i], 8, "%u", (unsigned)ntohs(address.sin_port));
-    }
-    for (unsigned i = 0; i < count; i++)
-        close(sockets[i]);
-}
 
 static void tell(struct cluster *cluster, unsigned node, size_t count, const char *const *words)
 {
@@ -90,7 +68,8 @@ void cluster_start(struct cluster *cluster, unsigned masters)
         snprintf(cluster->url, sizeof cluster->url, "%s", cluster->nodes[0].url);
         return;
     }
-    free_ports(2 * masters, ports);
+    for (unsigned i = 0; i < 2 * masters; i++)
+        test_check(port_claim(ports[i]), "no port");
     for (unsigned i = 0; i < masters; i++) {
         char file[16];
         snprintf(file, sizeof file, "nodes%u.conf", i);

@@ -4,6 +4,7 @@ is stopped by its own process id. Used by run.py and by tests/python/test_bench_
 
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -17,10 +18,23 @@ HERE = pathlib.Path(__file__).resolve().parent
 KINDS = ("larder", "redis", "dict", "memcached", "none")
 
 
+_claims: List[socket.socket] = []  # kept open: a claim ends with this process
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody gets by chance before its server binds it; how: tests/ports.c."""
+    for port in random.sample(range(10240, 20000), 9760):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0larder-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return port
+    raise RuntimeError("no port of 10240 to 19999 is free")
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:

@@ -1,13 +1,10 @@
 /* certificates.c: see certificates.h. */
 #include "tests/redis/certificates.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -97,19 +94,4 @@ void certificate_encrypt_key(const char *from, const char *name)
                      1);
     (void)fclose(file);
     EVP_PKEY_free(key);
-}
-
-const char *free_port(void)
-{
-    static char ports[8][8];
-    static unsigned next;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert(fd >= 0 && bind(fd, (struct sockaddr *)&address, size) == 0 &&
-              getsockname(fd, (struct sockaddr *)&address, &size) == 0);
-    (void)close(fd);
-    char *port = ports[next++ % 8];
-    (void)snprintf(port, sizeof ports[0], "%u", (unsigned)ntohs(address.sin_port));
-    return port;
 }

@@ -13,8 +13,4 @@ void certificate_make(const char *name, const char *issuer, const char *names, l
 /* The same key, encrypted with a passphrase, as NAME.key. */
 void certificate_encrypt_key(const char *from, const char *name);
 
-/* A TCP port of the loopback that nobody listens on now, as text that is good until the eighth next
- * call. */
-const char *free_port(void);
-
 #endif

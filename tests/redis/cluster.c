@@ -1,26 +1,13 @@
 /* cluster.c: see cluster.h. */
 #include "tests/redis/cluster.h"
+#include "tests/ports.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define PATIENCE_MS 20000
-
-/* A port that nobody has just now. */
-static void free_port(char out[8])
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
-              getsockname(fd, (struct sockaddr *)&address, &size) == 0);
-    (void)snprintf(out, 8, "%u", (unsigned)ntohs(address.sin_port));
-    (void)close(fd);
-}
 
 static void expect_ok(char *reply)
 {
@@ -134,8 +121,7 @@ static void start(cluster_servers *self, int masters, bool replicas, const char 
     self->masters = masters;
     self->count = replicas ? 2 * masters : masters;
     for (int i = 0; i < self->count; i++) {
-        free_port(self->ports[i]);
-        free_port(self->bus_ports[i]);
+        ck_assert(port_claim(self->ports[i]) && port_claim(self->bus_ports[i]));
         start_node(self, i, extra);
     }
     for (int i = 0; i < masters; i++) {

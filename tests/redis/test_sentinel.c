@@ -2,6 +2,7 @@
  * failover, and uses neither a server that is no master nor one that only a Sentinel that is behind
  * takes for it.
  */
+#include "tests/ports.h"
 #include "tests/redis/certificates.h"
 #include "tests/redis/fleet.h"
 
@@ -42,7 +43,7 @@ static void start_server(struct server *self, const char *name, ...)
     size_t count = 0;
     va_list more;
     memset(self, 0, sizeof *self);
-    (void)snprintf(self->port, sizeof self->port, "%s", free_port());
+    ck_assert(port_claim(self->port));
     self->arguments[count++] = "--bind";
     self->arguments[count++] = "127.0.0.1";
     self->arguments[count++] = "--repl-diskless-sync-delay";
@@ -72,7 +73,7 @@ static void start_watch(struct watch *self, const char *name, const char *port, 
 {
     char text[1024], file[32];
     memset(self, 0, sizeof *self);
-    (void)snprintf(self->port, sizeof self->port, "%s", free_port());
+    ck_assert(port_claim(self->port));
     (void)snprintf(self->redis.socket, sizeof self->redis.socket, "%s",
                    harness_path("%s.sock", name));
     (void)snprintf(text, sizeof text,
@@ -86,7 +87,10 @@ static void start_watch(struct watch *self, const char *name, const char *port, 
                    harness_write(file, 0600, text));
     const char *const command[] = {"redis-server", self->configuration, "--sentinel", NULL};
     harness_start(&self->redis.process, name, command, NULL);
-    ck_assert_msg(wait_until(answers, self, 10000), "the Sentinel %s does not answer", name);
+    if (!wait_until(answers, self, 10000)) {
+        char *log = harness_log(&self->redis.process);
+        ck_abort_msg("the Sentinel %s does not answer; its log:\n%s", name, log);
+    }
 }
 
 static void end_watch(struct watch *self)
@@ -377,7 +381,7 @@ START_TEST(a_sentinel_that_lies)
     start_server(&servers[0], "first", NULL);
     start_watch(&watches[0], "s1", servers[0].port, "");
     start_watch(&watches[1], "s2", servers[0].port, "");
-    (void)snprintf(watches[2].port, sizeof watches[2].port, "%s", free_port());
+    ck_assert(port_claim(watches[2].port));
     pid_t liar = start_lying_sentinel(watches[2].port, servers[0].port);
     (void)snprintf(ports, sizeof ports, "%s", ports_of(watches, 3));
     int64_t began = harness_now_ms();
@@ -419,12 +423,13 @@ END_TEST
 /* Of three one is not there, and one is silent. */
 START_TEST(sentinels_that_do_not_answer)
 {
-    char ports[128];
+    char ports[128], nobody[8];
+    ck_assert(port_claim(nobody));
     start_server(&servers[0], "first", NULL);
     start_watch(&watches[0], "s1", servers[0].port, "");
     start_watch(&watches[1], "s2", servers[0].port, "");
     harness_freeze(&watches[0].redis.process);
-    (void)snprintf(ports, sizeof ports, "127.0.0.1:%s,%s", free_port(), ports_of(watches, 2));
+    (void)snprintf(ports, sizeof ports, "127.0.0.1:%s,%s", nobody, ports_of(watches, 2));
     int64_t began = harness_now_ms();
     start_host(&a, "a", "redis-sentinel", ports, "");
     logs_connected_to(&a, &servers[0]);
@@ -492,7 +497,7 @@ END_TEST
 
 START_TEST(both_with_tls)
 {
-    char more[700], group[256], crt[160], key[160], ca[160];
+    char more[700], group[256], crt[160], key[160], ca[160], port[8];
     certificate_make("ca", NULL, NULL, -86400, 864000);
     certificate_make("server", "ca", "IP:127.0.0.1", -86400, 864000);
     (void)snprintf(crt, sizeof crt, "%s", harness_path("server.crt"));
@@ -500,7 +505,7 @@ START_TEST(both_with_tls)
     (void)snprintf(ca, sizeof ca, "%s", harness_path("ca.crt"));
     memset(&servers[0], 0, sizeof servers[0]);
     struct server *self = &servers[0];
-    (void)snprintf(self->port, sizeof self->port, "%s", free_port());
+    ck_assert(port_claim(self->port));
     const char *const arguments[] = {"--bind",
                                      "127.0.0.1",
                                      "--tls-port",
@@ -516,13 +521,13 @@ START_TEST(both_with_tls)
     memcpy(self->arguments, arguments, sizeof arguments);
     self->redis.extra = self->arguments;
     harness_redis_start(&self->redis, "first");
-    const char *plain = free_port();
+    ck_assert(port_claim(port));
     (void)snprintf(more, sizeof more,
                    "tls-cert-file %s\ntls-key-file %s\ntls-ca-cert-file %s\n"
                    "tls-auth-clients no\ntls-replication yes\ntls-port %s",
-                   crt, key, ca, plain);
+                   crt, key, ca, port);
     start_watch(&watches[0], "s1", self->port, more);
-    (void)snprintf(watches[0].port, sizeof watches[0].port, "%s", plain); /* the one with TLS */
+    (void)snprintf(watches[0].port, sizeof watches[0].port, "%s", port); /* the one with TLS */
     (void)snprintf(group, sizeof group, "tls = { ca = \"%s\"; };", ca);
     start_host(&a, "a", "rediss-sentinel", ports_of(watches, 1), group);
     logs_connected_to(&a, self);

@@ -1,6 +1,7 @@
 /* test_tls.c: larderd and a real server over TLS: what is trusted, and for each thing that is not
  * a refusal that names it, without a byte in plain.
  */
+#include "tests/ports.h"
 #include "tests/redis/certificates.h"
 #include "tests/redis/fleet.h"
 
@@ -27,7 +28,7 @@ static void start_server(const char *certificate, ...)
     size_t count = 0;
     va_list more;
     memset(&redis, 0, sizeof redis);
-    (void)snprintf(port, sizeof port, "%s", free_port());
+    ck_assert(port_claim(port));
     (void)snprintf(paths[0], sizeof paths[0], "%s", harness_path("%s.crt", certificate));
     (void)snprintf(paths[1], sizeof paths[1], "%s", harness_path("%s.key", certificate));
     (void)snprintf(paths[2], sizeof paths[2], "%s", harness_path("ca.crt"));
@@ -236,7 +237,7 @@ END_TEST
 
 START_TEST(plain_server)
 {
-    (void)snprintf(port, sizeof port, "%s", free_port());
+    ck_assert(port_claim(port));
     arguments[0] = "--port";
     arguments[1] = port;
     arguments[2] = NULL;
