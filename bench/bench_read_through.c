@@ -1,12 +1,15 @@
 /* bench_read_through: what it costs a worker to get what its host lacks and Redis has: a cold map B
  * beside a map A that filled Redis, each with its larderd, on one Redis. Every key is read through
- * once on B; a bare GET of the same value by a client with a blocking socket of its own takes turns
- * with it, so that both see the same machine: by one caller, and by several processes at once, in
- * rounds that alternate; the figures are the rounds' medians. Then threads of eight processes miss
+ * once on B. Bare GETs of the same values by a client with a blocking socket of its own take turns
+ * with them, so that both see the same machine, a block at a time: larderd looks for the next
+ * request for a while before it sleeps, and a GET in that while finds its processor awake, which no
+ * GET does where nobody reads through. By one caller, and by several processes at once, in rounds
+ * that alternate; the figures are the rounds' medians. Then threads of eight processes miss
  * one key at once: how many requests does that cost Redis? And what does larderd do when nobody
  * asks?
  *
  *   bench_read_through [--keys N (a caller and round)] [--rounds N] [--callers N] [--crowds N]
+ *                      [--block N (keys; divides --keys)]
  *                      [--busy-poll N (redis.busy_poll_us of B)]
  */
 #include <inttypes.h>
@@ -89,25 +92,33 @@ struct figures { /* us, one for each round */
 
 /* Rounds of one caller and of all take turns; a key is asked for once. The first of each is not
  * counted: it meets maps whose pages nobody has touched. */
-static uint64_t keys, rounds, callers;
+static uint64_t keys, rounds, callers, block;
 
 static uint64_t first_key(uint64_t round, bool all, uint64_t caller)
 {
     return (round * (callers + 1) + (all ? 1 + caller : 0)) * keys;
 }
 
-static void take_turns(larder *handle, struct client *client, uint64_t first)
+/* A block's keys, by one of the two. */
+static void one_side(larder *handle, struct client *client, uint64_t first, bool is_through)
 {
-    for (uint64_t at = first; at < first + keys; at++) {
+    for (uint64_t at = first; at < first + block; at++) {
         char key[48];
         size_t size = name_key(key, "key", at);
-        if (at % 2 == 0) {
+        if (is_through) {
+            through[at] = read_one(handle, key, size, at + 1);
+        } else {
             bare[at] = get_one(client, key);
         }
-        through[at] = read_one(handle, key, size, at + 1);
-        if (at % 2 != 0) {
-            bare[at] = get_one(client, key);
-        }
+    }
+}
+
+static void take_turns(larder *handle, struct client *client, uint64_t first)
+{
+    for (uint64_t at = first; at < first + keys; at += block) {
+        bool through_first = at / block % 2 != 0;
+        one_side(handle, client, at, through_first);
+        one_side(handle, client, at, !through_first);
     }
 }
 
@@ -301,8 +312,9 @@ int main(int argc, char **argv)
     rounds = measure_option(argc, argv, "--rounds", 5);
     callers = measure_option(argc, argv, "--callers", 8);
     crowds = measure_option(argc, argv, "--crowds", 20);
+    block = measure_option(argc, argv, "--block", 100);
     test_check(keys > 0 && keys <= KEYS_MAX && crowds > 0 && rounds > 0 && rounds <= ROUNDS_MAX &&
-                   callers > 1 && callers <= CALLERS_MAX &&
+                   callers > 1 && callers <= CALLERS_MAX && block > 0 && keys % block == 0 &&
                    first_key(rounds + 1, false, 0) <= KEYS_MAX,
                "options");
     uint64_t total = first_key(rounds + 1, false, 0);

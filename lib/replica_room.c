@@ -29,14 +29,14 @@ int replica_run(const larder *handle, size_t need, writer_operation *operation, 
     }
     struct larder hasty = *handle;
     hasty.write_wait_ms = handle->write_wait_ms < HASTY_MS ? handle->write_wait_ms : HASTY_MS;
-    uint64_t snapshot = room_pinned_by(handle);
-    bool known = snapshot != 0 && snapshot == stuck.snapshot;
+    /* Listing the readers costs as much as a write of its own: only where one was met. */
+    bool known = stuck.snapshot != 0 && room_pinned_by(handle) == stuck.snapshot;
     int result = writer_run(known ? &hasty : handle, need, operation, context);
     if (result != LARDER_EFULL) {
         return result;
     }
     /* Whether it is a snapshot's doing, which outlasts one more try. Others come and go. */
-    snapshot = room_pinned_by(handle);
+    uint64_t snapshot = room_pinned_by(handle);
     if (snapshot != 0 && snapshot != stuck.snapshot) {
         result = writer_run(&hasty, need, operation, context);
     }
