@@ -35,10 +35,22 @@ void replicator_say(replicator *self, int priority, const char *format, ...)
     self->settings.log(self->settings.log_context, priority, text);
 }
 
-void replicator_trouble(replicator *self, const char *why)
+void replicator_mask(const replicator *self, const char *text, char *out, size_t size)
+{
+    enum { LEAST = 8 }; /* a shorter one would show by what is missing in sentences of our own */
+    const char *secrets[CODEC_SECRETS] = {self->settings.password,
+                                          self->settings.sentinel_password};
+    for (size_t i = 0; i < CODEC_SECRETS; i++)
+        if (secrets[i] != NULL && strlen(secrets[i]) < LEAST)
+            secrets[i] = NULL;
+    codec_mask(text, secrets, out, size);
+}
+
+void replicator_trouble(replicator *self, const char *said)
 {
     int64_t now = replicator_wall_ms();
-    char text[sizeof self->error];
+    char text[sizeof self->error], why[512];
+    replicator_mask(self, said, why, sizeof why);
     /* Redis does not say which one */
     bool right = strstr(why, "user executing the script") != NULL;
     snprintf(text, sizeof text, right ? "%.170s%s" : "%.255s%s", why,
@@ -343,7 +355,7 @@ static void on_connected(void *context, const char *run_id, const char *history,
     replicator *self = context;
     sync_event event = {.kind = SYNC_EV_CONNECTED, .run_id = history};
     snprintf(self->run_id, sizeof self->run_id, "%s", run_id);
-    snprintf(self->redis_version, sizeof self->redis_version, "%s", redis_version);
+    replicator_mask(self, redis_version, self->redis_version, sizeof self->redis_version);
     replicator_feed(self, &event);
 }
 

@@ -53,7 +53,9 @@ int64_t replicator_wall_ms(void);
 int64_t replicator_now_ms(void);
 void replicator_say(replicator *self, int priority, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-void replicator_trouble(replicator *self, const char *why);
+void replicator_trouble(replicator *self, const char *said);
+/* Names that the other end gives itself or others, for a log: without the passwords. */
+void replicator_mask(const replicator *self, const char *text, char *out, size_t size);
 void replicator_feed(replicator *self, const sync_event *event);
 /* From within an action: to be worked off after it. */
 void replicator_post(replicator *self, const sync_event *event);

@@ -104,10 +104,12 @@ static void publish(replicator *self)
 static void say_connected(replicator *self)
 {
     link_figures figures;
+    char server[sizeof figures.server];
     bool named = self->url.kind == URL_SENTINEL; /* which one it is of those it may lead to */
     link_read_figures(self->link, &figures);
+    replicator_mask(self, figures.server, server, sizeof server);
     replicator_say(self, LOG_NOTICE, "redis %s: connected%s%s%s", self->url.display,
-                   named ? " to " : "", named ? figures.server : "",
+                   named ? " to " : "", named ? server : "",
                    figures.without_scripts ? "; it refuses scripts: WATCH, MULTI and EXEC do their "
                                              "work, more slowly"
                                            : "");
@@ -272,7 +274,8 @@ static bool make_machine(replicator *self, uint64_t seed)
                           .client_name = self->client_name,
                           .limits = {.max_bytes = s->max_reply_bytes,
                                      .max_elements = s->max_reply_elements,
-                                     .max_depth = s->max_reply_depth},
+                                     .max_depth = s->max_reply_depth,
+                                     .secrets = {s->password, s->sentinel_password}},
                           .connect_timeout_ms = s->connect_timeout_ms,
                           .reply_timeout_ms = s->reply_timeout_ms,
                           .ping_ms = s->ping_ms,
@@ -449,16 +452,18 @@ void replicator_status_read(const replicator *self, replicator_status *out)
 {
     sync_view view;
     link_figures figures;
+    char server[sizeof figures.server];
     memset(out, 0, sizeof *out);
     sync_look(self->machine, &view);
     link_read_figures(self->link, &figures);
+    replicator_mask(self, figures.server, server, sizeof server);
     out->state = as_state(self->state);
     out->breaker = (enum replicator_breaker)view.breaker;
     out->since_ms = self->since_ms;
     memcpy(out->error, self->error, sizeof out->error);
     out->error_ms = self->error_ms;
     if (self->url.kind == URL_SENTINEL && figures.server[0] != 0)
-        snprintf(out->server, sizeof out->server, "%.115s/%u", figures.server, self->url.database);
+        snprintf(out->server, sizeof out->server, "%.115s/%u", server, self->url.database);
     else
         snprintf(out->server, sizeof out->server, "%.127s", self->url.display);
     memcpy(out->run_id, self->run_id, sizeof out->run_id);

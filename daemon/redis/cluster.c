@@ -405,7 +405,8 @@ static void give(cluster *self, struct routed *routed, const reply *got)
 static void give_later(cluster *self, struct routed *routed)
 {
     static const char text[] = CLUSTER_LATER " its slot is on the move";
-    static const reply later = {.kind = REPLY_ERROR, .text = text, .size = sizeof text - 1};
+    static const reply later = {
+        .kind = REPLY_ERROR, .text = text, .size = sizeof text - 1, .said = text};
     give(self, routed, &later);
 }
 

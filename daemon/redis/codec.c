@@ -111,6 +111,15 @@ static void *make_string(const redisReadTask *task, char *text, size_t size)
     copy[size] = 0;
     made->text = copy;
     made->size = size;
+    if (kind == REPLY_ERROR) {
+        codec *self = task->privdata;
+        size_t room = size < CODEC_SAID_MAX / 4 ? 3 * size + 8 : CODEC_SAID_MAX; /* "***" for one */
+        char *said = take(self, room);
+        if (said == NULL)
+            return NULL;
+        codec_mask(copy, self->limits.secrets, said, room);
+        made->said = said;
+    }
     return made;
 }
 
@@ -278,18 +287,30 @@ bool reply_error_is(const reply *self, const char *word)
            (self->size == size || self->text[size] == ' ');
 }
 
-void reply_error_text(const reply *self, const char *secret, char *out, size_t size)
+/* The secret that the text begins with; the longest, where one begins with the other. 0: none. */
+static size_t secret_at(const char *text, const char *const secrets[CODEC_SECRETS])
 {
-    const char *at = self->text,
-               *end = strstr(at, ", with args"); /* a long one would be cut there */
-    size_t length = secret != NULL ? strlen(secret) : 0, used = 0;
+    size_t longest = 0;
+    for (size_t i = 0; i < CODEC_SECRETS; i++) {
+        size_t size = secrets[i] != NULL ? strlen(secrets[i]) : 0;
+        if (size > longest && strncmp(text, secrets[i], size) == 0)
+            longest = size;
+    }
+    return longest;
+}
+
+void codec_mask(const char *text, const char *const secrets[CODEC_SECRETS], char *out, size_t size)
+{
+    const char *at = text, *end = strstr(at, ", with args");
+    size_t used = 0;
     if (end == NULL)
         end = at + strlen(at);
     while (at < end && used + 4 < size) {
-        if (length != 0 && strncmp(at, secret, length) == 0) {
+        size_t secret = secret_at(at, secrets);
+        if (secret != 0) {
             memcpy(out + used, "***", 3);
             used += 3;
-            at += length;
+            at += secret;
         } else {
             out[used++] = *at++;
         }

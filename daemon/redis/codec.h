@@ -24,14 +24,21 @@ typedef struct reply {
     long long integer;
     const char *text; /* STRING, STATUS, ERROR: size bytes and a 0 */
     size_t size;
+    const char *said;        /* ERROR: the text for a log, without secrets; see codec_limits */
     struct reply **elements; /* ARRAY: count of them, none is NULL */
     size_t count;
 } reply;
+
+#define CODEC_SECRETS 2u
+#define CODEC_SAID_MAX 320u /* bytes of reply.said with its end; longer ones are cut */
 
 typedef struct codec_limits {
     size_t max_bytes;      /* of one whole reply */
     uint32_t max_elements; /* of one reply, all levels together */
     uint32_t max_depth;    /* 1: no arrays within arrays; at most 7 */
+    /* What no log may show: the passwords, which whoever is at the other end has been told. NULL
+     * or "": none. They must outlive the codec. */
+    const char *secrets[CODEC_SECRETS];
 } codec_limits;
 
 typedef struct codec codec;
@@ -56,8 +63,10 @@ void codec_free_command(char *command);
 bool reply_error_is(const reply *self, const char *word);
 bool reply_text_is(const reply *self, const char *text);
 
-/* What the error says, for a log, without the secret: a server repeats the arguments of a command
- * that it does not know. secret: NULL or "" for none. */
-void reply_error_text(const reply *self, const char *secret, char *out, size_t size);
+/* Words of the other end's, for a log: each secret in them is "***", and of an error that repeats
+ * the arguments of a command they are left out (a long one would be cut within the secret). Where
+ * words of the server's reach a log otherwise than by reply.said, they go through this. size: of
+ * out, at least 4. */
+void codec_mask(const char *text, const char *const secrets[CODEC_SECRETS], char *out, size_t size);
 
 #endif

@@ -224,7 +224,7 @@ static void take_reply(connection *self, const reply *got)
     if (self->waiting == 0) {
         char why[160];
         if (got->kind == REPLY_ERROR) /* e.g. "max number of clients reached" */
-            snprintf(why, sizeof why, "Redis says: %.120s", got->text);
+            snprintf(why, sizeof why, "Redis says: %.120s", got->said);
         else
             snprintf(why, sizeof why, "a reply came that nobody had asked for");
         fail(self, why, false, got->kind != REPLY_ERROR);

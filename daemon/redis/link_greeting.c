@@ -204,15 +204,14 @@ bool link_greeting_failed(struct link *self, const connection_tag *tag, const re
     if (!session && tag->kind == REQUEST_PING)
         cause = SYNC_LOST_CONNECTION;
     if (tag->kind == REQUEST_WATCH) /* the reason is the other refusal */
-        snprintf(why, sizeof why, "%.150s; nor without scripts: %.120s", self->refusal, got->text);
-    else if (tag->kind == REQUEST_AUTH)
-        reply_error_text(got, self->settings.password, why + sprintf(why, "AUTH: "), 250);
+        snprintf(why, sizeof why, "%.150s; nor without scripts: %.120s", self->refusal, got->said);
     else
         snprintf(why, sizeof why, "%s%.250s",
                  tag->kind == REQUEST_SELECT ? "SELECT: "
                  : tag->kind == REQUEST_ROLE ? "ROLE: "
+                 : tag->kind == REQUEST_AUTH ? "AUTH: "
                                              : "",
-                 got->text);
+                 got->said);
     link_fail(self, cause, why, false, false);
     return true;
 }

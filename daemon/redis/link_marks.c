@@ -105,7 +105,7 @@ void link_got_mark(struct link *self, const reply *got)
     } else if (got->kind == REPLY_INTEGER && got->integer == PUSH_REPLY_NO_STREAM) {
         outcome = SYNC_NO_STREAM;
     } else if (got->kind == REPLY_ERROR) {
-        trouble = got->text;
+        trouble = got->said;
         if (reply_error_is(got, "NOSCRIPT"))
             outcome = SYNC_NO_SCRIPT;
         else if (reply_error_is(got, "OOM"))

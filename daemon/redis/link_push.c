@@ -280,7 +280,7 @@ void link_got_record(struct link *self, const connection_tag *tag, const reply *
 /* What an error reply says of what was to be stored or told. */
 static enum sync_outcome refusal(const reply *error, const char **trouble)
 {
-    *trouble = error->text;
+    *trouble = error->said;
     if (reply_error_is(error, "OOM"))
         return SYNC_NO_MEMORY;
     if (reply_error_is(error, "NOSCRIPT"))

@@ -17,7 +17,7 @@ void link_refused(struct link *self, const char *what, const reply *error)
 {
     bool right = reply_error_is(error, "NOPERM") || strstr(error->text, "unknown command") != NULL;
     char why[300];
-    snprintf(why, sizeof why, "%s: %.250s", what, error->text);
+    snprintf(why, sizeof why, "%s: %.250s", what, error->said);
     link_fail(self, right ? SYNC_NO_PERMISSION : SYNC_NOT_READY, why, false, false);
 }
 
@@ -97,7 +97,7 @@ void link_got_join(struct link *self, const reply *got)
         }
         bool wait = reply_error_is(got, "OOM") || reply_error_is(got, "NOSCRIPT") ||
                     reply_error_is(got, CLUSTER_LATER);
-        link_fail(self, wait ? SYNC_NOT_READY : SYNC_NO_PERMISSION, got->text, false, false);
+        link_fail(self, wait ? SYNC_NOT_READY : SYNC_NO_PERMISSION, got->said, false, false);
         return;
     }
     if (!read_joined(self, got, &joined)) {

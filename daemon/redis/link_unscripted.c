@@ -47,7 +47,7 @@ static bool change_over(struct link *self, const reply *got)
     if (self->without_scripts)
         return true;
     self->without_scripts = true;
-    snprintf(self->refusal, sizeof self->refusal, "%s", got->text);
+    snprintf(self->refusal, sizeof self->refusal, "%s", got->said);
     return link_send(self, self->commands, REQUEST_WATCH, 0, 0, NULL, 2, watch, NULL) &&
            link_send(self, self->commands, REQUEST_WATCH, 0, 0, NULL, 1, unwatch, NULL);
 }

@@ -259,9 +259,7 @@ static void on_answer(void *context, const connection_tag *tag, const reply *got
     if (got->kind == REPLY_ERROR && tag->kind != ASKED_EPOCH) {
         bool refused = reply_error_is(got, "NOAUTH") || reply_error_is(got, "WRONGPASS") ||
                        reply_error_is(got, "NOPERM") || tag->kind == ASKED_AUTH;
-        char why[300];
-        reply_error_text(got, self->owner->settings.password, why, sizeof why);
-        watcher_failed(self, why, refused, false);
+        watcher_failed(self, got->said, refused, false);
         return;
     }
     switch ((enum asked)tag->kind) {

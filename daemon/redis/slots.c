@@ -92,7 +92,7 @@ bool slots_read(const reply *got, const url_place *asked, slots_map *out, char *
     for (size_t i = 0; i < SLOTS_COUNT; i++)
         out->owner[i] = SLOTS_NOWHERE;
     if (got->kind == REPLY_ERROR) {
-        snprintf(error, error_size, "CLUSTER SLOTS: %.200s", got->text);
+        snprintf(error, error_size, "CLUSTER SLOTS: %.200s", got->said);
         return false;
     }
     if (got->kind != REPLY_ARRAY) {

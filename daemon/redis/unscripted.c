@@ -59,6 +59,15 @@ void unscripted_refuse(struct call *call, const char *error)
         return;
     call->decision = DECISION_ERROR;
     snprintf(call->error, sizeof call->error, "%s", error);
+    snprintf(call->said, sizeof call->said, "%s", error);
+}
+
+void unscripted_refuse_as(struct call *call, const reply *error)
+{
+    if (call->decision == DECISION_ERROR)
+        return;
+    unscripted_refuse(call, error->text);
+    snprintf(call->said, sizeof call->said, "%s", error->said);
 }
 
 static struct call *copy_call(const connection_tag *tag, enum script_id script, int count,
@@ -239,10 +248,11 @@ bool unscripted_answer(unscripted *self, const reply *got)
     return self->life == life;
 }
 
-static bool answer_error(unscripted *self, const char *text)
+static bool answer_error(unscripted *self, const struct call *call)
 {
-    reply error = {.kind = REPLY_ERROR, .text = text, .size = strlen(text)};
-    return unscripted_answer(self, &error);
+    reply error = {
+        .kind = REPLY_ERROR, .text = call->error, .size = strlen(call->error), .said = call->said};
+    return unscripted_answer(self, &error); /* which frees the call afterwards */
 }
 
 static bool answer_number(unscripted *self, long long number)
@@ -279,7 +289,6 @@ void unscripted_answer_chunk(unscripted *self)
     self->attempts = 0;
     for (size_t i = 0; i < size && alive; i++) {
         struct call *call = self->chunk[i];
-        char error[ERROR_MAX];
         switch (call->decision) {
         case DECISION_SAME:
             alive = answer_number(self, PUSH_REPLY_SAME);
@@ -299,8 +308,7 @@ void unscripted_answer_chunk(unscripted *self)
             break;
         case DECISION_OPEN:
         case DECISION_ERROR:
-            snprintf(error, sizeof error, "%s", call->error);
-            alive = answer_error(self, error);
+            alive = answer_error(self, call);
             break;
         }
     }
@@ -363,7 +371,7 @@ void unscripted_got(unscripted *self, uint32_t tag, const reply *got)
     case WHAT_WATCHED:
     case WHAT_QUEUED:
         if (got->kind == REPLY_ERROR)
-            unscripted_refuse(call, got->text);
+            unscripted_refuse_as(call, got);
         break;
     case WHAT_RECORD:
         unscripted_got_record(self, index, got);

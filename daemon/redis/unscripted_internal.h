@@ -73,6 +73,7 @@ struct call {
     enum decision decision;
     long long written;     /* the answer to one that was written */
     char error[ERROR_MAX]; /* or the text that is answered */
+    char said[ERROR_MAX];  /* an error's, for a log */
     struct text record, value;
     bool has_record, has_value;
     /* of a join */
@@ -101,6 +102,7 @@ void unscripted_forget_text(struct text *text);
 bool unscripted_keep(struct text *text, const reply *got); /* false: no memory */
 /* What is said of the call in place of a reply; the first thing counts. */
 void unscripted_refuse(struct call *call, const char *error);
+void unscripted_refuse_as(struct call *call, const reply *error); /* by the server */
 
 void unscripted_send(unscripted *self, enum what what, size_t index, int count,
                      const char *const *words, const size_t *sizes);

@@ -21,6 +21,15 @@ const char *unscripted_last_id(const reply *got)
     return NULL;
 }
 
+/* By the server's words, or by ours where it answered with something else than an error. */
+static void refuse(struct call *join, const reply *got, const char *otherwise)
+{
+    if (got->kind == REPLY_ERROR)
+        unscripted_refuse_as(join, got);
+    else
+        unscripted_refuse(join, otherwise);
+}
+
 /* Whose the map's node id is: ARGV[4], for ARGV[5] ms, unless somebody has it. */
 static bool claims(const struct call *join)
 {
@@ -82,7 +91,7 @@ void unscripted_behind(struct call *join, const char *id)
 void unscripted_got_time(struct call *join, const reply *got)
 {
     if (got->kind != REPLY_ARRAY || got->count != 2) {
-        unscripted_refuse(join, got->kind == REPLY_ERROR ? got->text : "ERR no time");
+        refuse(join, got, "ERR no time");
         return;
     }
     join->seconds = number_of(got->elements[0]);
@@ -139,7 +148,7 @@ void unscripted_got_last(unscripted *self, const reply *got)
     struct call *join = self->chunk[0];
     const reply *id, *event;
     if (got->kind == REPLY_ERROR)
-        unscripted_refuse(join, got->text);
+        unscripted_refuse_as(join, got);
     if (join->decision == DECISION_ERROR) {
         unscripted_answer_chunk(self);
     } else if (unscripted_entry(got, &id, &event)) {
@@ -163,7 +172,7 @@ void unscripted_got_begun(unscripted *self, const reply *got)
         unscripted_begin_again(self); /* another host was first */
     } else if (got->kind != REPLY_STRING || !unscripted_keep(&join->last_id, got) ||
                !unscripted_keep(&join->last_event, &event)) {
-        unscripted_refuse(join, got->kind == REPLY_ERROR ? got->text : "ERR no epoch");
+        refuse(join, got, "ERR no epoch");
         unscripted_answer_chunk(self);
     } else {
         unscripted_send_message(self, WHAT_IGNORED, 0, unscripted_argument(join, 3), got->text,

@@ -191,7 +191,7 @@ static void carry_out(unscripted *self)
 void unscripted_got_fields(struct call *call, const reply *got)
 {
     if (got->kind == REPLY_ERROR)
-        unscripted_refuse(call, got->text);
+        unscripted_refuse_as(call, got);
     else
         call->fields = got->kind == REPLY_INTEGER && got->integer > 0 ? (size_t)got->integer : 0;
 }
@@ -201,7 +201,7 @@ void unscripted_got_mark(unscripted *self, const reply *got)
     struct call *call = self->chunk[0];
     size_t index = call->marks_read++;
     if (got->kind == REPLY_ERROR)
-        unscripted_refuse(call, got->text);
+        unscripted_refuse_as(call, got);
     else if (got->kind == REPLY_STRING && call->marks != NULL) {
         call->marks[index].there = true;
         call->marks[index].clock = clock_of(got->text);
@@ -231,7 +231,7 @@ void unscripted_got_marked(unscripted *self, const reply *got)
     call->decision = DECISION_TEXT;
     for (size_t i = 0; i < got->count; i++)
         if (got->elements[i]->kind == REPLY_ERROR && !is_stream_error(got->elements[i]))
-            unscripted_refuse(call, got->elements[i]->text);
+            unscripted_refuse_as(call, got->elements[i]);
     for (size_t i = 0; i < call->mark_count && call->decision == DECISION_TEXT; i++) {
         const struct mark *mark = &call->marks[NAMES + i];
         const reply *added = mark->told ? got->elements[mark->result] : NULL;

@@ -180,7 +180,7 @@ void unscripted_got_record(unscripted *self, size_t index, const reply *got)
 {
     struct call *call = self->chunk[index];
     if (got->kind == REPLY_ERROR)
-        unscripted_refuse(call, got->text);
+        unscripted_refuse_as(call, got);
     else if (got->kind == REPLY_STRING) {
         call->has_record = unscripted_keep(&call->record, got);
         if (!call->has_record)
@@ -237,7 +237,7 @@ static void got_pushed(unscripted *self, const reply *got)
         } else {
             for (size_t j = 0; j < WRITES_OF_A_PUSH; j++)
                 if (got->elements[at + j]->kind == REPLY_ERROR)
-                    unscripted_refuse(call, got->elements[at + j]->text);
+                    unscripted_refuse_as(call, got->elements[at + j]);
             if (added->kind == REPLY_STRING)
                 tell(self, i, added);
         }
@@ -254,7 +254,7 @@ static void got_refused(unscripted *self, const reply *got)
         known = known || self->chunk[i]->decision == DECISION_ERROR;
     for (size_t i = 0; i < self->chunk_size; i++)
         if (!known && self->chunk[i]->decision == DECISION_WRITE)
-            unscripted_refuse(self->chunk[i], got->text);
+            unscripted_refuse_as(self->chunk[i], got);
     /* in order: those before the first that was refused have to be carried out before it */
     if (self->chunk[0]->decision == DECISION_WRITE) {
         size_t until = 1;

@@ -186,6 +186,45 @@ START_TEST(lies)
 }
 END_TEST
 
+#define SECRET "hunter2-of-the-fleet"
+#define SHA "$40\r\n0123456789012345678901234567890123456789\r\n"
+
+/* Whoever is at the other end has been told the password, and may say it where it pleases. */
+static const struct lie echoes[] = {
+    {"to all but AUTH", "+OK\r\n", "-ERR what is " SECRET "?\r\n", 1000, true, false},
+    {"as a session's error", "+OK\r\n", "-LOADING " SECRET SECRET " again\r\n", 1000, true, false},
+    {"to AUTH", "", "-WRONGPASS " SECRET " is wrong\r\n", 1000, true, false},
+    {"unasked", "-ERR " SECRET "\r\n-ERR " SECRET "\r\n", NULL, 0, false, false},
+    {"as its version", "+OK\r\n+OK\r\n" SHA SHA SHA SHA "$38\r\nredis_version:3." SECRET "\r\n\r\n",
+     NULL, 0, true, false},
+};
+
+START_TEST(passwords_are_not_logged)
+{
+    const struct lie *lie = &echoes[_i];
+    host a;
+    char path[108], url[128], configuration[600];
+    told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne((void *)told, MAP_FAILED);
+    (void)snprintf(path, sizeof path, "%s", harness_path("liar"));
+    (void)snprintf(url, sizeof url, "unix://%s", path);
+    (void)snprintf(configuration, sizeof configuration,
+                   "redis = { prefix = \"t:\"; " HOST_QUICK "password_file = \"%s\"; };\n"
+                   "map = { size = \"64M\"; };\n",
+                   harness_write("password", 0600, SECRET));
+    pid_t liar = start_liar(path, lie);
+    host_start(&a, "a", NULL, url, configuration);
+    host_logs(&a, "***");
+    char *log = harness_log(&a.larderd.process);
+    ck_assert_msg(strstr(log, "hunter2") == NULL, "%s: the password is in the log: %s", lie->name,
+                  log);
+    free(log);
+    ck_assert_int_eq(kill(liar, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(liar, NULL, 0), liar);
+    host_end(&a);
+}
+END_TEST
+
 int main(void)
 {
     harness_needs_redis();
@@ -194,5 +233,10 @@ int main(void)
     tcase_set_timeout(all, 120);
     tcase_add_loop_test(all, lies, 0, (int)(sizeof tales / sizeof *tales));
     suite_add_tcase(suite, all);
+    TCase *secrets = tcase_create("secrets");
+    tcase_set_timeout(secrets, 120);
+    tcase_add_loop_test(secrets, passwords_are_not_logged, 0,
+                        (int)(sizeof echoes / sizeof *echoes));
+    suite_add_tcase(suite, secrets);
     return harness_run(suite);
 }
