@@ -66,13 +66,15 @@ void conf_problems_free(conf_problems *problems)
 
 /* ---- One value ------------------------------------------------------------------------------- */
 
-static bool in_range(const conf_row *row, double value, char *error, size_t error_size)
+/* given: the value as it was written, of any bytes. */
+static bool in_range(const conf_row *row, double value, const char *given, char *error,
+                     size_t error_size)
 {
     if ((row->least == 0 && row->most == 0) || (value >= row->least && value <= row->most)) {
         return true;
     }
     if (row->type == CONF_MODE) {
-        snprintf(error, error_size, "must be octal, 0 to 7777");
+        snprintf(error, error_size, "must be octal, 0 to 7777, not %.40s", given);
         return false;
     }
     char least[32], most[32];
@@ -87,15 +89,15 @@ static bool in_range(const conf_row *row, double value, char *error, size_t erro
         }
         conf_format(&scratch, row, i ? most : least, sizeof least);
     }
-    snprintf(error, error_size, "must be %s to %s", least, most);
+    snprintf(error, error_size, "must be %s to %s, not %.40s", least, most, given);
     return false;
 }
 
 /* Store a number of a row of any numeric type, if range and check allow it. */
-static bool store_number(struct conf *conf, const conf_row *row, int64_t value, char *error,
-                         size_t error_size)
+static bool store_number(struct conf *conf, const conf_row *row, int64_t value, const char *given,
+                         char *error, size_t error_size)
 {
-    if (!in_range(row, (double)value, error, error_size) ||
+    if (!in_range(row, (double)value, given, error, error_size) ||
         (row->check && !row->check(&value, error, error_size))) {
         return false;
     }
@@ -103,10 +105,10 @@ static bool store_number(struct conf *conf, const conf_row *row, int64_t value, 
     return true;
 }
 
-static bool store_share(struct conf *conf, const conf_row *row, double value, char *error,
-                        size_t error_size)
+static bool store_share(struct conf *conf, const conf_row *row, double value, const char *given,
+                        char *error, size_t error_size)
 {
-    if (!in_range(row, value, error, error_size)) { /* NaN is not in any range */
+    if (!in_range(row, value, given, error, error_size)) { /* NaN is not in any range */
         return false;
     }
     *(double *)field(conf, row) = value;
@@ -134,15 +136,15 @@ static bool store_text(struct conf *conf, const conf_row *row, const char *text,
     return true;
 }
 
+/* One beyond 64 bits is the largest, or the smallest: no range reaches that far. */
 static bool parse_integer(const char *text, int base, int64_t *value)
 {
     char *end;
     if (!*text || strspn(text, "+-0123456789") != strlen(text)) {
         return false;
     }
-    errno = 0;
     *value = strtoll(text, &end, base);
-    return errno == 0 && *end == '\0' && end != text;
+    return *end == '\0' && end != text;
 }
 
 bool conf_set(struct conf *conf, const conf_row *row, const char *text, char *error,
@@ -167,34 +169,34 @@ bool conf_set(struct conf *conf, const conf_row *row, const char *text, char *er
             snprintf(error, error_size, "must be a whole number");
             return false;
         }
-        return store_number(conf, row, number, error, error_size);
+        return store_number(conf, row, number, text, error, error_size);
     case CONF_MODE:
         if (!parse_integer(text, 8, &number)) {
             snprintf(error, error_size, "must be permissions in octal, as \"2770\"");
             return false;
         }
-        return store_number(conf, row, number, error, error_size);
+        return store_number(conf, row, number, text, error, error_size);
     case CONF_SIZE:
         if (!conf_parse_size(text, &number)) {
             snprintf(error, error_size,
                      "must be a size: a number of bytes, or one with K, M, G, T");
             return false;
         }
-        return store_number(conf, row, number, error, error_size);
+        return store_number(conf, row, number, text, error, error_size);
     case CONF_DURATION:
         if (!conf_parse_duration(text, &number)) {
             snprintf(error, error_size,
                      "must be a duration: seconds, or a number with ms, s, m, h, d");
             return false;
         }
-        return store_number(conf, row, number, error, error_size);
+        return store_number(conf, row, number, text, error, error_size);
     case CONF_SHARE:
         share = strtod(text, &end);
         if (end == text || *end) {
             snprintf(error, error_size, "must be a fraction like 0.9");
             return false;
         }
-        return store_share(conf, row, share, error, error_size);
+        return store_share(conf, row, share, text, error, error_size);
     }
     return false;
 }
@@ -289,8 +291,16 @@ static bool take_value(struct conf *conf, const conf_row *row, const config_sett
         *(bool *)field(conf, row) = config_setting_get_bool(setting) != 0;
         return true;
     }
+    char given[64];
+    if (whole && (number == CONF_BEYOND || number == -CONF_BEYOND)) {
+        snprintf(given, sizeof given, "a number beyond 64 bits");
+    } else if (whole) {
+        snprintf(given, sizeof given, "%lld", number);
+    } else if (type == CONFIG_TYPE_FLOAT) {
+        snprintf(given, sizeof given, "%g", config_setting_get_float(setting));
+    }
     if (whole && (row->type == CONF_INTEGER || row->type == CONF_SIZE)) {
-        return store_number(conf, row, number, error, error_size);
+        return store_number(conf, row, number, given, error, error_size);
     }
     if (row->type == CONF_DURATION && (whole || type == CONFIG_TYPE_FLOAT)) {
         double seconds = whole ? (double)number : config_setting_get_float(setting);
@@ -298,11 +308,12 @@ static bool take_value(struct conf *conf, const conf_row *row, const config_sett
             seconds = 1e15;
         }
         double ms = seconds * 1000.0;
-        return store_number(conf, row, (int64_t)(ms < 0 ? ms - 0.5 : ms + 0.5), error, error_size);
+        return store_number(conf, row, (int64_t)(ms < 0 ? ms - 0.5 : ms + 0.5), given, error,
+                            error_size);
     }
     if (row->type == CONF_SHARE && (whole || type == CONFIG_TYPE_FLOAT)) {
         return store_share(conf, row, whole ? (double)number : config_setting_get_float(setting),
-                           error, error_size);
+                           given, error, error_size);
     }
     snprintf(error, error_size, "must be %s, not %s", wanted(row->type),
              type >= 0 && type <= 8 ? type_names[type] : "this");
@@ -439,6 +450,33 @@ static char *read_whole(const char *file, bool must_exist, size_t *size, conf_pr
     return text;
 }
 
+/* The setting that the parser took last, with its groups: "map.size"; "": there is none. */
+static void name_last(const config_setting_t *at, char *name, size_t size)
+{
+    size_t length = 0;
+    name[0] = '\0';
+    for (int count; at && config_setting_type(at) == CONFIG_TYPE_GROUP; length = strlen(name)) {
+        count = config_setting_length(at);
+        at = count > 0 ? config_setting_get_elem(at, (unsigned)count - 1) : NULL;
+        if (at && config_setting_name(at)) {
+            snprintf(name + length, size - length, "%s%.120s", length ? "." : "",
+                     config_setting_name(at));
+        }
+    }
+}
+
+static void syntax_problem(const config_t *parsed, const char *file, conf_problems *problems)
+{
+    const char *text = config_error_text(parsed);
+    char last[400];
+    bool syntax = !text || strcmp(text, "syntax error") == 0;
+    name_last(config_root_setting(parsed), last, sizeof last);
+    conf_problem(problems, file, (unsigned)config_error_line(parsed), "%s%s%s%s",
+                 text ? text : "syntax error", syntax && *last ? " at or after " : "",
+                 syntax ? last : "",
+                 syntax ? " (a setting is NAME = VALUE; a group NAME = { ... };)" : "");
+}
+
 static void read_file(struct conf *conf, const char *file, bool must_exist, conf_problems *problems)
 {
     size_t size;
@@ -448,8 +486,7 @@ static void read_file(struct conf *conf, const char *file, bool must_exist, conf
         config_init(&parsed);
         bool whole = config_read_string(&parsed, prepared) == CONFIG_TRUE;
         if (!whole) {
-            conf_problem(problems, file, (unsigned)config_error_line(&parsed), "%s",
-                         config_error_text(&parsed) ? config_error_text(&parsed) : "syntax error");
+            syntax_problem(&parsed, file, problems);
         }
         /* What stood before a syntax error is looked at too. */
         take_group(conf, config_root_setting(&parsed), "", file, problems);

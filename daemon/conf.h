@@ -13,6 +13,7 @@
 
 #define CONF_FILE_DEFAULT "/etc/larder/larder.conf"
 #define CONF_FILE_MAX (1u << 20) /* bytes of a configuration file */
+#define CONF_BEYOND INT64_MAX    /* stands for a number of more than 64 bits */
 #define CONF_TEXT_MAX 4096u      /* bytes of a text setting */
 #define CONF_PROBLEMS_MAX 100u   /* problems kept; the rest is counted */
 #define CONF_ROWS_MAX 96u
@@ -125,7 +126,8 @@ bool conf_copy(struct conf *conf, const struct conf *from, const conf_row *row);
 void conf_print_help(FILE *out);
 void conf_print_example(FILE *out);
 
-/* Parsers, pure. False: not in that form or out of range of int64_t. */
+/* Parsers, pure. False: not in that form. What is beyond 64 bits is CONF_BEYOND: it is in no
+ * setting's range. */
 bool conf_parse_size(const char *text, int64_t *bytes);
 bool conf_parse_duration(const char *text, int64_t *milliseconds);
 

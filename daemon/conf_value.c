@@ -25,7 +25,8 @@ static const struct unit size_units[] = {{"T", INT64_C(1) << 40},
 static const struct unit duration_units[] = {{"d", 86400000}, {"h", 3600000}, {"m", 60000},
                                              {"s", 1000},     {"ms", 1},      {"", 1000}};
 
-/* Digits, perhaps a fraction (kept to six places), and one of the units. */
+/* Digits, perhaps a fraction (kept to six places), and one of the units. What is beyond 64 bits is
+ * INT64_MAX: no range reaches that far, and its message says more than that this is no number. */
 static bool parse_unit(const char *text, const struct unit *units, size_t unit_count,
                        int64_t *value)
 {
@@ -33,12 +34,8 @@ static bool parse_unit(const char *text, const struct unit *units, size_t unit_c
     if (!isdigit((unsigned char)*text)) {
         return false;
     }
-    errno = 0;
-    int64_t whole = strtoll(text, &end, 10);
+    int64_t whole = strtoll(text, &end, 10); /* INT64_MAX, too, where it is more */
     int64_t millionths = 0;
-    if (errno) {
-        return false;
-    }
     if (*end == '.') {
         int64_t place = 100000;
         end++;
@@ -52,12 +49,12 @@ static bool parse_unit(const char *text, const struct unit *units, size_t unit_c
     }
     for (size_t i = 0; i < unit_count; i++) {
         if (strcmp(end, units[i].name) == 0) {
-            int64_t part;
-            if (__builtin_mul_overflow(whole, units[i].factor, value)) {
-                return false;
+            int64_t part = (int64_t)((double)millionths * (double)units[i].factor / 1e6 + 0.5);
+            if (__builtin_mul_overflow(whole, units[i].factor, value) ||
+                __builtin_add_overflow(*value, part, value)) {
+                *value = INT64_MAX;
             }
-            part = (int64_t)((double)millionths * (double)units[i].factor / 1e6 + 0.5);
-            return !__builtin_add_overflow(*value, part, value);
+            return true;
         }
     }
     return false;
@@ -180,8 +177,8 @@ bool conf_parse_listen(const char *text, conf_listen *out, char *error, size_t e
 
 /* One pass over the text that knows libconfig's comments and strings. libconfig 1.5 has three
  * traps, each closed here: it reads 4294967296 as 0 (a number needs the suffix L beyond 32 bits: it
- * is put there, or the number is refused beyond 64), it ends the process when an @include names a
- * directory
+ * is put there, and beyond 64 the number becomes CONF_BEYOND), it ends the process when an @include
+ * names a directory
  * (@include is refused), and it stops silently at a zero byte (refused). */
 struct scan {
     const char *file;
@@ -231,12 +228,11 @@ static bool name_byte(char byte)
     return isalnum((unsigned char)byte) || byte == '_' || byte == '*' || byte == '-';
 }
 
-/* At a digit that begins a number. The out buffer has a byte to spare for each number. */
+/* At a digit that begins a number. The out buffer has a byte to spare for each of the text. */
 static void copy_number(struct scan *scan)
 {
     const char *begin = scan->at, *at = begin;
     bool hex = at + 1 < scan->end && at[0] == '0' && (at[1] == 'x' || at[1] == 'X');
-    bool negative = scan->length > 0 && scan->out[scan->length - 1] == '-';
     at += hex ? 2 : 0;
     while (at < scan->end && (hex ? isxdigit((unsigned char)*at) : isdigit((unsigned char)*at))) {
         at++;
@@ -252,21 +248,21 @@ static void copy_number(struct scan *scan)
     size_t size = (size_t)(at - begin);
     if (!fraction) {
         unsigned long long value = 0;
-        errno = size < sizeof digits ? 0 : ERANGE;
-        if (!errno) {
+        if (size < sizeof digits) {
             memcpy(digits, begin, size);
             digits[size] = '\0';
-            value = strtoull(digits, NULL, hex ? 16 : 10);
+            value = strtoull(digits, NULL, hex ? 16 : 10); /* ULLONG_MAX where it is more */
         }
-        if (errno || value > INT64_MAX) {
-            conf_problem(scan->problems, scan->file, scan->line,
-                         "the number %s%.*s%s is out of range", negative ? "-" : "",
-                         size > 40 ? 40 : (int)size, begin, size > 40 ? "..." : "");
+        if (size >= sizeof digits ||
+            value > INT64_MAX) { /* which takes at least as many bytes as this */
+            scan->length +=
+                (size_t)snprintf(scan->out + scan->length, sizeof digits, "%" PRId64, CONF_BEYOND);
+            scan->at = at;
         }
         while (scan->at < at) {
             copy_one(scan);
         }
-        if (value > INT32_MAX && !is_long) {
+        if ((value > INT32_MAX || size >= sizeof digits) && !is_long) {
             scan->out[scan->length++] = 'L';
         }
     }

@@ -51,6 +51,8 @@ static const metric_row own_rows[] = {
      "Commands sent and not answered."},
     {"larder_redis_retry_entries", GAUGE, NULL, U32, AT(redis.retry_entries),
      "Keys that Redis refused and that wait for another try."},
+    {"larder_redis_retry_left_entries", GAUGE, NULL, U64, AT(redis.left_entries),
+     "Keys that Redis refused beyond redis.retry_entries: they are tried again together."},
     {"larder_redis_unacknowledged_entries", GAUGE, NULL, U32, AT(redis.unacknowledged),
      "Entries that Redis has taken and that the map is yet to be told of: more than a moment where it "
      "has no room."},

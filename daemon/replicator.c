@@ -6,7 +6,6 @@
 #include "daemon/replicator.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,50 +18,6 @@
 #include "daemon/replicator_internal.h"
 
 #define CLOCK_TOLERANCE_MS 2 /* of reading two clocks one after the other */
-
-/* ---- Logging ----------------------------------------------------------------------------------
- */
-
-void replicator_say(replicator *self, int priority, const char *format, ...)
-{
-    char text[512];
-    va_list arguments;
-    if (self->settings.log == NULL)
-        return;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    self->settings.log(self->settings.log_context, priority, text);
-}
-
-void replicator_mask(const replicator *self, const char *text, char *out, size_t size)
-{
-    enum { LEAST = 8 }; /* a shorter one would show by what is missing in sentences of our own */
-    const char *secrets[CODEC_SECRETS] = {self->settings.password,
-                                          self->settings.sentinel_password};
-    for (size_t i = 0; i < CODEC_SECRETS; i++)
-        if (secrets[i] != NULL && strlen(secrets[i]) < LEAST)
-            secrets[i] = NULL;
-    codec_mask(text, secrets, out, size);
-}
-
-void replicator_trouble(replicator *self, const char *said)
-{
-    int64_t now = replicator_wall_ms();
-    char text[sizeof self->error], why[512];
-    replicator_mask(self, said, why, sizeof why);
-    /* Redis does not say which one */
-    bool right = strstr(why, "user executing the script") != NULL;
-    snprintf(text, sizeof text, right ? "%.170s%s" : "%.255s%s", why,
-             right ? ": a right is missing which the scripts need (protocol.md, Rights)" : "");
-    bool repeated = strcmp(self->error, text) == 0 && now - self->error_logged_ms < 60000;
-    memcpy(self->error, text, sizeof text);
-    self->error_ms = now;
-    if (repeated)
-        return;
-    self->error_logged_ms = now;
-    replicator_say(self, LOG_WARNING, "redis: %s", text);
-}
 
 /* ---- Time -------------------------------------------------------------------------------------
  */

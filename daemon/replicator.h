@@ -159,6 +159,7 @@ typedef struct replicator_status {
 
     /* now */
     uint32_t retry_entries;  /* refused keys waiting for their next try */
+    uint64_t left_entries;   /* those beside, which are tried again together */
     uint32_t in_flight;      /* commands sent, not answered */
     uint32_t unacknowledged; /* entries that Redis took, and the map has yet no room to note */
     uint64_t epoch, number;  /* place in the event stream */

@@ -1,5 +1,5 @@
-/* replicator_internal.h: what replicator.c (events and actions) and replicator_life.c (settings,
- * start, stop, state, status) share.
+/* replicator_internal.h: what replicator.c (events and actions), replicator_life.c (settings,
+ * start, stop, state, status) and replicator_say.c (the log) share.
  */
 #ifndef LARDER_DAEMON_REPLICATOR_INTERNAL_H
 #define LARDER_DAEMON_REPLICATOR_INTERNAL_H
@@ -40,6 +40,12 @@ struct replicator {
     enum sync_state state;
     int64_t since_ms, error_ms, error_logged_ms, map_logged_ms;
     uint64_t resyncs_told; /* comparisons that the log tells of */
+    int64_t troubles_ms;   /* the minute in which troubles are counted, monotonic */
+    uint32_t troubles;
+    uint64_t dirty;  /* entries in the map, at the last beat */
+    int64_t left_ms; /* when it was last told that more is refused than is remembered; 0: never */
+    bool left_told;  /* and it lasts */
+    unsigned left_quiet; /* beats since there was any */
     char error[256], run_id[48], redis_version[32];
     uint64_t timeouts, protocol_errors;
     uint64_t ask_words[SYNC_SLOTS_MAX]; /* names of the requests in these slots */
@@ -54,6 +60,8 @@ int64_t replicator_now_ms(void);
 void replicator_say(replicator *self, int priority, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void replicator_trouble(replicator *self, const char *said);
+/* Once a second while connected: keys that Redis refuses, beside those that are remembered. */
+void replicator_say_left(replicator *self, uint64_t left);
 /* Names that the other end gives itself or others, for a log: without the passwords. */
 void replicator_mask(const replicator *self, const char *text, char *out, size_t size);
 void replicator_feed(replicator *self, const sync_event *event);

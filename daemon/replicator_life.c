@@ -173,6 +173,12 @@ void replicator_noticed(replicator *self)
         finish(self);
 }
 
+/* One that was written again meanwhile was refused more than once. */
+static uint64_t left_entries(const replicator *self, const sync_view *view)
+{
+    return view->left_entries < self->dirty ? view->left_entries : self->dirty;
+}
+
 static void on_beat(evutil_socket_t fd, short what, void *context)
 {
     replicator *self = context;
@@ -185,6 +191,11 @@ static void on_beat(evutil_socket_t fd, short what, void *context)
     replicator_take_asks(self);
     if (larder_stats_read(self->map, &stats, sizeof stats) != LARDER_OK)
         return;
+    sync_view view;
+    sync_look(self->machine, &view);
+    self->dirty = stats.dirty;
+    if (is_up(view.state))
+        replicator_say_left(self, left_entries(self, &view));
     sync_event count = {.kind = SYNC_EV_COUNT};
     count.entries = stats.entries + stats.tombstones;
     replicator_feed(self, &count);
@@ -491,6 +502,7 @@ void replicator_status_read(const replicator *self, replicator_status *out)
     out->bytes_sent = figures.bytes_sent;
     out->bytes_received = figures.bytes_received;
     out->retry_entries = view.retry_entries;
+    out->left_entries = left_entries(self, &view);
     out->asks = c->asks;
     out->asks_sent = c->asks_sent;
     out->foreign = c->foreign;

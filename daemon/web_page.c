@@ -198,6 +198,7 @@ void web_page_status(const metrics_snapshot *snapshot, struct evbuffer *out)
         row_count(out, "acknowledged", redis->acknowledged);
         row_count(out, "events applied", redis->applied);
         row_count(out, "keys refused, waiting", redis->retry_entries);
+        row_count(out, "refused beyond redis.retry_entries", redis->left_entries);
         row_count(out, "taken by Redis, not noted in the map", redis->unacknowledged);
         row_seconds(out, "lag", redis->lag_ms);
     }

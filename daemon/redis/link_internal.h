@@ -82,6 +82,11 @@ struct link {
     uint32_t join_node;
     uint64_t marks_id; /* of the fleet's set, as asked with the last join; 0: there is none */
     bool join_repeated;
+    int64_t
+        walk_us; /* since when the fleet's set is read, and how many pages of it were asked for */
+    uint32_t walk_pages;
+    uint64_t range_epoch, range_number; /* the range that was asked for: behind this entry */
+    uint32_t range_limit;
     uint64_t average_event; /* bytes, smoothed */
     uint64_t bytes_sent, bytes_received, scripts_loaded;
     int64_t round_trip_us;

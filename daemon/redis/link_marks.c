@@ -13,6 +13,10 @@
 #define SET_LIMIT "98304" /* fields that the set may have before it is cut ... */
 #define SET_KEEP "65536"  /* ... to so many */
 #define PAGE_FIELDS "64"
+/* A set that has not ended after so many pages, ten times of what it may have, or such a time, does
+ * not end: until it does, nothing is pushed. */
+#define PAGES_MAX 16384u
+#define WALK_MAX_US (INT64_C(600) * 1000000)
 #define WORDS_BEFORE (5 + MARK_ARGUMENTS)
 #define WORDS_MAX (WORDS_BEFORE + 3 * REPLICA_MARKS_AT_ONCE)
 
@@ -120,6 +124,11 @@ void link_got_mark(struct link *self, const reply *got)
 bool link_mark_page(struct link *self, uint64_t from)
 {
     char cursor[24];
+    if (from == 0) {
+        self->walk_us = connection_now_us();
+        self->walk_pages = 0;
+    }
+    self->walk_pages++;
     snprintf(cursor, sizeof cursor, "%" PRIu64, from);
     const char *words[] = {"HSCAN", self->mark_set, cursor, "COUNT", PAGE_FIELDS};
     return link_send(self, self->commands, REQUEST_MARK_PAGE, 0, 0, NULL, 5, words, NULL);
@@ -157,6 +166,12 @@ void link_got_mark_page(struct link *self, const reply *got)
     uint64_t next = strtoull(got->elements[0]->text, &end, 10);
     if (*end != 0 || fields->count % 2 != 0) {
         link_out_of_step(self, "HSCAN");
+        return;
+    }
+    if (next != 0 &&
+        (self->walk_pages >= PAGES_MAX || connection_now_us() - self->walk_us >= WALK_MAX_US)) {
+        link_fail(self, SYNC_LOST_CONNECTION, "HSCAN of the set of marks does not end", false,
+                  true);
         return;
     }
     size_t count = 0;

@@ -146,6 +146,9 @@ bool link_range(struct link *self, uint64_t epoch, uint64_t number, uint32_t lim
     wire_id(epoch, number, id);
     snprintf(after, sizeof after, "(%s", id);
     snprintf(count, sizeof count, "%" PRIu32, limit);
+    self->range_epoch = epoch;
+    self->range_number = number;
+    self->range_limit = limit;
     const char *words[] = {"XRANGE", self->stream, after, "+", "COUNT", count};
     return link_send(self, self->commands, REQUEST_RANGE, 0, 0, NULL, 6, words, NULL);
 }
@@ -168,18 +171,29 @@ static bool read_entry(const reply *got, sync_change *out)
     return true;
 }
 
+/* Entries that do not rise, or are not behind those that we have, would be asked for for ever. */
+static bool follows(struct link *self, const sync_change *entry)
+{
+    if (entry->epoch < self->range_epoch ||
+        (entry->epoch == self->range_epoch && entry->number <= self->range_number))
+        return false;
+    self->range_epoch = entry->epoch;
+    self->range_number = entry->number;
+    return true;
+}
+
 void link_got_range(struct link *self, const reply *got)
 {
     if (got->kind == REPLY_ERROR) {
         link_refused(self, "XRANGE", got);
         return;
     }
-    if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE_MAX) {
+    if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE_MAX || got->count > self->range_limit) {
         link_out_of_step(self, "XRANGE");
         return;
     }
     for (size_t i = 0; i < got->count; i++) {
-        if (!read_entry(got->elements[i], &self->changes[i])) {
+        if (!read_entry(got->elements[i], &self->changes[i]) || !follows(self, &self->changes[i])) {
             link_out_of_step(self, "XRANGE");
             return;
         }

@@ -92,6 +92,8 @@ struct left {
     bool any;
     int64_t due_ms;
     uint16_t attempts;
+    uint64_t rows, before; /* how many they are; and were when they were last pushed again ... */
+    int64_t again_ms;      /* ... which was then */
 };
 
 /* Comparing what the map has with Redis's records: after lost history, and all the time. */
@@ -344,6 +346,7 @@ void pending_taken(struct sync *self, uint64_t row);
 bool pending_removes_at_once(const struct sync *self);
 /* Rows that were left, once their time has come. */
 void pending_left_again(struct sync *self);
+uint64_t pending_left(const struct sync *self); /* about: each refusal counts */
 struct retry *pending_due(struct sync *self);
 /* A removal that Redis has no memory for was told by another host: ours of it, dirty, stands in
  * this row, and waits for as long as that host goes on telling it. anew: it has just come. */

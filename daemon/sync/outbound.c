@@ -37,6 +37,7 @@ void outbound_disconnected(struct sync *self)
     if (out->left.any && out->left.run.low < out->scan_row)
         out->scan_row = out->left.run.low;
     out->left.any = false;
+    out->left.rows = out->left.before = 0;
     for (size_t i = 0; i < out->retry_count; i++)
         out->retries[i].out = false;
     if (out->retry_count != 0)

@@ -129,6 +129,7 @@ static void leave(struct sync *self, uint64_t row, bool at_once)
 {
     struct left *left = &self->out.left;
     struct range run = {.low = row, .high = row};
+    left->rows++;
     if (left->any) {
         stretch(&left->run, run);
     } else {
@@ -148,7 +149,20 @@ void pending_left_again(struct sync *self)
     if (!left->any || left->due_ms > self->now_ms)
         return;
     left->any = false;
+    left->before = left->rows;
+    left->rows = 0;
+    left->again_ms = self->now_ms;
     again(self, left->run);
+}
+
+/* While they are pushed again, Redis has yet to say which of them it takes now. */
+uint64_t pending_left(const struct sync *self)
+{
+    const struct outbound *out = &self->out;
+    const struct left *left = &out->left;
+    bool under_way = (out->range_count != 0 || out->batches != 0) &&
+                     self->now_ms - left->again_ms < self->settings.retry_max_ms;
+    return under_way && left->before > left->rows ? left->before : left->rows;
 }
 
 /* What Redis refused was taken after all: all else may be, too. */

@@ -348,6 +348,7 @@ typedef struct sync_view { /* for status and tests */
     enum sync_state state;
     enum sync_breaker breaker;
     uint32_t failures, in_flight_items, in_flight_batches, retry_entries, ranges;
+    uint64_t left_entries;   /* refused ones without a place among retry_entries, about */
     uint32_t unacknowledged; /* entries that Redis has taken, and the map is yet to be told of */
     uint64_t epoch, number, scan_row;
     bool resyncing, catching_up,

@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 static harness_redis redis;
 static host a, b;
@@ -224,6 +227,72 @@ START_TEST(rights_too_narrow)
 }
 END_TEST
 
+static uint64_t metric(const char *name)
+{
+    static char text[65536];
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t size = 0;
+    ssize_t got = 1;
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", harness_path("web"));
+    int to = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_ge(to, 0);
+    ck_assert_int_eq(connect(to, (struct sockaddr *)&address, sizeof address), 0);
+    static const char request[] = "GET /metrics HTTP/1.0\r\n\r\n";
+    ck_assert_int_eq(send(to, request, sizeof request - 1, MSG_NOSIGNAL), sizeof request - 1);
+    while (got > 0 && size + 1 < sizeof text) {
+        got = recv(to, text + size, sizeof text - 1 - size, 0);
+        size += got > 0 ? (size_t)got : 0;
+    }
+    (void)close(to);
+    text[size] = 0;
+    char line[100];
+    (void)snprintf(line, sizeof line, "\n%s ", name);
+    const char *at = strstr(text, line);
+    ck_assert_msg(at != NULL, "no %s in %s", name, text);
+    return strtoull(at + strlen(line), NULL, 10);
+}
+
+static bool left_over(void *context)
+{
+    return metric("larder_redis_retry_left_entries") == *(const uint64_t *)context;
+}
+
+/* What Redis refuses beyond what is remembered key by key is seen, and said once. */
+START_TEST(more_refused_than_remembered)
+{
+    enum { KEYS = 20, REMEMBERED = 4 };
+    char configuration[700], key[16];
+    uint64_t left = KEYS - REMEMBERED, none = 0;
+    ok("OK", harness_redis_command(&redis, "ACL", "SETUSER", "narrow", "on", ">pw", "~n:open*",
+                                   "~v:{n:open*", "~larder:*", "&*", "+@all", NULL));
+    (void)snprintf(configuration, sizeof configuration,
+                   "listen = \"unix:%s\";\n"
+                   "redis = { " HOST_QUICK
+                   "user = \"narrow\"; password_file = \"%s\"; prefix = \"n:\"; "
+                   "retry_entries = %d; };\n"
+                   "map = { size = \"64M\"; };\n",
+                   harness_path("web"), harness_write("narrow.password", 0600, "pw"), REMEMBERED);
+    host_start(&lone, "narrow", &redis, NULL, configuration);
+    host_redis_up(&lone, true);
+    for (int i = 0; i < KEYS; i++) {
+        (void)snprintf(key, sizeof key, "secret%d", i);
+        host_set(&lone, key, "v");
+    }
+    ck_assert_msg(wait_until(left_over, &left, PATIENCE_MS), "%d are left over",
+                  (int)metric("larder_redis_retry_left_entries"));
+    host_logs(&lone, "refuses more keys than the 4");
+    ok("OK", harness_redis_command(&redis, "ACL", "SETUSER", "narrow", "~*", NULL));
+    host_drained(&lone);
+    ck_assert(wait_until(left_over, &none, PATIENCE_MS));
+    host_logs(&lone, "no more keys are refused");
+    char *log = harness_log(&lone.larderd.process);
+    const char *first = strstr(log, "refuses more keys");
+    ck_assert_msg(strstr(first + 1, "refuses more keys") == NULL, "said again: %s", log);
+    free(log);
+    host_end(&lone);
+}
+END_TEST
+
 int main(void)
 {
     harness_needs_redis();
@@ -240,6 +309,7 @@ int main(void)
     tcase_add_test(fleet, one_key_refused);
     tcase_add_test(fleet, wrong_password);
     tcase_add_test(fleet, rights_too_narrow);
+    tcase_add_test(fleet, more_refused_than_remembered);
     suite_add_tcase(suite, fleet);
     return harness_run(suite);
 }

@@ -55,6 +55,8 @@ static char *problems_of(const char *text, size_t size, const conf_flag *flags, 
 /* ---- Mistakes ----------------------------------------------------------------------------------
  */
 
+#define FORM " (a setting is NAME = VALUE; a group NAME = { ... };)"
+
 static const struct {
     const char *text, *expected;
 } mistakes[] = {
@@ -77,16 +79,28 @@ static const struct {
     {"map = { dir = \"here\"; };\n", "t.conf:1: map.dir must be an absolute path"},
     {"map = { size = 4096; };\n",
      "t.conf:1: map.size must be 0 (chosen by itself) or at least 16M"},
-    {"map = { size = -1; };\n", "t.conf:1: map.size must be 0 to 16T"},
+    {"map = { size = -1; };\n", "t.conf:1: map.size must be 0 to 16T, not -1"},
     {"map = { size = 1.5; };\n",
      "t.conf:1: map.size must be a number of bytes or text like \"8M\", not a fraction"},
     {"map = { size = \"12 apples\"; };\n",
      "t.conf:1: map.size must be a size: a number of bytes, or one with K, M, G, T"},
-    {"map = { size = \"99999999T\"; };\n",
-     "t.conf:1: map.size must be a size: a number of bytes, or one with K, M, G, T"},
+    {"map = { size = \"99999999T\"; };\n", "t.conf:1: map.size must be 0 to 16T, not 99999999T"},
+    {"map = { size = \"99999999999999999999999999999999999999999\"; };\n",
+     "t.conf:1: map.size must be 0 to 16T, not 9999999999999999999999999999999999999999"},
     {"map = { size = 99999999999999999999; };\n",
-     "t.conf:1: the number 99999999999999999999 is out of range\nt.conf:1: map.size must be 0 to "
-     "16T"},
+     "t.conf:1: map.size must be 0 to 16T, not a number beyond 64 bits"},
+    {"map = { size = -99999999999999999999L; };\n",
+     "t.conf:1: map.size must be 0 to 16T, not a number beyond 64 bits"},
+    {"map = { size = 0xfffffffffffffffff; };\n",
+     "t.conf:1: map.size must be 0 to 16T, not a number beyond 64 bits"},
+    {"map = { size = 9999999999999999999999999999999999999999; };\n",
+     "t.conf:1: map.size must be 0 to 16T, not a number beyond 64 bits"},
+    {"map = { name = 99999999999999999999; };\n",
+     "t.conf:1: map.name must be text in quotes, not a number"},
+    {"redis = {\n batch_commands = 99999999999999999999; };\n",
+     "t.conf:2: redis.batch_commands must be 1 to 4096, not a number beyond 64 bits"},
+    {"redis = { linger = \"99999999999999999999s\"; };\n",
+     "t.conf:1: redis.linger must be 0 to 1s, not 99999999999999999999s"},
     {"map = { mode = \"2777\"; };\n",
      "t.conf:1: map.mode must not let everybody in: whoever opens a map is trusted with all of it; "
      "use a group"},
@@ -95,12 +109,14 @@ static const struct {
     {"map = { mode = 2770; };\n",
      "t.conf:1: map.mode must be octal permissions in quotes, like \"2770\", not a number"},
     {"map = { mode = \"0070\"; };\n", "t.conf:1: map.mode must let the owner in (0700)"},
-    {"redis = { reply_timeout = 0; };\n", "t.conf:1: redis.reply_timeout must be 10ms to 10m"},
+    {"redis = { reply_timeout = 0; };\n",
+     "t.conf:1: redis.reply_timeout must be 10ms to 10m, not 0"},
     {"redis = { reply_timeout = \"5 s\"; };\n",
      "t.conf:1: redis.reply_timeout must be a duration: seconds, or a number with ms, s, m, h, d"},
     {"redis = { reply_timeout = \"-5s\"; };\n",
      "t.conf:1: redis.reply_timeout must be a duration: seconds, or a number with ms, s, m, h, d"},
-    {"redis = { reply_timeout = 1e300; };\n", "t.conf:1: redis.reply_timeout must be 10ms to 10m"},
+    {"redis = { reply_timeout = 1e300; };\n",
+     "t.conf:1: redis.reply_timeout must be 10ms to 10m, not 1e+300"},
     {"redis = { url = \"http://x\"; };\n", NULL /* the replicator's own words */},
     {"redis = { password = \"hush\"; };\n",
      "t.conf:1: redis.password: passwords do not belong in the configuration: use "
@@ -111,10 +127,12 @@ static const struct {
      "redis.backoff_max: must not be less than redis.backoff_min"},
     {"redis = { backoff_min = \"10s\";\n backoff_max = \"9s\"; };\n",
      "t.conf:2: redis.backoff_max: must not be less than redis.backoff_min"},
-    {"redis = { breaker_failures = 0; };\n", "t.conf:1: redis.breaker_failures must be 1 to 1000"},
+    {"redis = { breaker_failures = 0; };\n",
+     "t.conf:1: redis.breaker_failures must be 1 to 1000, not 0"},
     {"redis = { breaker_failures = \"3\"; };\n",
      "t.conf:1: redis.breaker_failures must be a whole number, not text"},
-    {"janitor = { watermark = 90; };\n", "t.conf:1: janitor.watermark must be 0.10 to 0.99"},
+    {"janitor = { watermark = 90; };\n",
+     "t.conf:1: janitor.watermark must be 0.10 to 0.99, not 90"},
     {"janitor = { watermark = \"0.9\"; };\n",
      "t.conf:1: janitor.watermark must be a fraction like 0.9, not text"},
     {"listen = \"example.org:80\";\n",
@@ -127,9 +145,11 @@ static const struct {
      "t.conf:1: listen must be unix: and an absolute path of at most 103 bytes"},
     {"drain = \"2s\";\ndrain = \"3s\";\n", "t.conf:2: duplicate setting name"},
     {"map = { size = \"1G\"; };\nmap = { name = \"x\"; };\n", "t.conf:2: duplicate setting name"},
-    {"drain = ;\n", "t.conf:1: syntax error"},
-    {"map = {\n  size = \"1G\";\n", "t.conf:3: syntax error"},
-    {"drain = \"2s\n", "t.conf:2: syntax error"},
+    {"drain = ;\n", "t.conf:1: syntax error at or after drain" FORM},
+    {"map = {\n  size = \"1G\";\n", "t.conf:3: syntax error at or after map.size" FORM},
+    {"drain = \"2s\n", "t.conf:2: syntax error at or after drain" FORM},
+    {"= 5;\n", "t.conf:1: syntax error" FORM},
+    {"map = { = 5; };\n", "t.conf:1: syntax error at or after map" FORM},
     {"@include \"other\"\n", "t.conf:1: @include is not supported: larderd reads one file"},
     {"# @include \"other\"\n/* @include */ drain = 1; // @include\n", ""},
     {"map = { name = \"a@b\"; };\n",
@@ -137,10 +157,11 @@ static const struct {
      "dot"},
     /* All of them, also before a syntax error, and nothing that could forge a line. */
     {"drain = -1;\nlog_level = 3;\nx = 1;\nmap = { protect = 0; };\n",
-     "t.conf:1: drain must be 0 to 1m\nt.conf:2: log_level must be text in quotes, not a number\n"
+     "t.conf:1: drain must be 0 to 1m, not -1\nt.conf:2: log_level must be text in quotes, not a number\n"
      "t.conf:3: unknown setting x\nt.conf:4: map.protect must be true or false, not a number"},
     {"drain = -1;\ny y y\n",
-     "t.conf:2: syntax error\nt.conf:1: drain must be 0 to 1m\nt.conf:2: unknown setting y"},
+     "t.conf:2: syntax error at or after y" FORM
+     "\nt.conf:1: drain must be 0 to 1m, not -1\nt.conf:2: unknown setting y"},
 };
 
 START_TEST(names_each_mistake_with_its_line)
@@ -290,15 +311,15 @@ START_TEST(parses_sizes_and_durations)
     ck_assert(!conf_parse_size(" 1", &value));
     ck_assert(!conf_parse_size("+1", &value));
     ck_assert(!conf_parse_size("1.K", &value));
-    ck_assert(!conf_parse_size("9223372036854775808", &value));
-    ck_assert(!conf_parse_size("8388608T", &value));
+    ck_assert(conf_parse_size("9223372036854775808", &value) && value == INT64_MAX);
+    ck_assert(conf_parse_size("8388608T", &value) && value == INT64_MAX);
     ck_assert(conf_parse_duration("250ms", &value) && value == 250);
     ck_assert(conf_parse_duration("30", &value) && value == 30000);
     ck_assert(conf_parse_duration("0.5", &value) && value == 500);
     ck_assert(conf_parse_duration("2h", &value) && value == 7200000);
     ck_assert(!conf_parse_duration("2 h", &value));
     ck_assert(!conf_parse_duration("-1", &value));
-    ck_assert(!conf_parse_duration("9223372036854775807d", &value));
+    ck_assert(conf_parse_duration("9223372036854775807d", &value) && value == INT64_MAX);
 }
 END_TEST
 

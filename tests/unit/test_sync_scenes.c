@@ -428,6 +428,7 @@ START_TEST(what_finds_no_place_among_the_refused_holds_up_nothing)
     play(20);
     sync_look(machine, &view);
     ck_assert_uint_eq(view.retry_entries, 8);
+    ck_assert_uint_eq(view.left_entries, 8);
     write_row(REPLICA_DELETED);
     write_row(REPLICA_DELETED);
     play(6);
@@ -438,6 +439,7 @@ START_TEST(what_finds_no_place_among_the_refused_holds_up_nothing)
         ck_assert_msg(refusing.stored[i], "row %zu is forgotten", i);
     sync_look(machine, &view);
     ck_assert_uint_eq(view.retry_entries, 0);
+    ck_assert_uint_eq(view.left_entries, 0);
 }
 END_TEST
 
