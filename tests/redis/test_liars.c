@@ -6,6 +6,7 @@
 #include "tests/redis/fleet.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,8 +80,10 @@ static void speak(int client, const struct lie *lie)
     }
 }
 
+static void relay(int client, const char *server);
+
 /* A process for each connection, all of one group, so that they end together. */
-static void serve(int listener, const struct lie *lie)
+static void serve(int listener, const struct lie *lie, const char *server)
 {
     (void)signal(SIGCHLD, SIG_IGN);
     for (;;) {
@@ -92,14 +95,18 @@ static void serve(int listener, const struct lie *lie)
         if (child == 0) {
             (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
             (void)close(listener);
-            speak(client, lie);
+            if (lie != NULL)
+                speak(client, lie);
+            else
+                relay(client, server);
             _exit(0);
         }
         (void)close(client);
     }
 }
 
-static pid_t start_liar(const char *path, const struct lie *lie)
+/* lie NULL: it passes on what the server at that path says; see below. */
+static pid_t start_server(const char *path, const struct lie *lie, const char *server)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
@@ -111,10 +118,15 @@ static pid_t start_liar(const char *path, const struct lie *lie)
     ck_assert_int_ge(pid, 0);
     if (pid == 0) {
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        serve(listener, lie);
+        serve(listener, lie, server);
     }
     (void)close(listener);
     return pid;
+}
+
+static pid_t start_liar(const char *path, const struct lie *lie)
+{
+    return start_server(path, lie, NULL);
 }
 
 static long resident_kb(pid_t pid)
@@ -225,6 +237,122 @@ START_TEST(passwords_are_not_logged)
 }
 END_TEST
 
+/* ---- A lie among truths -----------------------------------------------------------------------
+ */
+
+enum { ENDLESS_SET = 1, ENDLESS_STREAM }; /* what *lying says */
+
+static volatile sig_atomic_t *lying;
+
+/* The set of marks never ends: its last page names another one. */
+static void spoil_reply(char *bytes, size_t size)
+{
+    static const char last[] = "*2\r\n$1\r\n0\r\n*";
+    for (char *at = bytes; (at = memmem(at, size - (size_t)(at - bytes), last, sizeof last - 1));)
+        at[strlen("*2\r\n$1\r\n")] = '7';
+}
+
+/* Whatever of the stream is asked for, its beginning is told. */
+static void spoil_request(char *bytes, size_t size)
+{
+    char *end = bytes + size;
+    char *at = memmem(bytes, size, "XRANGE\r\n", 8);
+    char *id = at != NULL ? memmem(at, (size_t)(end - at), "\r\n(", 3) : NULL;
+    for (char *byte = id != NULL ? id + 2 : end; byte < end && *byte != '\r'; byte++)
+        *byte = *byte == '-' ? '-' : '0';
+}
+
+static bool pass_on(int from, int to, int lie, void (*spoil)(char *bytes, size_t size))
+{
+    char bytes[65536];
+    ssize_t got = read(from, bytes, sizeof bytes);
+    if (got <= 0)
+        return false;
+    if (*lying == lie)
+        spoil(bytes, (size_t)got);
+    for (ssize_t sent = 0, more; sent < got; sent += more) {
+        more = send(to, bytes + sent, (size_t)(got - sent), MSG_NOSIGNAL);
+        if (more <= 0)
+            return false;
+    }
+    return true;
+}
+
+static void relay(int client, const char *server)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", server);
+    int to = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (to < 0 || connect(to, (struct sockaddr *)&address, sizeof address) != 0)
+        return;
+    struct pollfd both[] = {{.fd = client, .events = POLLIN}, {.fd = to, .events = POLLIN}};
+    while (poll(both, 2, -1) > 0) {
+        if (both[0].revents != 0 && !pass_on(client, to, ENDLESS_STREAM, spoil_request))
+            return;
+        if (both[1].revents != 0 && !pass_on(to, client, ENDLESS_SET, spoil_reply))
+            return;
+    }
+}
+
+static void start_relay(host *self, const char *path, const harness_redis *redis, int lie)
+{
+    char url[128];
+    lying = mmap(NULL, sizeof *lying, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert(lying != MAP_FAILED && told != MAP_FAILED);
+    *lying = lie;
+    (void)snprintf(url, sizeof url, "unix://%s", path);
+    (void)start_server(path, NULL, redis->socket);
+    host_start(self, "a", NULL, url, NULL);
+}
+
+START_TEST(a_set_without_an_end)
+{
+    harness_redis redis;
+    host a;
+    memset(&redis, 0, sizeof redis);
+    harness_redis_start(&redis, "honest");
+    start_relay(&a, harness_path("relay"), &redis, ENDLESS_SET);
+    host_logs(&a, "HSCAN of the set of marks does not end");
+    host_set(&a, "k", "v");
+    *lying = 0;
+    redis_comes_to(&redis, "t:k", "v");
+    host_drained(&a);
+    host_end(&a);
+    harness_redis_end(&redis);
+}
+END_TEST
+
+START_TEST(a_stream_that_begins_again)
+{
+    harness_redis redis;
+    host a, b;
+    char key[16];
+    memset(&redis, 0, sizeof redis);
+    harness_redis_start(&redis, "honest");
+    host_start(&b, "b", &redis, NULL, NULL);
+    start_relay(&a, harness_path("relay"), &redis, 0);
+    host_in_step(&a);
+    for (int i = 0; i < 1000; i++) { /* more than a page of them */
+        (void)snprintf(key, sizeof key, "k%d", i);
+        host_set(&b, key, "v");
+    }
+    host_comes_to(&a, "k999", "v");
+    host_in_step(&a);
+    host_stop_daemon(&a);
+    host_set(&b, "away", "v");
+    host_drained(&b);
+    *lying = ENDLESS_STREAM;
+    host_start_daemon(&a);
+    host_logs(&a, "XRANGE was answered with something else");
+    *lying = 0;
+    host_comes_to(&a, "away", "v");
+    host_end(&a);
+    host_end(&b);
+    harness_redis_end(&redis);
+}
+END_TEST
+
 int main(void)
 {
     harness_needs_redis();
@@ -238,5 +366,10 @@ int main(void)
     tcase_add_loop_test(secrets, passwords_are_not_logged, 0,
                         (int)(sizeof echoes / sizeof *echoes));
     suite_add_tcase(suite, secrets);
+    TCase *among = tcase_create("among truths");
+    tcase_set_timeout(among, 120);
+    tcase_add_test(among, a_set_without_an_end);
+    tcase_add_test(among, a_stream_that_begins_again);
+    suite_add_tcase(suite, among);
     return harness_run(suite);
 }
