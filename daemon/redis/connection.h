@@ -13,6 +13,10 @@
 #include "daemon/redis/tls.h"
 #include "daemon/redis/url.h"
 
+/* A time of a server's beyond it (the year 4199) is nonsense, and would not fit a version's clock.
+ */
+#define REDIS_MS_MAX (INT64_C(1) << 46)
+
 #define CONNECTION_REQUESTS_MAX 65536u /* sent and not answered */
 
 typedef struct connection_tag { /* what a request was, given back with its reply */

@@ -27,7 +27,9 @@ struct link *link_create(const link_settings *settings, const link_callbacks *ca
     names_fleet(settings->prefix, "marks", self->mark_set, sizeof self->mark_set);
     self->ping = event_new(settings->base, -1, EV_PERSIST, on_ping, self);
     self->broken = evtimer_new(settings->base, on_broken, self);
-    if (self->ping == NULL || self->broken == NULL || !link_unscripted_create(self) ||
+    self->load_later = evtimer_new(settings->base, link_load_later, self);
+    if (self->ping == NULL || self->broken == NULL || self->load_later == NULL ||
+        !link_unscripted_create(self) ||
         (settings->url.kind == URL_SENTINEL && !make_sentinel(self)) ||
         (settings->url.kind == URL_CLUSTER && !link_cluster_create(self))) {
         link_destroy(&self);
@@ -60,6 +62,8 @@ void link_disconnect(struct link *self)
         event_del(self->ping);
     if (self->broken != NULL)
         event_del(self->broken);
+    if (self->load_later != NULL)
+        event_del(self->load_later);
     self->commands_ready = self->channel_ready = self->told_connected = false;
     self->scripts_loading = 0;
     self->load_wanted = self->join_repeated = false;
@@ -80,6 +84,8 @@ void link_destroy(struct link **self)
         event_free((*self)->ping);
     if ((*self)->broken != NULL)
         event_free((*self)->broken);
+    if ((*self)->load_later != NULL)
+        event_free((*self)->load_later);
     names_free(&(*self)->names);
     free((*self)->event);
     free(*self);

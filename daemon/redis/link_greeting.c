@@ -8,6 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LOADS_AT_ONCE 3u        /* of lost scripts; those that follow wait longer and longer */
+#define LOADS_APART_US 10000000 /* what is further apart has nothing to do with each other */
+#define LOAD_PAUSE_US 10000
+#define LOAD_PAUSE_MOST_US 1000000
+
 #define REDIS_MAJOR_NEEDED 7 /* XADD <epoch>-*, script flags */
 
 /* Those that the session has use for. */
@@ -30,7 +35,7 @@ bool link_send_scripts(struct link *self, connection *to)
     return true;
 }
 
-bool link_load(struct link *self)
+bool link_load_now(struct link *self)
 {
     self->load_wanted = true;
     if (self->cluster == NULL)
@@ -39,6 +44,33 @@ bool link_load(struct link *self)
         if (!link_send_scripts(self, cluster_connection(self->cluster, i)))
             return false;
     return cluster_nodes(self->cluster) != 0;
+}
+
+void link_load_later(evutil_socket_t fd, short what, void *context)
+{
+    struct link *self = context;
+    (void)fd;
+    (void)what;
+    if (!link_load_now(self))
+        link_fail(self, SYNC_LOST_CONNECTION, "no memory for a request", false, false);
+}
+
+/* Where they are lost as soon as they are loaded (by SCRIPT FLUSH in a loop, or because something
+ * stands before several servers), pushes would fail as fast as Redis answers. */
+bool link_load(struct link *self)
+{
+    int64_t now = connection_now_us();
+    self->loads = now - self->loaded_us > LOADS_APART_US ? 1 : self->loads + 1;
+    self->loaded_us = now;
+    if (self->loads <= LOADS_AT_ONCE)
+        return link_load_now(self);
+    int64_t pause = LOAD_PAUSE_US;
+    for (uint32_t i = LOADS_AT_ONCE + 1; i < self->loads && pause < LOAD_PAUSE_MOST_US; i++)
+        pause *= 2;
+    if (pause > LOAD_PAUSE_MOST_US)
+        pause = LOAD_PAUSE_MOST_US;
+    struct timeval time = {.tv_sec = pause / 1000000, .tv_usec = pause % 1000000};
+    return evtimer_add(self->load_later, &time) == 0;
 }
 
 bool link_greet(struct link *self, connection *to)

@@ -46,9 +46,6 @@ enum request_kind {
 
 #define LINK_ENDS 64u /* of a cluster's nodes, each answers when it does */
 
-/* A time beyond it (the year 4199) is nonsense, and would not fit a version's clock. */
-#define REDIS_MS_MAX (INT64_C(1) << 46)
-
 struct link {
     link_settings settings;
     link_callbacks callbacks;
@@ -82,6 +79,9 @@ struct link {
     uint32_t join_node;
     uint64_t marks_id; /* of the fleet's set, as asked with the last join; 0: there is none */
     bool join_repeated;
+    struct event *load_later;
+    int64_t loaded_us; /* when scripts were loaded last because Redis had lost them */
+    uint32_t loads;    /* one soon after the other */
     int64_t
         walk_us; /* since when the fleet's set is read, and how many pages of it were asked for */
     uint32_t walk_pages;
@@ -113,6 +113,8 @@ void link_commands_answer(void *self, const connection_tag *tag, const reply *go
 /* ---- What a session begins with (link_greeting.c). false: no memory. */
 bool link_greet(struct link *self, connection *to);
 bool link_send_scripts(struct link *self, connection *to);
+bool link_load_now(struct link *self); /* whatever link_load() would wait for */
+void link_load_later(evutil_socket_t fd, short what, void *self);
 void link_commands_up(void *self); /* connection_callbacks' up */
 void link_channel_up(void *self);
 void link_got_script(struct link *self, uint32_t index, const reply *got);

@@ -91,8 +91,8 @@ void link_got_join(struct link *self, const reply *got)
     if (got->kind == REPLY_ERROR) {
         if (reply_error_is(got, "NOSCRIPT") && !self->join_repeated) {
             self->join_repeated = true;
-            if (link_load(self) && link_join(self, self->join_epoch, self->join_number,
-                                             self->join_node, self->join_identity))
+            if (link_load_now(self) && link_join(self, self->join_epoch, self->join_number,
+                                                 self->join_node, self->join_identity))
                 return;
         }
         bool wait = reply_error_is(got, "OOM") || reply_error_is(got, "NOSCRIPT") ||

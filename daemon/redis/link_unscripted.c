@@ -24,9 +24,14 @@ static void on_unsent(void *context)
     link_fail(context, SYNC_LOST_CONNECTION, "a request could not be sent", false, false);
 }
 
+static void on_out_of_step(void *context)
+{
+    link_out_of_step(context, "a command in place of a script");
+}
+
 bool link_unscripted_create(struct link *self)
 {
-    static const unscripted_callbacks callbacks = {send_one, answer_one, on_unsent};
+    static const unscripted_callbacks callbacks = {send_one, answer_one, on_unsent, on_out_of_step};
     self->unscripted = unscripted_create(&callbacks, self);
     return self->unscripted != NULL;
 }

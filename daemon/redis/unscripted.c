@@ -125,7 +125,7 @@ void unscripted_reset(unscripted *self)
     self->chunk_size = 0;
     self->chunk_limit = CHUNK_MAX;
     self->attempts = 0;
-    self->under_way = self->broken = false;
+    self->under_way = self->broken = self->out_of_step = false;
     self->life++;
 }
 
@@ -353,6 +353,54 @@ void unscripted_send_message(unscripted *self, enum what what, size_t index, con
 /* ---- Replies ----------------------------------------------------------------------------------
  */
 
+void unscripted_break(unscripted *self)
+{
+    self->broken = self->out_of_step = true;
+}
+
+/* May what was asked be answered by such a reply? Of a record that was none, a newer one would be
+ * overwritten. Errors are looked at by each; EXEC's results in unscripted_got_done(). */
+static bool answers(const unscripted *self, enum what what, enum reply_kind kind)
+{
+    if (kind == REPLY_ERROR)
+        return true;
+    switch (what) {
+    case WHAT_WATCHED:
+        return kind == REPLY_STATUS;
+    case WHAT_QUEUED: /* a removal is carried out at once */
+        return kind == (self->chunk[0]->script == SCRIPT_REMOVE ? REPLY_INTEGER : REPLY_STATUS);
+    case WHAT_RECORD:
+    case WHAT_OWNER:
+    case WHAT_MARK:
+        return kind == REPLY_STRING || kind == REPLY_NIL;
+    case WHAT_VALUE:
+    case WHAT_BEGUN:
+        return kind == REPLY_STRING;
+    case WHAT_EXISTS:
+    case WHAT_FIELDS:
+        return kind == REPLY_INTEGER;
+    case WHAT_PLACE:
+    case WHAT_TIME:
+    case WHAT_LAST:
+    case WHAT_CURSOR:
+    case WHAT_STREAM:
+        return kind == REPLY_ARRAY;
+    case WHAT_DONE:
+        return kind == REPLY_ARRAY || kind == REPLY_NIL || kind == REPLY_STATUS;
+    case WHAT_IGNORED:
+        break;
+    }
+    return true;
+}
+
+static void give_up(unscripted *self)
+{
+    if (self->out_of_step)
+        self->callbacks.out_of_step(self->context);
+    else
+        self->callbacks.unsent(self->context);
+}
+
 void unscripted_got(unscripted *self, uint32_t tag, const reply *got)
 {
     size_t index = tag >> WHAT_BITS;
@@ -363,6 +411,11 @@ void unscripted_got(unscripted *self, uint32_t tag, const reply *got)
     if (what == WHAT_IGNORED || index >= self->chunk_size)
         return;
     struct call *call = self->chunk[index];
+    if (!answers(self, what, got->kind)) {
+        unscripted_break(self);
+        give_up(self);
+        return;
+    }
     switch (what) {
     case WHAT_PLACE:
         last = unscripted_last_id(got);
@@ -418,5 +471,5 @@ void unscripted_got(unscripted *self, uint32_t tag, const reply *got)
         break;
     }
     if (self->life == life && self->broken)
-        self->callbacks.unsent(self->context);
+        give_up(self);
 }

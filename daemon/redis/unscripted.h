@@ -20,8 +20,10 @@ typedef struct unscripted_callbacks {
     bool (*send)(void *context, uint32_t what, int count, const char *const *words,
                  const size_t *sizes);
     void (*answer)(void *context, const connection_tag *tag, const reply *got, int64_t sent_us);
-    /* A command could not be sent: the session is of no more use. */
+    /* A command could not be sent, or was answered by a reply of another kind than it has: the
+     * session is of no more use. */
     void (*unsent)(void *context);
+    void (*out_of_step)(void *context);
 } unscripted_callbacks;
 
 typedef struct unscripted unscripted;

@@ -93,7 +93,8 @@ struct unscripted {
     uint64_t stream_epoch; /* of the stream's last entry, when the chunk was begun; 0: none */
     unsigned attempts;
     bool under_way, broken;
-    uint64_t life; /* counts resets: an answer may end the session */
+    bool out_of_step; /* broken by a reply */
+    uint64_t life;    /* counts resets: an answer may end the session */
 };
 
 /* ---- unscripted.c ---------------------------------------------------------------------------- */
@@ -119,6 +120,8 @@ void unscripted_send_message(unscripted *self, enum what what, size_t index, con
 const char *unscripted_argument(const struct call *call, int number);
 
 reply unscripted_string(const char *bytes, size_t size);
+/* The reply is not one to what was asked: all that follow may be another's, too. */
+void unscripted_break(unscripted *self);
 /* Answer the first call, which is gone afterwards. false: the session was ended. */
 bool unscripted_answer(unscripted *self, const reply *got);
 /* All of the chunk have their decision. */
@@ -145,7 +148,7 @@ void unscripted_got_marked(unscripted *self, const reply *got);
 /* ---- unscripted_join.c ----------------------------------------------------------------------- */
 
 void unscripted_read_stream(unscripted *self);
-void unscripted_got_time(struct call *join, const reply *got);
+void unscripted_got_time(struct call *call, const reply *got);
 void unscripted_got_owner(unscripted *self, const reply *got);
 void unscripted_got_last(unscripted *self, const reply *got);
 void unscripted_got_begun(unscripted *self, const reply *got);

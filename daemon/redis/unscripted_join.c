@@ -88,16 +88,21 @@ void unscripted_behind(struct call *join, const char *id)
         join->epoch = known + 1 + join->microseconds % 1000;
 }
 
-void unscripted_got_time(struct call *join, const reply *got)
+/* A time that is none would make epochs and comparisons of it. */
+void unscripted_got_time(struct call *call, const reply *got)
 {
-    if (got->kind != REPLY_ARRAY || got->count != 2) {
-        refuse(join, got, "ERR no time");
+    bool pair = got->kind == REPLY_ARRAY && got->count == 2;
+    uint64_t seconds = pair ? number_of(got->elements[0]) : 0;
+    uint64_t microseconds = pair ? number_of(got->elements[1]) : 0;
+    if (seconds == 0 || seconds > REDIS_MS_MAX / 1000 || microseconds >= 1000000) {
+        refuse(call, got, "ERR no time");
         return;
     }
-    join->seconds = number_of(got->elements[0]);
-    join->microseconds = number_of(got->elements[1]);
-    join->epoch = join->seconds * 1000000 + join->microseconds;
-    unscripted_behind(join, unscripted_argument(join, 1));
+    call->seconds = seconds;
+    call->microseconds = microseconds;
+    call->epoch = seconds * 1000000 + microseconds;
+    if (call->script == SCRIPT_JOIN)
+        unscripted_behind(call, unscripted_argument(call, 1));
 }
 
 /* The id and the event of the one entry of a range. */

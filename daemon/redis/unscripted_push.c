@@ -274,7 +274,10 @@ void unscripted_got_done(unscripted *self, const reply *got)
     for (size_t i = 0; i < self->chunk_size; i++)
         writes += self->chunk[i]->decision == DECISION_WRITE;
     const struct call *first = self->chunk[0];
-    if (first->script == SCRIPT_REMOVE || (writes == 0 && got->kind == REPLY_STATUS))
+    bool unwatched = first->script == SCRIPT_REMOVE || writes == 0;
+    if (unwatched && got->kind != REPLY_STATUS && got->kind != REPLY_ERROR)
+        unscripted_break(self);
+    else if (first->script == SCRIPT_REMOVE || (unwatched && got->kind == REPLY_STATUS))
         unscripted_answer_chunk(self);
     else if (got->kind == REPLY_NIL)
         unscripted_begin_again(self);
@@ -285,7 +288,7 @@ void unscripted_got_done(unscripted *self, const reply *got)
         unscripted_got_marked(self, got);
     else if (first->script == SCRIPT_MARK || got->kind != REPLY_ARRAY ||
              got->count != writes * WRITES_OF_A_PUSH)
-        self->broken = true; /* out of step */
+        unscripted_break(self);
     else
         got_pushed(self, got);
 }

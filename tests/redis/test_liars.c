@@ -240,21 +240,37 @@ END_TEST
 /* ---- A lie among truths -----------------------------------------------------------------------
  */
 
-enum { ENDLESS_SET = 1, ENDLESS_STREAM }; /* what *lying says */
+enum { ENDLESS_SET = 1, ENDLESS_STREAM, LOST_SCRIPTS }; /* what *lying says */
 
 static volatile sig_atomic_t *lying;
 
 /* The set of marks never ends: its last page names another one. */
 static void spoil_reply(char *bytes, size_t size)
 {
+    if (*lying != ENDLESS_SET)
+        return;
     static const char last[] = "*2\r\n$1\r\n0\r\n*";
     for (char *at = bytes; (at = memmem(at, size - (size_t)(at - bytes), last, sizeof last - 1));)
         at[strlen("*2\r\n$1\r\n")] = '7';
 }
 
+/* The script that pushes is never there. */
+static void lose_scripts(char *bytes, size_t size)
+{
+    static const char keys[] = "\r\n$1\r\n3\r\n";
+    for (char *at = bytes; (at = memmem(at, size - (size_t)(at - bytes), keys, sizeof keys - 1));
+         at++)
+        if (at - bytes >= 45 && memcmp(at - 45, "$40\r\n", 5) == 0)
+            memset(at - 40, '0', 40);
+}
+
 /* Whatever of the stream is asked for, its beginning is told. */
 static void spoil_request(char *bytes, size_t size)
 {
+    if (*lying == LOST_SCRIPTS)
+        lose_scripts(bytes, size);
+    if (*lying != ENDLESS_STREAM)
+        return;
     char *end = bytes + size;
     char *at = memmem(bytes, size, "XRANGE\r\n", 8);
     char *id = at != NULL ? memmem(at, (size_t)(end - at), "\r\n(", 3) : NULL;
@@ -262,14 +278,13 @@ static void spoil_request(char *bytes, size_t size)
         *byte = *byte == '-' ? '-' : '0';
 }
 
-static bool pass_on(int from, int to, int lie, void (*spoil)(char *bytes, size_t size))
+static bool pass_on(int from, int to, void (*spoil)(char *bytes, size_t size))
 {
     char bytes[65536];
     ssize_t got = read(from, bytes, sizeof bytes);
     if (got <= 0)
         return false;
-    if (*lying == lie)
-        spoil(bytes, (size_t)got);
+    spoil(bytes, (size_t)got);
     for (ssize_t sent = 0, more; sent < got; sent += more) {
         more = send(to, bytes + sent, (size_t)(got - sent), MSG_NOSIGNAL);
         if (more <= 0)
@@ -287,9 +302,9 @@ static void relay(int client, const char *server)
         return;
     struct pollfd both[] = {{.fd = client, .events = POLLIN}, {.fd = to, .events = POLLIN}};
     while (poll(both, 2, -1) > 0) {
-        if (both[0].revents != 0 && !pass_on(client, to, ENDLESS_STREAM, spoil_request))
+        if (both[0].revents != 0 && !pass_on(client, to, spoil_request))
             return;
-        if (both[1].revents != 0 && !pass_on(to, client, ENDLESS_SET, spoil_reply))
+        if (both[1].revents != 0 && !pass_on(to, client, spoil_reply))
             return;
     }
 }
@@ -353,6 +368,35 @@ START_TEST(a_stream_that_begins_again)
 }
 END_TEST
 
+static bool loaded(void *context)
+{
+    harness_redis *redis = context;
+    return redis_calls(redis, "script|load") >= 10 * 4;
+}
+
+START_TEST(scripts_that_are_lost_at_once)
+{
+    harness_redis redis;
+    host a;
+    memset(&redis, 0, sizeof redis);
+    harness_redis_start(&redis, "honest");
+    start_relay(&a, harness_path("relay"), &redis, 0);
+    host_in_step(&a);
+    ck_assert(harness_redis_says(&redis, "OK", "CONFIG", "RESETSTAT", NULL));
+    *lying = LOST_SCRIPTS;
+    int64_t from = harness_now_ms();
+    host_set(&a, "k", "v");
+    ck_assert(wait_until(loaded, &redis, PATIENCE_MS));
+    /* three at once, seven after pauses of 10 to 640 ms */
+    ck_assert_int_ge(harness_now_ms() - from, 1000);
+    *lying = 0;
+    redis_comes_to(&redis, "t:k", "v");
+    host_drained(&a);
+    host_end(&a);
+    harness_redis_end(&redis);
+}
+END_TEST
+
 int main(void)
 {
     harness_needs_redis();
@@ -370,6 +414,7 @@ int main(void)
     tcase_set_timeout(among, 120);
     tcase_add_test(among, a_set_without_an_end);
     tcase_add_test(among, a_stream_that_begins_again);
+    tcase_add_test(among, scripts_that_are_lost_at_once);
     suite_add_tcase(suite, among);
     return harness_run(suite);
 }
