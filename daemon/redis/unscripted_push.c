@@ -268,27 +268,33 @@ static void got_refused(unscripted *self, const reply *got)
     unscripted_answer_chunk(self);
 }
 
+/* EXEC's results are counted: each is one of what was queued. Of UNWATCH there are none. */
+static bool is_in_step(const struct call *first, size_t writes, const reply *got)
+{
+    if (got->kind == REPLY_ERROR)
+        return true;
+    if (first->script == SCRIPT_REMOVE || writes == 0)
+        return got->kind == REPLY_STATUS;
+    size_t results = first->script == SCRIPT_MARK ? first->queued : writes * WRITES_OF_A_PUSH;
+    return got->kind == REPLY_NIL || (got->kind == REPLY_ARRAY && got->count == results);
+}
+
 void unscripted_got_done(unscripted *self, const reply *got)
 {
     size_t writes = 0;
     for (size_t i = 0; i < self->chunk_size; i++)
         writes += self->chunk[i]->decision == DECISION_WRITE;
     const struct call *first = self->chunk[0];
-    bool unwatched = first->script == SCRIPT_REMOVE || writes == 0;
-    if (unwatched && got->kind != REPLY_STATUS && got->kind != REPLY_ERROR)
+    if (!is_in_step(first, writes, got))
         unscripted_break(self);
-    else if (first->script == SCRIPT_REMOVE || (unwatched && got->kind == REPLY_STATUS))
+    else if (first->script == SCRIPT_REMOVE || got->kind == REPLY_STATUS)
         unscripted_answer_chunk(self);
     else if (got->kind == REPLY_NIL)
         unscripted_begin_again(self);
     else if (got->kind == REPLY_ERROR)
         got_refused(self, got);
-    else if (first->script == SCRIPT_MARK && got->kind == REPLY_ARRAY &&
-             got->count == first->queued)
+    else if (first->script == SCRIPT_MARK)
         unscripted_got_marked(self, got);
-    else if (first->script == SCRIPT_MARK || got->kind != REPLY_ARRAY ||
-             got->count != writes * WRITES_OF_A_PUSH)
-        unscripted_break(self);
     else
         got_pushed(self, got);
 }
