@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import time
 from datetime import timedelta
 from typing import Any, AsyncIterator, Dict
 
@@ -151,31 +150,14 @@ async def worker() -> Any:
 
 
 @app.get("/stampede/{key}")
-async def stampede(key: str, callers: int = 250, at: float = 0) -> Any:
-    """So many coroutines ask at once, at that instant of the monotonic clock; in ms, the longest time
-    between two ticks of 1 ms of the loop beyond that millisecond (late), and how long the loop's thread
-    was at work between two ticks (held: what of it is not others' on a busy machine)."""
-    late = held = 0.0
-
-    async def watch() -> None:
-        nonlocal late, held
-        while True:
-            began, worked = time.monotonic(), time.thread_time()
-            await asyncio.sleep(0.001)
-            late = max(late, (time.monotonic() - began - 0.001) * 1000)
-            held = max(held, (time.thread_time() - worked) * 1000)
+async def stampede(key: str, callers: int = 250) -> Any:
+    """So many coroutines of a worker ask at once; how many got the value."""
 
     async def fill() -> bytes:
         await db.ask(f"stampede:{key}")
         return b"filled"
 
-    ticking = asyncio.ensure_future(watch())
-    await asyncio.sleep(max(at - time.monotonic(), 0.01))
-    late = held = 0.0
     values = await asyncio.gather(
         *[larder_app.store().cache.fetch_async(f"stampede:{key}", fill, ttl=60) for _ in range(callers)]
     )
-    await asyncio.sleep(0.002)  # the tick that comes after the last of them
-    ticking.cancel()
-    right = sum(value == b"filled" for value in values)
-    return {"pid": os.getpid(), "right": right, "lag_ms": late, "held_ms": held}
+    return {"pid": os.getpid(), "right": sum(value == b"filled" for value in values)}

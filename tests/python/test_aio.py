@@ -50,7 +50,7 @@ def test_a_thousand_coroutines_of_four_processes_fill_once(cache):
             async with Lag() as lag:
                 got = await asyncio.gather(*[cache.fetch_async("k", fill) for _ in range(250)])
             assert got == [b"filled"] * 250
-            # Measured: 3 ms (bench/python/stampede.py); this only says that nothing blocks.
+            # Measured: 1.5 ms (bench/python/stampede.py); this only says that nothing blocks.
             assert lag.held < 0.1
 
         os.read(ready, 1)
@@ -120,6 +120,33 @@ def test_who_waits_too_long_fills_for_himself(cache):
     assert run(cache.fetch_async("k", counted(cache, b"own"), wait=0.05)) == b"own"
     assert cache.get("k") is None
     assert lease.fill(b"late") and cache.get("k") == b"late"
+
+
+def test_each_who_joins_a_fill_has_a_deadline_of_its_own(cache):
+    """The sooner one of a later comer, too; whoever has more time goes on waiting."""
+
+    async def main():
+        gate = asyncio.Event()
+
+        async def fill():
+            await gate.wait()
+            return b"shared"
+
+        def join(wait):
+            return asyncio.ensure_future(cache.fetch_async("k", lambda: b"own", wait=wait))
+
+        first = asyncio.ensure_future(cache.fetch_async("k", fill, wait=600))
+        await asyncio.sleep(0.01)
+        patient, gone = join(600), join(600)
+        soon, sooner = join(0.1), join(0.02)
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        assert await sooner == b"own" and await soon == b"own"
+        assert not patient.done() and not first.done()
+        gate.set()
+        assert await asyncio.gather(first, patient) == [b"shared"] * 2
+
+    run(main())
 
 
 def test_a_fill_of_another_process_wakes_all(cache):
@@ -398,6 +425,32 @@ def test_a_gate_that_is_held_holds_no_loop_up(cache, directory):
         os.waitpid(pid, 0)
         os.close(read)
     wait_until(lambda: insist(lambda: cache.set("k", b"v")) is None)
+
+
+def test_a_child_waits_by_a_descriptor_of_its_own(cache):
+    """Forked while the parent's loop runs: nobody in the child waits where the parent does."""
+
+    async def child():
+        assert await cache.fetch_async("child", counted(cache, b"child")) == b"child"
+        assert cache.watch().pid == os.getpid()
+
+    async def main():
+        mine, loop = cache.watch(), asyncio.get_running_loop()
+        assert mine.pid == os.getpid() and mine.is_of(loop)
+        waiting = asyncio.ensure_future(cache.fetch_async("k", counted(cache, seconds=0.2)))
+        await asyncio.sleep(0.01)
+
+        def forked():
+            assert not mine.is_of(loop)
+            run(child())
+
+        pid = start_child(forked)
+        assert await waiting == b"filled" and cache.watch() is mine
+        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            await asyncio.sleep(0.01)
+        assert end_of(pid) == 0
+
+    run(main())
 
 
 def test_a_closed_map(cache):

@@ -6,6 +6,7 @@ loops of the process look again: a message is for the process.
 """
 
 import asyncio
+import math
 import os
 import threading
 import weakref
@@ -23,15 +24,17 @@ _READ_AGAIN = 0.05  # seconds after which a descriptor that could not be cleared
 
 _watches: "weakref.WeakSet[Watch]" = weakref.WeakSet()
 _watches_lock = threading.Lock()
+_pid = os.getpid()  # asked of the kernel once: a thousand callers of one turn would each ask
 
 
-def _renew_lock() -> None:
-    global _watches_lock
+def _begin_in_child() -> None:
+    global _watches_lock, _pid
     _watches_lock = threading.Lock()
     _watches.clear()
+    _pid = os.getpid()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class Watch:
@@ -46,7 +49,7 @@ class Watch:
         self._waiting: "Dict[asyncio.Future[Any], Tuple[Callable[[], Any], float]]" = {}
         self._timer: Optional[asyncio.TimerHandle] = None
         self._ended: "Deque[Tuple[asyncio.Future[Any], Any, Optional[Exception]]]" = deque()
-        self.pid = os.getpid()
+        self.pid = _pid
         self.flights: Dict[bytes, "Flight"] = {}
         self._file = os.dup(handle.notify_fd())
         os.set_inheritable(self._file, False)
@@ -57,12 +60,12 @@ class Watch:
         self.close()
 
     def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
-        return self._loop() is loop and self._file >= 0 and self.pid == os.getpid()
+        return self._file >= 0 and self._loop() is loop and self.pid == _pid
 
     def close(self) -> None:
         """Have the loop read it no more, and those who wait look a last time. From any thread."""
         file, self._file = self._file, -1
-        if file < 0 or self.pid != os.getpid():
+        if file < 0 or self.pid != _pid:
             return
         loop = self._loop()
         if loop is None or not self._reads or loop.is_closed():
@@ -217,36 +220,44 @@ class Flight:
     """
 
     def __init__(self) -> None:
-        self._followers: "List[Tuple[float, asyncio.Future[Any]]]" = []
+        self._followers: "List[asyncio.Future[Any]]" = []
+        self._deadlines: List[float] = []  # the followers', in their order
         self._timer: Optional[asyncio.TimerHandle] = None  # one for all: most wait as long
+        self._expires_at = math.inf  # when the timer is due
         self.trace: Optional[TracebackType] = None  # of the error
 
-    def follow(self, deadline: float) -> "asyncio.Future[Any]":
-        """What one of a thousand does first, in the same turn of the loop as all others."""
-        future = asyncio.get_running_loop().create_future()
-        self._followers.append((deadline, future))
-        if self._timer is None or deadline < self._timer.when():
-            self._wake_at(deadline)
+    def follow(self, loop: asyncio.AbstractEventLoop, deadline: float) -> "asyncio.Future[Any]":
+        """What one of a thousand does first, in the same turn of the loop as all others: as little as
+        can be, and no object beside the future, lest the collector come in between."""
+        future = loop.create_future()
+        self._followers.append(future)
+        self._deadlines.append(deadline)
+        if deadline < self._expires_at:
+            self._expire_at(loop, deadline)
         return future
 
     def error(self, raised: Exception) -> Exception:
         """From where it was raised: not on top of all the others' raises."""
         return raised.with_traceback(self.trace)
 
-    def _wake_at(self, when: float) -> None:
+    def _expire_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(when, self._expire)
+        self._timer, self._expires_at = loop.call_at(when, self._expire), when
 
     def _expire(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._timer = None
-        for deadline, future in self._followers:
+        loop = asyncio.get_running_loop()
+        now, self._timer, self._expires_at = loop.time(), None, math.inf
+        followers = list(zip(self._followers, self._deadlines))
+        self._followers, self._deadlines = [], []
+        for future, deadline in followers:
             if deadline <= now:
                 _settle(future, ("alone", None))
-        self._followers = [pair for pair in self._followers if not pair[1].done()]
-        if self._followers:
-            self._wake_at(min(deadline for deadline, _ in self._followers))
+            elif not future.done():
+                self._followers.append(future)
+                self._deadlines.append(deadline)
+        if self._deadlines:
+            self._expire_at(loop, min(self._deadlines))
 
     def end(self, kind: str, what: Any) -> None:
         if self._timer is not None:
@@ -254,8 +265,9 @@ class Flight:
         self._release((kind, what))
 
     def _release(self, result: Any) -> None:
-        for _, future in self._followers[:_A_TURN]:
-            _settle(future, result)
+        for future in self._followers[:_A_TURN]:
+            if not future.done():
+                future.set_result(result)
         del self._followers[:_A_TURN]
         if self._followers:
             asyncio.get_running_loop().call_soon(self._release, result)

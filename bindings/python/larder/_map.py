@@ -139,28 +139,29 @@ class Map(_larder.Map):
                 return entry.value
         name = key.encode() if isinstance(key, str) else bytes(key)
         _larder.check_policy(**policy)
-        deadline = asyncio.get_running_loop().time() + wait
-
-        def fetch() -> Fetch:
-            return Fetch(self, name, fill, hold, deadline, early, read_through, background, policy)
-
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        watch = self._watch
         if is_inside(name):
-            return await fetch().alone()
-        try:
-            watch = self.watch()
-        except _larder.Error:
-            return await fetch().alone()  # 256 processes have a descriptor already, or no file is left
-        while True:
+            watch = None
+        elif watch is None or not watch.is_of(loop):
+            try:
+                watch = self.watch()
+            except _larder.Error:
+                watch = None  # 256 processes have a descriptor already, or no file is left
+        while watch is not None:
             flight = watch.flights.get(name)
             if flight is None:
-                return await fetch().lead(watch)
-            kind, what = await flight.follow(deadline)  # as of a thousand all but one do
+                break
+            kind, what = await flight.follow(loop, deadline)  # as of a thousand all but one do
             if kind == "value":
                 return what
             if kind == "error":
                 raise flight.error(what)
             if kind == "alone":
-                return await fetch().alone()
+                watch = None
+        fetch = Fetch(self, name, fill, hold, deadline, early, read_through, background, policy)
+        return await (fetch.alone() if watch is None else fetch.lead(watch))
 
     async def get_async(
         self, key: Bytes, default: Any = None, *, read_through: float = 0.05
