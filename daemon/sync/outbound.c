@@ -96,12 +96,20 @@ void outbound_wake(struct sync *self)
     self->out.scan = LOG_ACTIVE;
 }
 
-/* Nothing is known of that could be done now: what is refused waits for its time. */
-static bool idle(const struct sync *self)
+/* Nothing is known of that could be pushed now: what is refused waits for its time. */
+static bool nothing_to_push(const struct sync *self)
 {
     const struct outbound *out = &self->out;
-    return out->scan == LOG_ARMED && !out->reading && out->range_count == 0 && out->batches == 0 &&
+    for (const struct sync_batch *batch = out->first; batch != NULL; batch = batch->next)
+        if (!batch->compares)
+            return false;
+    return out->scan == LOG_ARMED && !out->reading && out->range_count == 0 &&
            self->verify.wanted_count == 0;
+}
+
+static bool idle(const struct sync *self)
+{
+    return nothing_to_push(self) && self->out.batches == 0;
 }
 
 /* All that is dirty is in the retry set, at most, and there are more: a worker died between its
@@ -113,7 +121,7 @@ void outbound_recheck(struct sync *self, uint64_t dirty)
     struct outbound *out = &self->out;
     bool reads_all = out->resync != RESYNC_NONE && out->resync != RESYNC_DRAINING;
     uint64_t known = out->resync == RESYNC_NONE ? out->retry_count : 0;
-    if (!self->joined || !idle(self) || dirty <= known || reads_all || out->left.any ||
+    if (!self->joined || !nothing_to_push(self) || dirty <= known || reads_all || out->left.any ||
         self->now_ms < out->recheck_at)
         return;
     out->recheck_pause_ms = out->recheck_pause_ms == 0 ? 1000 : out->recheck_pause_ms * 2;

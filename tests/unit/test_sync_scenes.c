@@ -11,6 +11,7 @@ static struct sync *machine;
 static int64_t now_ms;
 static sync_action_list done; /* all that the machine asked for since expect_nothing() */
 
+static int64_t verify_ms;             /* of begin() */
 static uint64_t set_of_marks;         /* Redis's */
 static uint64_t set_known, set_found; /* by the map, and by the first join of begin() */
 static replica_position stored_place;
@@ -116,6 +117,7 @@ static void begin_keeping(int64_t keep_ms)
                               .page = 8,
                               .max_value = 1000,
                               .keep_ms = keep_ms,
+                              .verify_ms = verify_ms,
                               .random_seed = harness_seed()};
     now_ms = 1000;
     done.count = 0;
@@ -507,6 +509,27 @@ START_TEST(a_resync_is_not_over_before_redis_had_memory_for_all_of_it)
 }
 END_TEST
 
+/* The rolling comparison asks all the time, and what is asked about says nothing of what is dirty.
+ */
+START_TEST(what_nobody_told_of_is_looked_for_while_records_are_compared)
+{
+    replica_record ours = record_of_row(4, REPLICA_VALUE);
+    end();
+    verify_ms = 500;
+    begin();
+    verify_ms = 0;
+    now_ms += 1000;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    give_rows(&ours, 1);
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_COMPARE));
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_RECHECK, .entries = 1});
+    const sync_action *read = asked_for(SYNC_ACT_READ);
+    ck_assert_ptr_nonnull(read);
+    ck_assert(read->read.from_row == 0 && !read->read.include_clean);
+}
+END_TEST
+
 /* It bears the version of what it removed, and the server that took it is lost. */
 START_TEST(an_old_removal_that_was_told_lately_is_pushed_again)
 {
@@ -731,6 +754,7 @@ int main(void)
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
     tcase_add_test(all, what_finds_no_place_among_the_refused_holds_up_nothing);
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
+    tcase_add_test(all, what_nobody_told_of_is_looked_for_while_records_are_compared);
     tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
     tcase_add_test(all, a_new_host_forgets_what_nobody_knows_but_not_what_it_has_told);
     tcase_add_test(all, what_is_older_than_the_beginning_is_told_late);
