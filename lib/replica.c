@@ -517,8 +517,6 @@ int replica_apply_one(struct writer *writer, replica_event *event)
      * another such event, since this host listens. */
     if (event->late && in->kind != REPLICA_DELETED) {
         event->value_missing = true;
-    } else if (event->late) {
-        event->record.version = version_before(in->version);
     }
     result = replica_store_inbound(writer, &key, found == LARDER_OK ? &old : NULL, event);
     event->row = 0;

@@ -171,7 +171,7 @@ typedef struct replica_event {
                        leaves a floor, which they do not pass */
     bool late;      /* something newer of this key may have been told before this host listened: it
                        counts only against what is here and newer. Of a value value_missing says
-                       afterwards that it is to be fetched, a removal keeps a lower version */
+                       afterwards that it is to be fetched */
     bool untold;    /* Redis holds it, but the others may not have been told: if we have exactly
                        this, its dirty flag stays */
     bool hint;      /* a removal that Redis holds no record of: what is stored of it is dirty */

@@ -307,7 +307,8 @@ static void check_key(int key)
         if (ours->record.kind == REPLICA_DELETED && (int64_t)(ours->record.version.clock >> 16) <
                                                         server_wall(&sim.server) - SIM_KEEP_MS / 2)
             continue; /* about to be forgotten: a miss, whatever others have */
-        if (keeps_place(&ours->record) && wanted != NULL && sync_order(&ours->record, wanted) < 0)
+        if ((keeps_place(&ours->record) || ours->late) && wanted != NULL &&
+            sync_order(&ours->record, wanted) < 0)
             continue; /* it came late, for a miss */
         if (at->buried && ours->record.kind != REPLICA_DELETED)
             sim_fail("%s was deleted long ago, and host %u still has %s", sim.key_names[key], h,

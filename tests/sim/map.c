@@ -72,6 +72,7 @@ static void store(host *self, int key, const replica_record *record, bool dirty)
     at->there = true;
     at->dirty = dirty;
     at->acked_ms = 0;
+    at->late = false;
     at->record = *record;
     at->record.key = at->record.value = NULL;
     check_held(self, key);
@@ -517,13 +518,10 @@ static void apply_one(host *self, replica_event *event)
         event->verdict = REPLICA_REFUSED;
         return;
     }
-    if (late && (!at->there || !rule_off(RULE_LATE_OVER))) {
-        if (in->kind != REPLICA_DELETED)
-            event->value_missing = true;
-        else
-            event->record.version.node--;
-    }
+    if (late && in->kind != REPLICA_DELETED && (!at->there || !rule_off(RULE_LATE_OVER)))
+        event->value_missing = true;
     apply_newer(self, key, event);
+    at->late = late && in->kind == REPLICA_DELETED;
 }
 
 int map_apply(host *self, const sync_action *action)

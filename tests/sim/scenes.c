@@ -85,8 +85,9 @@ static void wakes_with_what_nobody_knows(host *self, host *other, int key)
     host_wake_ghost(self);
 }
 
-/* In a cluster: what was stored is told when something newer has been told long ago, and nobody
- * holds that any more. One who has joined in between hears the older one alone. */
+/* In a cluster: what was stored is told when something newer has been told long ago. One who has
+ * joined in between hears the older one alone: who tells it, and nobody holds the newer one any
+ * more; or who wrote that. */
 static void is_told_late(host *self, host *other, int key)
 {
     if (!server_is_cluster() || !sim.faults[FAULT_ORPHANS] || !settled())
@@ -100,16 +101,17 @@ static void is_told_late(host *self, host *other, int key)
     host_disconnect(self, SYNC_LOST_CONNECTION);
     map_set(other, key, sim_one_in(2) ? REPLICA_DELETED : REPLICA_VALUE, INT64_MAX);
     all_go_on(10);
+    bool forgotten = sim_one_in(2);
     if (sim.faults[FAULT_EVICT])
         sim.now_ms += SIM_RECENTLY_MS + 1000;
-    for (unsigned h = 0; h < sim.hosts_count; h++) {
+    for (unsigned h = 0; forgotten && h < sim.hosts_count; h++) {
         if (sim.faults[FAULT_EVICT])
             map_evict(&sim.hosts[h], key);
         if (sim.faults[FAULT_FORGET])
             map_forget_tombstones(&sim.hosts[h]);
     }
     if (sim.faults[FAULT_WIPE])
-        world_wipe(self);
+        world_wipe(forgotten ? self : other);
     all_go_on(10);
     server_orphan(&late);
 }

@@ -212,6 +212,7 @@ typedef struct server {
 
 typedef struct held_entry { /* an entry of the map; its value is its hash */
     bool there, dirty;
+    bool late; /* a removal, and Redis may have had something newer already when it came */
     replica_record record;
     int64_t acked_ms; /* 0: not known to be in Redis */
     uint64_t row;
