@@ -170,12 +170,9 @@ static void begin_catching_up(struct sync *self)
 static bool accept(struct sync *self, const sync_change *change)
 {
     bool own = change->emitter == self->emitter;
-    /* In a cluster a newer event may have come before ours, and somebody who joined in between
-     * knows ours alone: where the map holds the newer one, that is told again. */
-    bool known = own && !self->settings.events_apart;
     if (!change->begin && !change->malformed)
         asks_expect(self, change->record.key, change->record.key_size);
-    if (!change->begin && !change->malformed && !known && !inbound_take(self, change, true)) {
+    if (!change->begin && !change->malformed && !own && !inbound_take(self, change, true)) {
         self->counters.overflows++;
         return false;
     }

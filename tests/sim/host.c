@@ -425,11 +425,9 @@ static void give_range(host *self, request *r, sync_event *event)
     for (size_t i = 0; i < r->count; i++) {
         sync_change *change = &r->changes[i];
         point_at_value(change, &change->record.value_hash);
-        if (!change->begin &&
-            (rule_off(RULE_RANGE) ||
-             (rule_off(RULE_ECHO) && machine_emits(self->machine, change->emitter)) ||
-             (rule_off(RULE_BEGINNING) && change->epoch == self->join_epoch &&
-              change->number <= self->adopted_until)))
+        if (!change->begin && (rule_off(RULE_RANGE) ||
+                               (rule_off(RULE_BEGINNING) && change->epoch == self->join_epoch &&
+                                change->number <= self->adopted_until)))
             spoil(change);
     }
     if (r->count != 0)
@@ -524,8 +522,6 @@ void host_give_message(host *self)
     sync_change change = server_change(entry, got.numbered);
     sync_event event = {.kind = SYNC_EV_STREAM, .change = &change};
     point_at_value(&change, &entry->record.value_hash);
-    if (rule_off(RULE_ECHO) && machine_emits(self->machine, change.emitter))
-        spoil(&change);
     if (got.numbered) {
         TRACE("host %d: hears %" PRIu64 "-%" PRIu64, self->number, entry->epoch, entry->number);
         if (rule_off(RULE_GAP))

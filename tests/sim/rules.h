@@ -64,7 +64,6 @@ enum rule {
     RULE_LATE,
     RULE_LATE_OVER,
     RULE_UNTOLD,
-    RULE_ECHO,
     RULE_REMOVE,
     RULE_HASH,
     RULE_QUIET,

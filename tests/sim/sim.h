@@ -457,7 +457,6 @@ static inline bool host_waits(const host *self) /* anything under way? */
 uint64_t machine_nonce(const struct sync *machine);    /* of the entry it has asked about */
 uint64_t machine_marks_id(const struct sync *machine); /* of the set that it knows; 0: none */
 uint64_t machine_nonce(const struct sync *machine);    /* of the entry it has asked about */
-bool machine_emits(const struct sync *machine, uint64_t emitter); /* is that itself? */
 
 /* ---- world.c ----------------------------------------------------------------------------------
  */

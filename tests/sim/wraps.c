@@ -31,11 +31,6 @@ uint64_t machine_marks_id(const struct sync *machine)
     return machine->marks.set_id;
 }
 
-bool machine_emits(const struct sync *machine, uint64_t emitter)
-{
-    return machine->emitter == emitter;
-}
-
 void __wrap_inbound_forget(struct sync *self)
 {
     if (!rule_off(RULE_FORGET_COLLECTED))
