@@ -3,7 +3,9 @@
 """What becomes of a page when its endpoint raises, redirects, or when others change its answer on the way
 out: cookies that middleware sets, dependencies that a test has replaced."""
 
+import asyncio
 import base64
+import gc
 import itertools
 import json
 
@@ -12,6 +14,7 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import APIKeyHeader
 from fastapi.testclient import TestClient
+from larder._pages import Capture, Final, Pending
 from larder.decorator import set_cache
 from larder.fastapi import FastAPILarder, cache, cache_evict, cache_put
 from larder.middleware import ResponseCacheMiddleware, cache_response
@@ -352,3 +355,67 @@ def test_the_middleware_form_answers_head_by_what_a_get_left(cache):
     assert head.headers["content-length"] == "6" and head.headers["etag"] == got.headers["etag"]
     assert client.head("/page", headers={"If-None-Match": got.headers["etag"]}).status_code == 304
     assert client.get("/page").headers["x-cache"] == "HIT" and calls == ["HEAD", "HEAD", "GET"]
+
+
+# ---- What is left of a request
+
+
+@pytest.mark.parametrize("form", ["dependency", "middleware", "decorator"])
+def test_a_request_leaves_nothing_to_the_collector(app, cache, form):
+    """Neither a page that is kept nor one that a cookie goes out with: what it was made of would stay,
+    up to the largest body, until the collector comes."""
+    set_cache(cache)
+    if form == "middleware":
+        app.add_middleware(ResponseCacheMiddleware, cache=cache)
+    options = page() if form == "dependency" else {}
+
+    class Cookies:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            async def with_cookie(message):
+                if message["type"] == "http.response.start" and "cookie" in scope["path"]:
+                    MutableHeaders(scope=message).append("set-cookie", "a=b")
+                await send(message)
+
+            await self.app(scope, receive, with_cookie)
+
+    app.add_middleware(Cookies)
+
+    async def endpoint(request: Request, number: str):
+        return {"number": number}
+
+    app.get("/{number}", **options)(cache_response(ttl=60)(endpoint) if form == "decorator" else endpoint)
+
+    async def ask(path):
+        statuses = []
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        await app({"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
+                   "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"",
+                   "root_path": "", "server": ("shop", 80), "client": ("shop", 1),
+                   "headers": [(b"host", b"shop")]}, receive, send)
+        assert statuses == [200]
+
+    async def main():
+        await ask("/first")
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(5):
+                await ask(f"/{number}")
+                await ask(f"/{number}-cookie")
+            left = [type(one) for one in gc.get_objects() if type(one) in (Pending, Final, Capture)]
+        finally:
+            gc.enable()
+        assert left == []
+
+    asyncio.run(main())
+    assert len(list(cache.keys())) == 6  # the first and five

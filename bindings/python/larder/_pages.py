@@ -5,7 +5,7 @@ middleware are made of this.
 
 import time
 import urllib.parse
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Awaitable, Dict, List, Optional, Set, Tuple
 
 from . import _larder
 from ._store import bypassed
@@ -347,25 +347,38 @@ class Final:
     has ready is stored now, unless a cookie goes out with it. The cookie of a session whose middleware
     is around even this is out of sight: there the session itself tells."""
 
+    __slots__ = ("send", "pending", "_session")
+
     def __init__(self, scope: Any, send: Any) -> None:
         self.send = send
         self.pending: List[Pending] = []
         self._session = scope.get("session")
 
-    async def __call__(self, message: Any) -> None:
-        if message["type"] == "http.response.start" and self.pending:
-            if self._session or any(bytes(name).lower() == b"set-cookie"
-                                    for name, _ in message["headers"]):
-                self.end()
-                message = dict(message, headers=_not_for_caches(message["headers"]))
-            for pending in self.pending:
-                await pending.store_ready()
+    def __call__(self, message: Any) -> Awaitable[None]:
+        if self.pending and message["type"] == "http.response.start":
+            return self._store(message)
+        return self.send(message)  # type: ignore[no-any-return]
+
+    async def _store(self, message: Any) -> None:
+        if self._session or _sets_a_cookie(message["headers"]):
+            self.end()
+            message = dict(message, headers=_not_for_caches(message["headers"]))
+        while self.pending:
+            await self.pending.pop(0).store_ready()
         await self.send(message)
 
     def end(self) -> None:
-        """The application has returned, or raised."""
-        for pending in self.pending:
-            pending.drop_ready()
+        """The application has returned, or raised. What was ready points to this, and is let go of: the
+        two would keep each other, and the page, until the collector comes."""
+        while self.pending:
+            self.pending.pop().drop_ready()
+
+
+def _sets_a_cookie(headers: Any) -> bool:
+    for name, _ in headers:
+        if len(name) == len(b"set-cookie") and bytes(name).lower() == b"set-cookie":
+            return True
+    return False
 
 
 def _not_for_caches(headers: Any) -> Headers:
@@ -382,6 +395,8 @@ class Capture:
     comes and is not stored.
     """
 
+    __slots__ = ("send", "limit", "pending", "after", "final", "_bypassed", "_start", "_body", "_through")
+
     def __init__(self, send: Any, limit: int) -> None:
         self.send = send
         self.limit = limit
@@ -392,7 +407,6 @@ class Capture:
         self._start: Any = None
         self._body = bytearray()
         self._through = False
-        self._sent = False
 
     def bypass(self, policy: Any) -> None:
         """The answer is not for the cache; it says so."""

@@ -223,6 +223,7 @@ class FinalMiddleware:
             await self.app(scope, receive, final)
         finally:
             final.end()
+            scope.pop(FINAL, None)  # whose send() may know the scope: nothing is left to the collector
 
 
 class CaptureMiddleware:
@@ -238,11 +239,13 @@ class CaptureMiddleware:
             return
         capture = Capture(send, self.limit)
         capture.final = scope.get(FINAL)
+        outer = scope.get(_factories.SCOPE)  # of an application that this one is mounted in
         scope[_factories.SCOPE] = capture
         try:
             await self.app(scope, receive, capture)
         finally:
             capture.end()
+            scope[_factories.SCOPE] = outer  # as with FINAL
 
 
 async def _answered(request: Request, error: Any) -> Response:
