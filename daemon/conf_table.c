@@ -230,8 +230,8 @@ const conf_row conf_rows[] = {
      "Each entry's version is compared with its record in Redis once in so long, without sending "
      "the value. 0: only after Redis has lost its history.",
      NULL},
-    {DURATION(redis.linger), 0, SECOND, "2ms", CONF_REPLICATOR,
-     "How long a batch that is not full waits for more writes.", NULL},
+    {DURATION(redis.linger), 0, SECOND, "1ms", CONF_REPLICATOR,
+     "How long a batch that is not full waits for more writes. A lone write does not wait.", NULL},
     {INTEGER(redis.busy_poll_us), 0, POLL_MOST_US, "100", CONF_REPLICATOR,
      "Microseconds for which larderd looks for the next miss of a worker, and a worker for its "
      "answer, before they sleep, where misses come that fast. Nobody looks where there is one "

@@ -39,23 +39,6 @@ int64_t replicator_now_ms(void)
     return clock_ms(CLOCK_MONOTONIC);
 }
 
-static void set_timer(replicator *self)
-{
-    int64_t due = sync_deadline(self->machine);
-    if (due == self->timer_ms)
-        return;
-    self->timer_ms = due;
-    if (due == SYNC_NEVER) {
-        evtimer_del(self->timer);
-        return;
-    }
-    int64_t left = due - replicator_now_ms();
-    if (left < 0)
-        left = 0;
-    struct timeval time = {.tv_sec = left / 1000, .tv_usec = left % 1000 * 1000};
-    evtimer_add(self->timer, &time);
-}
-
 /* ---- The map ----------------------------------------------------------------------------------
  */
 
@@ -276,17 +259,13 @@ void replicator_feed(replicator *self, const sync_event *event)
     }
     self->running = false;
     replicator_noticed(self);
-    set_timer(self);
+    deadline_set(self->timer, sync_deadline(self->machine));
 }
 
-static void on_timer(evutil_socket_t fd, short what, void *context)
+static void on_timer(void *context)
 {
-    replicator *self = context;
     sync_event event = {.kind = SYNC_EV_TICK};
-    (void)fd;
-    (void)what;
-    self->timer_ms = SYNC_NEVER;
-    replicator_feed(self, &event);
+    replicator_feed(context, &event);
 }
 
 static void on_wake(evutil_socket_t fd, short what, void *context)
@@ -470,8 +449,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *context)
 
 bool replicator_make_events(replicator *self)
 {
-    self->timer_ms = SYNC_NEVER;
-    self->timer = evtimer_new(self->base, on_timer, self);
+    self->timer = deadline_new(self->base, on_timer, self);
     if (!replicator_ask_begin(self))
         return false;
     self->sweep = evtimer_new(self->base, on_sweep, self);

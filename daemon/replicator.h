@@ -37,7 +37,7 @@ typedef struct replicator_settings { /* replicator_settings_init() gives the def
 
     int64_t connect_timeout_ms; /* name lookup, connect and greeting, each; 5,000 */
     int64_t reply_timeout_ms;   /* from sending to the whole reply; 5,000 */
-    int64_t linger_ms;          /* how long a batch that is not full waits for more; 2 */
+    int64_t linger_ms;          /* how long a batch that is not full waits for more; 1 */
     int64_t backoff_min_ms;     /* first pause between attempts (full jitter); 100 */
     int64_t backoff_max_ms;     /* longest pause between attempts; 2,000 */
     int64_t park_ms;            /* pause after wrong credentials or no permission; 30,000 */

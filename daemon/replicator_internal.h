@@ -4,6 +4,7 @@
 #ifndef LARDER_DAEMON_REPLICATOR_INTERNAL_H
 #define LARDER_DAEMON_REPLICATOR_INTERNAL_H
 
+#include "daemon/deadline.h"
 #include "daemon/redis/connection.h"
 #include "daemon/redis/link.h"
 #include "daemon/replicator.h"
@@ -24,8 +25,8 @@ struct replicator {
     uint64_t fence;
     struct sync *machine;
     struct link *link;
-    struct event *timer, *wake, *beat, *drain, *ended, *sweep, *round;
-    int64_t timer_ms; /* what the timer is set to */
+    struct deadline *timer; /* the machine's */
+    struct event *wake, *beat, *drain, *ended, *sweep, *round;
     replica_batch rows;
     replica_marks marks;
     replica_sweep sweeping;

@@ -22,7 +22,7 @@ void replicator_settings_init(replicator_settings *settings)
     *settings = (replicator_settings){
         .connect_timeout_ms = 5000,
         .reply_timeout_ms = 5000,
-        .linger_ms = 2,
+        .linger_ms = 1,
         .backoff_min_ms = 100,
         .backoff_max_ms = 2000,
         .park_ms = 30000,
@@ -151,7 +151,7 @@ static void finish(replicator *self)
         (void)replica_apply(self->map, self->fence, NULL, 0, &position);
     self->finished = true;
     link_disconnect(self->link);
-    evtimer_del(self->timer);
+    deadline_set(self->timer, DEADLINE_NEVER);
     event_del(self->wake);
     event_del(self->beat);
     evtimer_del(self->drain);
@@ -438,13 +438,13 @@ void replicator_free(replicator **self)
     if (self == NULL || *self == NULL)
         return;
     replicator *old = *self;
-    struct event *events[] = {old->timer, old->wake,  old->beat, old->drain,
-                              old->ended, old->sweep, old->round};
+    struct event *events[] = {old->wake, old->beat, old->drain, old->ended, old->sweep, old->round};
     *self = NULL;
     link_destroy(&old->link);
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         if (events[i] != NULL)
             event_free(events[i]);
+    deadline_free(&old->timer);
     sync_destroy(&old->machine);
     replica_batch_free(&old->rows);
     tls_release(&old->settings.tls);

@@ -331,10 +331,10 @@ void batches_acknowledged(struct sync *self, const sync_event *event)
         out->scan = LOG_COOLING;
         out->scan_at = self->now_ms + self->settings.linger_ms;
     }
-    bool few = out->scan == LOG_COOLING && out->scan_few && batch->source == FROM_LOG &&
-               event->acknowledged.cleared == batch->ack_count;
+    bool lone = out->scan == LOG_COOLING && out->scan_lone && batch->source == FROM_LOG &&
+                event->acknowledged.cleared == batch->ack_count;
     unlink_batch(out, batch);
-    if (few && out->batches == 0)
+    if (lone && out->batches == 0)
         out->scan_at = self->now_ms; /* a round trip gathers what a lone writer writes */
 }
 

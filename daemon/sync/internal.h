@@ -9,7 +9,6 @@
 
 #define RANGES_MAX 256u     /* runs of rows to look at again */
 #define RANGE_JOIN 64u      /* rows this close become one run */
-#define FEW_ROWS 4u         /* see scan_few */
 #define READS_AT_A_TIME 32u /* reads that find nothing before the loop gets its turn */
 #define FETCHES_MAX 1024u   /* large values waiting to be fetched */
 #define FETCHES_OUT 16u     /* of these, asked for */
@@ -109,7 +108,7 @@ struct outbound {
     enum log_scan scan;
     uint64_t scan_row;
     int64_t scan_at; /* COOLING: until */
-    bool scan_few;   /* the last rows were so few that only their own round trip is waited for */
+    bool scan_lone;  /* one row was found: only its own round trip is waited for */
     struct range ranges[RANGES_MAX];
     size_t range_count;
     int64_t ranges_at;

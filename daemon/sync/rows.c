@@ -181,7 +181,7 @@ static void passed(struct sync *self, const replica_batch *rows, size_t count)
         } else if (count != 0 || out->scan == LOG_ACTIVE) {
             out->scan = LOG_COOLING;
             out->scan_at = self->now_ms + (count != 0 ? self->settings.linger_ms : 0);
-            out->scan_few = count <= FEW_ROWS;
+            out->scan_lone = count == 1;
         } else if (out->scan != LOG_ARMED && sync_act(self, SYNC_ACT_ARM) != NULL) {
             out->scan = LOG_ARMED;
         }

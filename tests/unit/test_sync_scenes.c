@@ -257,6 +257,79 @@ static struct sync_batch *push_one(const replica_record *record)
     return push->push.batch;
 }
 
+/* ---- How long the next writes are gathered ----------------------------------------------------
+ */
+
+static const replica_record two_rows[] = {{.version = {.clock = 5, .node = 3},
+                                           .kind = REPLICA_DELETED,
+                                           .row = 4,
+                                           .key = (const uint8_t *)"a",
+                                           .key_size = 1},
+                                          {.version = {.clock = 6, .node = 3},
+                                           .kind = REPLICA_DELETED,
+                                           .row = 5,
+                                           .key = (const uint8_t *)"b",
+                                           .key_size = 1}};
+
+/* So many of them are written, pushed, answered a millisecond later, and acknowledged: how many the
+ * map has found as they were. */
+static void round_trip_of(size_t count, size_t cleared)
+{
+    give((sync_event){.kind = SYNC_EV_WAKE});
+    give_rows(two_rows, count);
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_PUSH));
+    struct sync_batch *batch = asked_for(SYNC_ACT_PUSH)->push.batch;
+    now_ms++;
+    done.count = 0;
+    for (size_t i = 0; i < count; i++)
+        give((sync_event){.kind = SYNC_EV_REPLY,
+                          .reply = {.batch = batch, .index = i, .outcome = SYNC_STORED}});
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_ACKNOWLEDGE));
+    ck_assert_ptr_null(asked_for(SYNC_ACT_READ));
+    give((sync_event){.kind = SYNC_EV_ACKNOWLEDGED, .acknowledged = {batch, cleared}});
+}
+
+/* The linger, which is 2, began when the rows were read. */
+static void the_log_is_read_after_the_linger(int64_t left_ms)
+{
+    ck_assert_ptr_null(asked_for(SYNC_ACT_READ));
+    ck_assert_int_eq(sync_deadline(machine), now_ms + left_ms);
+    now_ms += left_ms;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_READ));
+}
+
+START_TEST(after_a_lone_write_the_log_is_read_when_its_round_trip_is_over)
+{
+    round_trip_of(1, 1);
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_READ));
+}
+END_TEST
+
+START_TEST(the_next_writes_are_gathered_where_several_came)
+{
+    round_trip_of(2, 2);
+    the_log_is_read_after_the_linger(1);
+}
+END_TEST
+
+START_TEST(a_round_trip_that_takes_long_is_not_waited_for)
+{
+    (void)push_one(&two_rows[0]);
+    done.count = 0;
+    the_log_is_read_after_the_linger(2);
+    give_rows(&two_rows[1], 1);
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_PUSH)); /* beside the other one */
+}
+END_TEST
+
+START_TEST(a_key_that_is_written_all_the_time_goes_once_a_linger)
+{
+    round_trip_of(1, 0); /* written again on its way */
+    the_log_is_read_after_the_linger(1);
+}
+END_TEST
+
 START_TEST(a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applied)
 {
     replica_record ours = record_of_row(4, REPLICA_VALUE);
@@ -748,6 +821,10 @@ int main(void)
     TCase *all = tcase_create("scenes");
     tcase_add_checked_fixture(all, begin, end);
     tcase_add_test(all, a_fetch_that_an_event_overtook_brings_nothing);
+    tcase_add_test(all, after_a_lone_write_the_log_is_read_when_its_round_trip_is_over);
+    tcase_add_test(all, the_next_writes_are_gathered_where_several_came);
+    tcase_add_test(all, a_round_trip_that_takes_long_is_not_waited_for);
+    tcase_add_test(all, a_key_that_is_written_all_the_time_goes_once_a_linger);
     tcase_add_test(all, a_row_that_lost_is_not_pushed_again_before_the_winner_could_be_applied);
     tcase_add_test(all, what_the_map_has_no_room_to_note_waits_and_is_not_sent_again);
     tcase_add_test(all, a_value_never_passes_for_a_removal);
