@@ -27,7 +27,7 @@ static void set(int64_t due_ms)
     deadline_set(deadline, due_ms);
 }
 
-/* Another one a millisecond later, as often as chain_left says; then the loop ends. */
+/* Another one in a millisecond, as often as chain_left says; then the loop ends. */
 static void on_due(void *context)
 {
     ck_assert_ptr_eq(context, &came);
@@ -35,7 +35,7 @@ static void on_due(void *context)
                   (long long)(set_to * 1000 - now_us()));
     came++;
     if (chain_left-- > 0)
-        set(set_to + 1);
+        set(harness_now_ms() + 1);
     else
         event_base_loopbreak(base);
 }
@@ -154,7 +154,7 @@ END_TEST
 START_TEST(it_does_not_go_by_the_tick)
 {
     enum { CHAIN = 8, ENOUGH_US = 20000 };
-    int64_t give_up = harness_now_ms() + harness_patience(20000), took = INT64_MAX;
+    int64_t give_up = harness_now_ms() + harness_patience(10000), took = INT64_MAX;
     while (took > ENOUGH_US && harness_now_ms() < give_up) {
         chain_left = CHAIN - 1;
         int64_t began = now_us();
