@@ -41,6 +41,7 @@ struct replicator {
     enum sync_state state;
     int64_t since_ms, error_ms, error_logged_ms, map_logged_ms;
     uint64_t resyncs_told; /* comparisons that the log tells of */
+    bool often_told;       /* that they come too often */
     int64_t troubles_ms;   /* the minute in which troubles are counted, monotonic */
     uint32_t troubles;
     uint64_t dirty;  /* entries in the map, at the last beat */

@@ -136,10 +136,17 @@ static void state_changed(replicator *self, const sync_view *view)
     /* It is syncing, too, while invalidations of many are exchanged alone. */
     bool compares = view->counters.resyncs != self->resyncs_told;
     self->resyncs_told = view->counters.resyncs;
-    if (self->state == SYNC_SYNCING && compares)
+    bool often = view->resyncs_soon > SYNC_RESYNCS_AT_ONCE;
+    if (self->state == SYNC_SYNCING && compares && !often)
         replicator_say(self, LOG_NOTICE,
                        "redis %s: its history is another one than ours: comparing all entries",
                        self->url.display);
+    else if (often && !self->often_told)
+        replicator_say(self, LOG_WARNING,
+                       "redis %s: its history is lost again and again (does it evict? see "
+                       "maxmemory-policy): all entries are compared less often from now on",
+                       self->url.display);
+    self->often_told = often;
 }
 
 static void finish(replicator *self)

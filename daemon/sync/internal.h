@@ -43,7 +43,7 @@ enum log_scan {
 
 enum resync_phase {
     RESYNC_NONE,
-    RESYNC_WAITING,    /* until the stream has been read */
+    RESYNC_WAITING,    /* until the stream has been read, or for others that came before */
     RESYNC_TOMBSTONES, /* pushed */
     RESYNC_ENTRIES,    /* compared with their records, and what Redis lacks pushed */
     RESYNC_DRAINING
@@ -128,6 +128,10 @@ struct outbound {
     enum resync_phase resync;
     uint32_t resync_generation;
     uint64_t resync_row;
+    bool resync_reads_on;  /* WAITING: until the stream has been read, too */
+    int64_t resync_at;     /* WAITING: not before */
+    int64_t resynced_ms;   /* when the last one was begun ... */
+    uint32_t resyncs_soon; /* ... and how many, one soon after the other */
     int64_t recheck_at, recheck_pause_ms;
     const replica_record *selected[SYNC_BATCH_MAX];
 };

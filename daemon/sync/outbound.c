@@ -23,6 +23,10 @@ void outbound_destroy(struct sync *self)
     free(self->out.retries);
 }
 
+#define RESYNCS_APART_MS 60000 /* what is further apart has nothing to do with each other */
+#define RESYNC_PAUSE_MS 1000
+#define RESYNC_PAUSE_MOST_MS 4000
+
 /* ---- Sessions and resyncs ---------------------------------------------------------------------
  */
 
@@ -48,14 +52,38 @@ void outbound_disconnected(struct sync *self)
     verify_disconnected(self);
 }
 
+/* A Redis that evicts its stream loses its history again and again, through what it is told in the
+ * comparison itself: then the next one waits, and what is written and removed goes its way
+ * meanwhile. Not for long: whoever has lost history has repaired Redis, for all that we know. */
+static void put_off(struct sync *self)
+{
+    struct outbound *out = &self->out;
+    bool waits = out->resync == RESYNC_WAITING && out->resync_at > self->now_ms;
+    int64_t pause = 0;
+    if (out->resyncs_soon != 0 && self->now_ms - out->resynced_ms >= RESYNCS_APART_MS)
+        out->resyncs_soon = 0;
+    if (out->resyncs_soon < UINT32_MAX)
+        out->resyncs_soon++;
+    out->resynced_ms = self->now_ms;
+    if (waits)
+        return; /* or it would never be its turn */
+    for (uint32_t i = SYNC_RESYNCS_AT_ONCE; i < out->resyncs_soon && pause < RESYNC_PAUSE_MOST_MS;
+         i++)
+        pause = pause == 0 ? RESYNC_PAUSE_MS : pause * 2;
+    out->resync_at = self->now_ms + pause;
+}
+
 void outbound_resync(struct sync *self, bool reads_on)
 {
     struct outbound *out = &self->out;
     self->counters.resyncs++;
     batches_forget_answers(self);
+    put_off(self);
     /* A cluster's keys may have outlived the last events of its stream: what is read on there can
      * be older than what nobody tells any more, and must be compared, too. */
-    out->resync = reads_on && self->settings.events_apart ? RESYNC_WAITING : RESYNC_TOMBSTONES;
+    out->resync_reads_on = reads_on && self->settings.events_apart;
+    out->resync =
+        out->resync_reads_on || out->resync_at > self->now_ms ? RESYNC_WAITING : RESYNC_TOMBSTONES;
     out->resync_generation++;
     out->resync_row = 0;
     size_t kept = 0;
@@ -148,7 +176,8 @@ void outbound_advance(struct sync *self)
         return;
     if (out->need_scripts && !out->loading && sync_act(self, SYNC_ACT_LOAD) != NULL)
         out->loading = true;
-    if (out->resync == RESYNC_WAITING && !self->in.catching_up && inbound_empty(self))
+    if (out->resync == RESYNC_WAITING && self->now_ms >= out->resync_at &&
+        (!out->resync_reads_on || (!self->in.catching_up && inbound_empty(self))))
         out->resync = RESYNC_TOMBSTONES;
     if (out->resync == RESYNC_DRAINING && !resync_in_flight(self) && !resync_refused(out))
         out->resync = RESYNC_NONE; /* the place in the stream may be stored again */
@@ -158,6 +187,11 @@ void outbound_advance(struct sync *self)
 
 int64_t outbound_deadline(const struct sync *self)
 {
+    const struct outbound *out = &self->out;
     int64_t due = batches_deadline(self), read = rows_deadline(self);
-    return read < due ? read : due;
+    due = read < due ? read : due;
+    if (self->joined && out->resync == RESYNC_WAITING && out->resync_at > self->now_ms &&
+        out->resync_at < due)
+        due = out->resync_at;
+    return due;
 }

@@ -391,6 +391,7 @@ void sync_look(const struct sync *self, sync_view *out)
     out->in_flight_batches = (uint32_t)self->out.batches;
     out->retry_entries = (uint32_t)self->out.retry_count;
     out->left_entries = pending_left(self);
+    out->resyncs_soon = self->out.resyncs_soon;
     out->ranges = (uint32_t)self->out.range_count;
     out->unacknowledged = batches_unacknowledged(self);
     out->epoch = self->cursor.epoch;

@@ -23,6 +23,7 @@
 #define SYNC_PAGE_MAX 128u               /* stream entries of one range page */
 #define SYNC_IN_FLIGHT_MAX 32768u        /* commands sent and not answered */
 #define SYNC_SLOTS_MAX 512u              /* places where workers wait for what they miss */
+#define SYNC_RESYNCS_AT_ONCE 6u          /* of those, without a pause */
 #define SYNC_NEVER INT64_MAX
 
 typedef struct sync_settings {
@@ -348,6 +349,7 @@ typedef struct sync_view { /* for status and tests */
     enum sync_state state;
     enum sync_breaker breaker;
     uint32_t failures, in_flight_items, in_flight_batches, retry_entries, ranges;
+    uint32_t resyncs_soon;   /* comparisons of all, each within a minute of the one before */
     uint64_t left_entries;   /* refused ones without a place among retry_entries, about */
     uint32_t unacknowledged; /* entries that Redis has taken, and the map is yet to be told of */
     uint64_t epoch, number, scan_row;

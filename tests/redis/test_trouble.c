@@ -84,6 +84,32 @@ START_TEST(stream_lost)
 }
 END_TEST
 
+/* As with a Redis that evicts it: all entries are compared less and less often, and no write waits
+ * for that. */
+START_TEST(stream_lost_again_and_again)
+{
+    char value[16];
+    for (int i = 0; i < 9; i++) {
+        ok("1", harness_redis_command(&redis, "DEL", "larder:{t:}:events", NULL));
+        (void)snprintf(value, sizeof value, "%d", i);
+        host_set(&a, "k", value);
+        host_comes_to(&b, "k", value);
+    }
+    host_logs(&a, "lost again and again");
+    char *log = harness_log(&a.larderd.process);
+    const char *first = strstr(log, "lost again and again");
+    ck_assert_msg(strstr(first + 1, "lost again and again") == NULL, "said again: %s", log);
+    free(log);
+    /* and what Redis has lost comes back all the same */
+    ok("1", harness_redis_command(&redis, "DEL", "v:{t:first}", NULL));
+    ok("1", harness_redis_command(&redis, "DEL", "t:first", NULL));
+    ok("1", harness_redis_command(&redis, "DEL", "larder:{t:}:events", NULL));
+    redis_comes_to(&redis, "t:first", "1");
+    host_drained(&a);
+    host_drained(&b);
+}
+END_TEST
+
 /* Events fall out of the stream while b is away: b notices, and is put right by pushing its log. */
 START_TEST(stream_trimmed)
 {
@@ -303,6 +329,7 @@ int main(void)
     tcase_add_test(fleet, scripts_flushed);
     tcase_add_test(fleet, everything_flushed);
     tcase_add_test(fleet, stream_lost);
+    tcase_add_test(fleet, stream_lost_again_and_again);
     tcase_add_test(fleet, stream_trimmed);
     tcase_add_test(fleet, channel_cut);
     tcase_add_test(fleet, no_memory);

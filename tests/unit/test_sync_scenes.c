@@ -518,6 +518,82 @@ START_TEST(what_finds_no_place_among_the_refused_holds_up_nothing)
 }
 END_TEST
 
+/* ---- History lost again and again -------------------------------------------------------------
+ */
+
+static uint64_t epoch;
+
+/* Somebody has begun a new epoch: the stream was gone. */
+static void lose_history(void)
+{
+    sync_change begun = {.epoch = ++epoch, .emitter = 1, .numbered = true, .begin = true};
+    give((sync_event){.kind = SYNC_EV_STREAM, .change = &begun});
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_JOIN));
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_JOINED,
+                      .joined = {.epoch = epoch, .redis_ms = now_ms, .marks_id = set_found}});
+}
+
+/* Answer all reads, of an empty map, for a while. Were clean entries among them? */
+static bool compares(void)
+{
+    bool clean = false;
+    for (int turn = 0; turn < 20; turn++) {
+        bool reads = false;
+        for (size_t i = 0; i < done.count; i++) {
+            reads = reads || done.items[i].kind == SYNC_ACT_READ;
+            clean =
+                clean || (done.items[i].kind == SYNC_ACT_READ && done.items[i].read.include_clean);
+        }
+        done.count = 0;
+        if (reads)
+            give_rows(NULL, 0);
+        now_ms++;
+        give((sync_event){.kind = SYNC_EV_TICK});
+    }
+    return clean;
+}
+
+static bool compares_after(int64_t pause_ms)
+{
+    now_ms += pause_ms - 60; /* what compares() takes, and a little more */
+    give((sync_event){.kind = SYNC_EV_TICK});
+    bool early = compares();
+    now_ms += 60;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    return !early && compares();
+}
+
+START_TEST(history_that_is_lost_all_the_time_is_compared_now_and_then)
+{
+    epoch = 7;
+    for (unsigned i = 0; i < SYNC_RESYNCS_AT_ONCE; i++) {
+        lose_history();
+        ck_assert_msg(compares(), "the %u. comparison waits", i + 1);
+    }
+    lose_history();
+    ck_assert(!compares());
+    give((sync_event){.kind = SYNC_EV_WAKE}); /* what is written now does not wait */
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_READ));
+    ck_assert(!compares());
+    ck_assert(sync_deadline(machine) <= now_ms + 1000);
+    ck_assert(compares_after(960));
+    lose_history();
+    ck_assert(!compares());
+    now_ms += 900;
+    lose_history(); /* and the comparison does not wait longer for that */
+    ck_assert(!compares());
+    ck_assert(compares_after(1060));
+    for (int i = 0; i < 4; i++) {
+        lose_history();
+        ck_assert(compares_after(4000));
+    }
+    now_ms += 60000;
+    lose_history();
+    ck_assert_msg(compares(), "a quiet minute later a comparison waits");
+}
+END_TEST
+
 /* Events of a stream that is gone, in the place of which another of the same epoch stands. */
 START_TEST(what_is_not_in_the_stream_is_not_asked_for_again_and_again)
 {
@@ -830,6 +906,7 @@ int main(void)
     tcase_add_test(all, a_value_never_passes_for_a_removal);
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
     tcase_add_test(all, what_finds_no_place_among_the_refused_holds_up_nothing);
+    tcase_add_test(all, history_that_is_lost_all_the_time_is_compared_now_and_then);
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
     tcase_add_test(all, what_nobody_told_of_is_looked_for_while_records_are_compared);
     tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
