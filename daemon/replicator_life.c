@@ -115,6 +115,21 @@ static void say_connected(replicator *self)
                                            : "");
 }
 
+static bool is_often(const sync_view *view)
+{
+    return view->resyncs_soon > SYNC_RESYNCS_AT_ONCE;
+}
+
+static void say_often(replicator *self, const sync_view *view)
+{
+    if (is_often(view) && !self->often_told)
+        replicator_say(self, LOG_WARNING,
+                       "redis %s: its history is lost again and again (does it evict? see "
+                       "maxmemory-policy): all entries are compared less often from now on",
+                       self->url.display);
+    self->often_told = is_often(view);
+}
+
 static void state_changed(replicator *self, const sync_view *view)
 {
     enum sync_state before = self->state;
@@ -136,17 +151,10 @@ static void state_changed(replicator *self, const sync_view *view)
     /* It is syncing, too, while invalidations of many are exchanged alone. */
     bool compares = view->counters.resyncs != self->resyncs_told;
     self->resyncs_told = view->counters.resyncs;
-    bool often = view->resyncs_soon > SYNC_RESYNCS_AT_ONCE;
-    if (self->state == SYNC_SYNCING && compares && !often)
+    if (self->state == SYNC_SYNCING && compares && !is_often(view))
         replicator_say(self, LOG_NOTICE,
                        "redis %s: its history is another one than ours: comparing all entries",
                        self->url.display);
-    else if (often && !self->often_told)
-        replicator_say(self, LOG_WARNING,
-                       "redis %s: its history is lost again and again (does it evict? see "
-                       "maxmemory-policy): all entries are compared less often from now on",
-                       self->url.display);
-    self->often_told = often;
 }
 
 static void finish(replicator *self)
@@ -174,6 +182,7 @@ void replicator_noticed(replicator *self)
     if (self->fenced || self->finished)
         return;
     sync_look(self->machine, &view);
+    say_often(self, &view);
     if (view.state != self->state)
         state_changed(self, &view);
     if (self->stopping && (view.drained || !is_up(view.state)))

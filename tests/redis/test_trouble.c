@@ -110,6 +110,30 @@ START_TEST(stream_lost_again_and_again)
 }
 END_TEST
 
+/* Less memory than the maps have: the stream is evicted, too, and is again as soon as it is there.
+ */
+START_TEST(redis_that_evicts)
+{
+    enum { KEYS = 4000 };
+    static char value[1500], key[16];
+    memset(value, 'v', sizeof value - 1);
+    ok("OK",
+       harness_redis_command(&redis, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru", NULL));
+    ok("OK", harness_redis_command(&redis, "CONFIG", "SET", "maxmemory", "4mb", NULL));
+    for (int i = 0; i < KEYS; i++) {
+        (void)snprintf(key, sizeof key, "k%d", i);
+        host_set(&a, key, value);
+    }
+    host_logs(&a, "lost again and again");
+    ok("OK", harness_redis_command(&redis, "CONFIG", "SET", "maxmemory", "0", NULL));
+    host_set(&b, "after", "x");
+    host_comes_to(&a, "after", "x");
+    redis_comes_to(&redis, "t:after", "x");
+    host_drained(&a);
+    host_drained(&b);
+}
+END_TEST
+
 /* Events fall out of the stream while b is away: b notices, and is put right by pushing its log. */
 START_TEST(stream_trimmed)
 {
@@ -330,6 +354,7 @@ int main(void)
     tcase_add_test(fleet, everything_flushed);
     tcase_add_test(fleet, stream_lost);
     tcase_add_test(fleet, stream_lost_again_and_again);
+    tcase_add_test(fleet, redis_that_evicts);
     tcase_add_test(fleet, stream_trimmed);
     tcase_add_test(fleet, channel_cut);
     tcase_add_test(fleet, no_memory);
