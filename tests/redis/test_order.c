@@ -68,6 +68,12 @@ static void on_unsent(void *context)
     ck_abort_msg("a command could not be sent");
 }
 
+static void on_out_of_step(void *context)
+{
+    (void)context;
+    ck_abort_msg("a reply is out of step");
+}
+
 static void on_up(void *context)
 {
     (void)context;
@@ -94,7 +100,7 @@ static void open_stand_in(void)
 {
     static const connection_callbacks callbacks = {on_up, on_answer, on_message,
                                                    on_up, on_down,   NULL};
-    static const unscripted_callbacks own = {send_one, answer_one, on_unsent};
+    static const unscripted_callbacks own = {send_one, answer_one, on_unsent, on_out_of_step};
     connection_settings settings = {
         .limits = {1u << 20, 1024, 4}, .connect_timeout_ms = 5000, .reply_timeout_ms = 5000};
     loop = settings.base = event_base_new();
