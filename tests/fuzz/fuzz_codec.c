@@ -10,6 +10,8 @@
 
 #include "daemon/redis/codec.h"
 
+#define SECRET "ERR" /* what errors of the corpus say */
+
 struct text {
     char *bytes;
     size_t size, room;
@@ -75,6 +77,9 @@ static void weigh(const reply *from, size_t depth, struct sum *sum)
     case REPLY_STATUS:
     case REPLY_ERROR:
         fuzz_check(from->text != NULL && from->text[from->size] == '\0');
+        fuzz_check(from->kind != REPLY_ERROR ||
+                   (from->said != NULL && strlen(from->said) < CODEC_SAID_MAX &&
+                    strstr(from->said, SECRET) == NULL));
         sum->bytes += from->size;
         break;
     case REPLY_ARRAY:
@@ -141,7 +146,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     codec_limits limits = {.max_bytes = 16 + (size_t)data[0] * 256 + data[1],
                            .max_elements = 1 + data[2],
-                           .max_depth = 1 + data[3] % 7};
+                           .max_depth = 1 + data[3] % 7,
+                           .secrets = {SECRET, NULL}};
     size_t piece = pieces[data[4] % (sizeof pieces / sizeof *pieces)];
     struct text whole = {0}, again = {0}, dripped = {0};
     data += 5;
@@ -154,7 +160,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     /* written anew it may only be shorter (":007", "*-1"), so it keeps the limits, too; but what
      * came whole can be too long a line in drips */
-    codec_limits generous = {SIZE_MAX / 4, UINT32_MAX / 2, 7};
+    codec_limits generous = {.max_bytes = SIZE_MAX / 4,
+                             .max_elements = UINT32_MAX / 2,
+                             .max_depth = 7,
+                             .secrets = {SECRET, "RR"}};
     fuzz_check(
         understand((const uint8_t *)whole.bytes, whole.size, whole.size + 1, &generous, &again));
     fuzz_check(whole.size == again.size);
