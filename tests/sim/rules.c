@@ -93,7 +93,7 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_KIND_ORDER] = {"kind-order", "at equal versions a deletion is above a value", ANY, ALONE,
                          2000, ""},
     [RULE_HASH_ORDER] = {"hash-order", "at equal versions and kinds the value's hash decides",
-                         BIT(TWINS) | BIT(STALL), ALONE, 30000, ""},
+                         BIT(TWINS) | BIT(WIPE) | BIT(OVERTAKEN), ALONE, 5000, ""},
     [RULE_EPOCH] = {"epoch", "a push does not begin a stream", BIT(FLUSH), RULE_EPOCH_ANEW, 30000,
                     ""},
     [RULE_EPOCH_ANEW] = {"epoch-anew", "an epoch that was over is not begun anew",

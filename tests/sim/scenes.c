@@ -133,11 +133,39 @@ static void dies_between_two_steps(host *self, int key)
         host_start(self);
 }
 
+/* A map has become a copy of another's, and before it has a node id of its own, both write: one
+ * version, two values. The lesser is stored when its host alone still holds the other one. */
+static void write_one_version(host *self, host *other, int key)
+{
+    if (!sim.faults[FAULT_TWINS] || !sim.faults[FAULT_WIPE] || !settled())
+        return;
+    world_copy_map(other, self);
+    map_set(self, key, REPLICA_VALUE, INT64_MAX);
+    map_set(other, key, REPLICA_VALUE, INT64_MAX);
+    uint64_t ours = self->map.keys[key].record.value_hash;
+    bool lesser = ours < other->map.keys[key].record.value_hash;
+    host *low = lesser ? self : other, *high = lesser ? other : self;
+    const request *pushing = until_sent(low, ASK_PUSH);
+    if (pushing == NULL || pushing->key != key)
+        return;
+    request late = *pushing;
+    size_t emitted = sim.emitted;
+    host_disconnect(low, SYNC_LOST_CONNECTION);
+    if (!until_told(high, emitted))
+        return;
+    all_go_on(10);
+    for (unsigned h = 0; h < sim.hosts_count; h++)
+        if (&sim.hosts[h] != low)
+            world_wipe(&sim.hosts[h]);
+    all_go_on(10);
+    server_orphan(&late);
+}
+
 /* In a cluster: a host fetches a value, and a worker writes another. That is stored, the connection
  * goes before it is told, and the fetch is repeated: it brings the host's own. */
 static void fetches_its_own(host *self, host *other, int key)
 {
-    if (!server_is_cluster() || !sim.faults[FAULT_LARGE] || !settled())
+    if (!sim.faults[FAULT_LARGE] || !settled())
         return;
     size_t emitted = sim.emitted;
     for (unsigned i = 0; i < 16; i++) {
@@ -239,7 +267,10 @@ void scenes_play(host *self)
         dies_between_two_steps(self, key);
         break;
     case 3:
-        fetches_its_own(self, other, key);
+        if (server_is_cluster())
+            fetches_its_own(self, other, key);
+        else
+            write_one_version(self, other, key);
         break;
     case 4:
         is_new_when_all_is_lost(self, key);

@@ -472,6 +472,7 @@ void world_go_on_without(const host *away, unsigned turns);
 bool world_settle_without(const host *away);
 bool world_in_step(const host *self);
 void world_wipe(host *self);
+void world_copy_map(host *self, const host *from);
 
 /* ---- scenes.c ---------------------------------------------------------------------------------
  */

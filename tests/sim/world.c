@@ -254,11 +254,8 @@ static void stop_or_wake(host *self)
         host_wake_ghost(self);
 }
 
-static void copy_map(host *self)
+void world_copy_map(host *self, const host *from)
 {
-    const host *from = world_any_host();
-    if (from == self)
-        return;
     map_copy(self, from);
     for (unsigned k = 0; k < sim.keys_count; k++) {
         check_untold((int)k);
@@ -451,6 +448,7 @@ static void be_away(host *self)
 static void trouble(enum fault fault)
 {
     host *self = world_any_host();
+    const host *from;
     switch (fault) {
     case FAULT_CUT:
         TRACE("host %d: connection lost", self->number);
@@ -476,7 +474,9 @@ static void trouble(enum fault fault)
         world_wipe(self);
         break;
     case FAULT_TWINS:
-        copy_map(self);
+        from = world_any_host();
+        if (from != self)
+            world_copy_map(self, from);
         break;
     case FAULT_SWITCH:
         map_switch(self);
