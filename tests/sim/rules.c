@@ -196,7 +196,7 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_FORGET_COLLECTED] = {"forget-collected",
                                "what was collected of a history that is lost is forgotten",
                                BIT(BUSY) | BIT(FAILOVER) | BIT(OVERTAKEN) | BIT(MARKS), ALONE,
-                               30000, ""},
+                               200000, ""},
     [RULE_MARK_FIRST] = {"mark-first", "nothing else goes out before invalidations are exchanged",
                          BIT(MARKS) | BIT(FLUSH) | BIT(WIPE), ALONE, 2000, ""},
     [RULE_AGAIN_AFTER_OLD] = {"again-after-old", "a row that lost is looked at again", ANY,
@@ -204,5 +204,5 @@ const struct rule_row rules[RULE_COUNT] = {
     [RULE_PUT_BACK] = {"put-back", "what was on its way when a session ended is read again", ANY,
                        RULE_RECHECK, 2000, ""},
     [RULE_FETCH_NEWER] = {"fetch-newer", "a fetched value older than the last event is not taken",
-                          BIT(LARGE) | BIT(DEAF), ALONE, 30000, ""},
+                          BIT(LARGE) | BIT(DEAF), ALONE, 200000, ""},
 };
