@@ -80,11 +80,10 @@ struct link {
     uint64_t marks_id; /* of the fleet's set, as asked with the last join; 0: there is none */
     bool join_repeated;
     struct event *load_later;
-    int64_t loaded_us; /* when scripts were loaded last because Redis had lost them */
-    uint32_t loads;    /* one soon after the other */
-    int64_t
-        walk_us; /* since when the fleet's set is read, and how many pages of it were asked for */
-    uint32_t walk_pages;
+    int64_t loaded_us;   /* when scripts were loaded last because Redis had lost them */
+    uint32_t loads;      /* one soon after the other */
+    int64_t walk_us;     /* since when the fleet's set is read ... */
+    uint32_t walk_pages; /* ... and how many pages of it were asked for */
     uint64_t range_epoch, range_number; /* the range that was asked for: behind this entry */
     uint32_t range_limit;
     uint64_t average_event; /* bytes, smoothed */
