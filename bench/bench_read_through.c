@@ -115,8 +115,8 @@ static void one_side(larder *handle, struct client *client, uint64_t first, bool
 
 static void take_turns(larder *handle, struct client *client, uint64_t first)
 {
-    for (uint64_t at = first; at < first + keys; at += block) {
-        bool through_first = at / block % 2 != 0;
+    bool through_first = false;
+    for (uint64_t at = first; at < first + keys; at += block, through_first = !through_first) {
         one_side(handle, client, at, through_first);
         one_side(handle, client, at, !through_first);
     }
