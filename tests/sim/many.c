@@ -172,9 +172,11 @@ void many_invalidate(host *self, int mark)
     /* What was written before, by clocks that are right, is older than Redis's. More than that need
      * not be believed of a clock that is ahead. */
     uint64_t now = (uint64_t)server_wall(&sim.server) << 16 | UINT16_MAX;
-    clock = clock < now || !sim.faults[FAULT_FAR] ? clock : now;
-    sim.invalidated[mark] = later(sim.invalidated[mark], clock);
-    sim.made[mark][sim.made_count[mark]++ % MADE_MAX] = clock;
+    struct made made = {.clock = clock,
+                        .counts = clock < now || !sim.faults[FAULT_FAR] ? clock : now};
+    sim.made[mark][sim.made_count[mark]++ % MADE_MAX] = made;
+    if (made.counts > sim.newest_made[mark].counts)
+        sim.newest_made[mark] = made;
 }
 
 bool many_sweep(host *self)
@@ -425,12 +427,12 @@ static uint64_t known_to_tell(const host_map *map, int mark)
 }
 
 /* The newest that was made and is no newer: a floor may stand for another name's. */
-static uint64_t newest_made(int mark, uint64_t limit)
+static struct made newest_of(int mark, uint64_t limit)
 {
-    uint64_t newest = 0;
+    struct made newest = {0};
     for (unsigned i = 0; i < sim.made_count[mark] && i < MADE_MAX; i++)
-        if (sim.made[mark][i] <= limit)
-            newest = later(newest, sim.made[mark][i]);
+        if (sim.made[mark][i].clock <= limit && sim.made[mark][i].counts > newest.counts)
+            newest = sim.made[mark][i];
     return newest;
 }
 
@@ -440,9 +442,9 @@ void many_forgotten(void)
         uint64_t newest = known(sim.server.data.marks, mark);
         for (unsigned h = 0; h < sim.hosts_count; h++)
             newest = later(newest, known_to_tell(&sim.hosts[h].map, mark));
-        if (newest < sim.invalidated[mark]) {
+        if (newest < sim.newest_made[mark].clock) {
             TRACE("nobody knows of the newest %s any more", names[mark]);
-            sim.invalidated[mark] = newest_made(mark, newest);
+            sim.newest_made[mark] = newest_of(mark, newest);
         }
     }
 }
@@ -452,7 +454,7 @@ static void check_entry(const host *self, int key)
     const held_entry *at = &self->map.keys[key];
     for (int mark = 0; mark <= MARK_CLEAR && map_live(self, key); mark++)
         if (many_concern(mark, key, &at->record) &&
-            at->record.version.clock <= sim.invalidated[mark])
+            at->record.version.clock <= sim.newest_made[mark].counts)
             sim_fail("host %d still reads %s of %s, which is older than %s", self->number,
                      sim_text(&at->record), sim.key_names[key], names[mark]);
     if (at->there && at->record.kind != REPLICA_DELETED &&
@@ -463,10 +465,10 @@ static void check_entry(const host *self, int key)
 void many_check(void)
 {
     for (int mark = 0; mark <= MARK_CLEAR; mark++) {
-        if (known(sim.server.data.marks, mark) < sim.invalidated[mark])
+        if (known(sim.server.data.marks, mark) < sim.newest_made[mark].counts)
             sim_fail("redis does not know of the newest %s", names[mark]);
         for (unsigned h = 0; h < sim.hosts_count; h++)
-            if (known(sim.hosts[h].map.marks, mark) < sim.invalidated[mark])
+            if (known(sim.hosts[h].map.marks, mark) < sim.newest_made[mark].counts)
                 sim_fail("host %u does not know of the newest %s", h, names[mark]);
     }
     for (unsigned h = 0; h < sim.hosts_count; h++)

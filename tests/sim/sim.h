@@ -284,6 +284,11 @@ typedef struct truth { /* what was written, ever */
     int64_t since_ms;
 } truth;
 
+struct made { /* an invalidation of many */
+    uint64_t clock;
+    uint64_t counts; /* what is no newer than this must be gone by it */
+};
+
 typedef struct world {
     uint64_t seed, chance, step, failover_at;
     int64_t now_ms;
@@ -295,8 +300,8 @@ typedef struct world {
     server server;
     host hosts[HOSTS_MAX];
     truth truth[KEYS_MAX];
-    uint64_t invalidated[MARKS];    /* clocks of the newest that have returned, */
-    uint64_t made[MARKS][MADE_MAX]; /* and all of these, the last MADE_MAX */
+    struct made newest_made[MARKS];    /* of the invalidations that have returned, */
+    struct made made[MARKS][MADE_MAX]; /* and all of these, the last MADE_MAX */
     unsigned made_count[MARKS];
     char key_names[KEYS_MAX][8];
     size_t emitted, stream_max; /* stream_max 0: as long as it likes */

@@ -95,7 +95,7 @@ void world_begin(uint64_t seed)
     sim.calm = sim.feeding = false;
     sim.waiting_count = 0;
     memset(sim.truth, 0, sizeof sim.truth);
-    memset(sim.invalidated, 0, sizeof sim.invalidated);
+    memset(sim.newest_made, 0, sizeof sim.newest_made);
     memset(sim.made_count, 0, sizeof sim.made_count);
     server_reset(&sim.server, sim.server.data.stream, sim.server.replica.stream);
     sim.hosts_count = 2 + sim_pick(HOSTS_MAX - 1);
