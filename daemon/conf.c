@@ -531,14 +531,15 @@ static void check_together(const struct conf *conf, const char *file, conf_probl
     }
 }
 
-/* A setting of TLS beside a URL without it is a mistake that must not pass in silence. */
+/* A setting of TLS beside a URL without it, or without any, is a mistake that must not pass in
+ * silence: nobody would read the files that it names. */
 static void check_tls(const struct conf *conf, const char *file, conf_problems *problems)
 {
     static const char *const names[] = {"tls.ca", "tls.ca_dir", "tls.cert", "tls.key",
                                         "tls.server_name"};
     const char *const values[] = {conf->tls.ca, conf->tls.ca_dir, conf->tls.cert, conf->tls.key,
                                   conf->tls.server_name};
-    if (*conf->redis.url && !replicator_url_is_tls(conf->redis.url)) {
+    if (!replicator_url_is_tls(conf->redis.url)) {
         for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
             if (*values[i]) {
                 conf_setting_problem(conf, file, names[i], problems,

@@ -89,11 +89,23 @@ static bool read_absolute(exchange *self, larder_bytes *target)
     return true;
 }
 
+/* What a URI is written in (RFC 3986, 2). A space ends the target (RFC 9112, 3), though libevent
+ * looks for the last one: what stands behind it would be the key's and not the origin's. */
+static bool is_written_right(const larder_bytes *target)
+{
+    const unsigned char *text = target->data;
+    for (size_t i = 0; i < target->size; i++) {
+        if (text[i] <= ' ' || text[i] > '~')
+            return false;
+    }
+    return target->size > 0;
+}
+
 static bool read_target(exchange *self)
 {
     const char *uri = evhttp_request_get_uri(self->client);
     larder_bytes target = {uri, uri == NULL ? 0 : strlen(uri)};
-    if (target.size == 0 || !keep(self, &target))
+    if (!is_written_right(&target) || !keep(self, &target))
         return false;
     uri = target.data;
     bool all = self->method == EVHTTP_REQ_OPTIONS && strcmp(uri, "*") == 0; /* RFC 9112, 3.2.4 */

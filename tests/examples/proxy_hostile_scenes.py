@@ -143,6 +143,17 @@ def check_targets():
         answer = raw(request(f"GET {target} HTTP/1.1", "Host: a", "Connection: close"))
         check(f"the target {target} is refused", status_of(answer) == 400, answer[:200])
     close = "Connection: close"
+    origin.pages["/spaced%20x"] = page("Cache-Control: max-age=3600", body=b"right")
+    for target in ("/spaced x", "/spaced ", " /spaced", "/spaced\tx", "/spaced x HTTP/1.1", "/spaced?a b", "http://a/spaced x",
+                   "http://a b/spaced", "/spaced\x01x", "/spaced\x0bx", "/spaced\x7f", "/spaced\xe4", "/spaced#a b"):
+        for method in ("GET", "POST", "OPTIONS"):
+            answer = raw(request(f"{method} {target} HTTP/1.1", "Host: a", close))
+            if status_of(answer) != 400 or b"X-Cache" in answer:
+                break
+        check(f"the target {target!a} is refused here", status_of(answer) == 400 and b"X-Cache" not in answer, answer[:200])
+    check("the origin has heard of none", not [path for path in origin.asked if "spaced" in path], list(origin.asked))
+    answer = ask("/spaced%20x")
+    check("and no page stands in the place of another", state(answer) == "MISS" and answer.text == b"right", answer.text)
     for host in ("one.example", "two.example"):
         answer = raw(request(f"GET http://{host}/target?x=1 HTTP/1.1", "Host: other", close))
         check(f"of http://{host}/ the origin hears that host", answer.endswith(host.encode()), answer[-40:])

@@ -3,13 +3,18 @@
 """@cache: functions of one name are not each other's; and what cannot be kept is returned all the same."""
 
 import asyncio
+import collections
+import datetime
+import decimal
 import enum
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
 import textwrap
+import uuid
 
 import larder
 import pytest
@@ -17,6 +22,7 @@ from fastapi.responses import JSONResponse
 from larder._store import counts
 from larder.decorator import cache as cached
 from larder.invalidation import CacheInvalidator
+from pydantic import BaseModel
 
 pytestmark = pytest.mark.usefixtures("default_map")
 
@@ -176,6 +182,82 @@ def test_what_is_no_json_or_has_too_many_tags_is_returned(cache, caplog, kind):
         with pytest.raises((TypeError, ValueError)):
             call(strict, what)
     counts["unkept"] += before
+
+
+def same(one, other):
+    """Equal, and of the same types all the way down: 1 is not 1.0, nor True."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(*pair) for pair in zip(one, other)) and all(
+            same(one[name], other[name]) for name in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other))
+    return one == other or (one != one and other != other)
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Text(str):
+    pass
+
+
+class Kept(BaseModel):
+    day: datetime.date
+
+
+DEEP: list = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+JSON = [None, True, 0, 1, 1.0, -0.0, 1e300, 2**80, math.inf, math.nan, "", "a\0\u00e4\U0001f600", [], {}, [1, 1.0, True, None, "1"],
+        {"a": [{"b": {}}], "": 0.1}, [[[]]] * 20]
+OTHERS = [{1: 2}, {1: "a", "1": "b"}, {True: 1}, {None: 1}, {1.5: 1}, {Text("a"): 1}, (1, 2), {"a": (1,)}, [()], {1, 2},
+          frozenset(), datetime.date(2020, 1, 1), [datetime.time(1)], decimal.Decimal("1.0"), uuid.UUID(int=1), Number.ONE,
+          {"a": Text("a")}, collections.OrderedDict(a=1), collections.defaultdict(int, a=1), collections.namedtuple("P", "x")(1),
+          Kept(day=datetime.date(2020, 1, 1)), "\ud83d\ude00", {"\ud83d\ude00": 1}, 10**5000, DEEP]
+
+
+@pytest.mark.parametrize("number", range(len(JSON) + len(OTHERS)))
+def test_a_hit_gives_what_the_miss_gave(cache, number):
+    value, calls = (JSON + OTHERS)[number], []
+    kept = number < len(JSON)
+
+    @cached(expire=60, name=f"plain {number}")
+    def plain():
+        calls.append(1)
+        return value
+
+    @cached(expire=60, name=f"coroutine {number}")
+    async def coroutine():
+        calls.append(1)
+        return value
+
+    before = counts["unkept"]
+    for call in (plain, lambda: run(coroutine())):
+        assert call() is value
+        again = call()
+        assert same(again, value) if kept else again is value
+    assert len(calls) == (2 if kept else 4) and counts["unkept"] - before == (0 if kept else 4)
+    counts["unkept"] = before
+
+
+def test_why_a_value_is_not_kept_names_the_way_out(cache, caplog):
+    @cached(expire=60, skip_cache_on_error=False)
+    def prices():
+        return {1: "a", "1": "b"}
+
+    with pytest.raises(TypeError, match="1, a int, .*pass model="):
+        prices()
+
+    @cached(expire=60, model=Kept)
+    def day():
+        calls.append(1)
+        return Kept(day=datetime.date(2020, 1, 1))
+
+    calls: list = []
+    assert day() == day() == Kept(day=datetime.date(2020, 1, 1)) and calls == [1]
 
 
 def test_all_who_wait_for_what_cannot_be_kept_have_it():

@@ -134,6 +134,12 @@ def test_read_modify_write(cache):
     version = cache.lookup("k").version
     assert cache.cas("k", b"5", version) and not cache.cas("k", b"6", version)
     assert not cache.cas("none", b"7", version)
+    for number, node in ((2**64, 0), (-1, 0), (2**80, 0), (0, 2**32), (0, -1), (version[0] + 2**64, version[1])):
+        with pytest.raises(OverflowError, match="version: the (clock|node) is 0 to"):
+            cache.cas("k", b"6", (number, node))
+    with pytest.raises(TypeError, match="clock"):
+        cache.cas("k", b"6", (1.5, 0))
+    assert not cache.cas("k", b"6", (2**64 - 1, 2**32 - 1))
     assert cache.get("k") == b"5"
     assert cache.incr("n") == 1 and cache.incr("n", -11) == -10
     cache.set("n", str(2**63 - 1))
@@ -399,6 +405,14 @@ def test_events(cache):
             assert named.next() is None
     with pytest.raises(RuntimeError, match="closed"):
         changes.next()
+
+
+def test_kinds_of_events_that_are_none_are_refused(cache):
+    for kinds in (64, 1 << 20, 1 << 31, 1 << 32, 1 << 40, 1 << 80, larder.EVENT_SET | 1 << 33, -1, -1 << 40, -1 << 80):
+        with pytest.raises(larder.InvalidError):
+            cache.follow(kinds=kinds)
+    with pytest.raises(TypeError):
+        cache.follow(kinds="set")
 
 
 def test_events_that_were_missed_are_told(cache):

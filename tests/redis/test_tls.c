@@ -332,6 +332,7 @@ START_TEST(settings_that_cannot_be_right)
     check_says(url, setting("cert", "client.key"), "no certificate in it");
     check_says(url, setting("cert", "client.crt"), "a certificate needs one");
     check_says("redis://h", setting("ca", "ca.crt"), "does not ask for TLS");
+    check_says("''", setting("ca", "none.crt"), "does not ask for TLS"); /* no URL */
     check_says(url, setting("key", "client.key"), "needs tls.cert");
     check_says(url, "server_name = \"a b\";", "host's name");
     static const struct {

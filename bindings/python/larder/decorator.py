@@ -9,8 +9,8 @@
     @cache(expire_at=lambda: end_of_trading())
     def report(): ...
 
-Of all callers of the host that miss at once, one runs the function. Values are JSON; model= makes
-them Pydantic models again. There is no pickle.
+Of all callers of the host that miss at once, one runs the function. Values are JSON, kept where JSON
+gives them back as they were; model= makes them Pydantic models, dates or sets again. There is no pickle.
 """
 
 import asyncio
@@ -188,8 +188,38 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be kept as JSON")
 
 
-def encode(value: Any) -> bytes:
-    return json.dumps(value, default=_jsonable, separators=(",", ":")).encode()
+def _check_plain(value: Any) -> None:
+    """A TypeError or ValueError for what json.loads() would make something else of, in silence: 1 as a
+    name becomes "1" (and may be one with another "1"), a tuple a list, a date text. By exact type:
+    subclasses (an IntEnum, a named tuple, an OrderedDict) come back as what they are made of. NaN and
+    the infinities do come back."""
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            value.encode()  # two halves of a surrogate pair would come back as one character
+    elif kind is dict:
+        for name, item in value.items():
+            if type(name) is not str:
+                raise TypeError(f"{name!r:.40}, a {type(name).__name__}, as a name in a dict is not "
+                                f"that any more once it was JSON: pass model=")
+            _check_plain(name)
+            _check_plain(item)
+    elif kind is list:
+        for item in value:
+            _check_plain(item)
+    elif not (value is None or kind is int or kind is float or kind is bool):
+        raise TypeError(f"a {kind.__name__} is not that any more once it was JSON: pass model=")
+
+
+def encode(value: Any, model: Any = None) -> bytes:
+    """As JSON. Without a model only what comes back as it was: a hit gives what the miss gave."""
+    if model is not None:
+        return json.dumps(value, default=_jsonable, separators=(",", ":")).encode()
+    try:
+        _check_plain(value)
+    except RecursionError:
+        raise ValueError("nested in itself, or too deep for JSON") from None
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 class Undecodable(Exception):
@@ -241,7 +271,11 @@ def cache(
     decorating the second is a TypeError: give each a name, or both the same one if to the cache they
     are the same, as with an application that is made twice.
 
-    What cannot be kept (no JSON, more than 16 tags, too large) is returned, and counted.
+    model: a Pydantic model, or any type that Pydantic knows (List[Model], Dict[int, date]): what a hit
+    gives. Without one a hit gives what JSON does, so kept is only what that gives back as it was: None,
+    bool, int, float, str, and lists and dicts (with str as names) of these.
+
+    What cannot be kept (not such JSON, more than 16 tags, too large) is returned, and counted.
     skip_cache_on_error=False raises for the first two, and lets the cache's errors pass.
     """
     larder._larder.check_policy(
@@ -267,7 +301,7 @@ def cache(
         try:
             if len(named.get("tags", ())) > larder.TAGS_MAX:
                 raise ValueError(f"{len(named['tags'])} tags: the limit is {larder.TAGS_MAX}")
-            return larder.Filled(encode(value), **named)
+            return larder.Filled(encode(value, model), **named)
         except (TypeError, ValueError, RecursionError) as error:
             if not skip_cache_on_error:
                 raise

@@ -3,6 +3,7 @@
  */
 #include "binding.h"
 
+#include <limits.h>
 #include <string.h>
 #include <structmember.h>
 #include <time.h>
@@ -20,20 +21,40 @@ PyObject *version_new(const larder_version *version)
     return Py_BuildValue("(KI)", (unsigned long long)version->clock, (unsigned int)version->node);
 }
 
+/* One of a version's; what does not fit is refused, and not another version's. */
+static int number_take(PyObject *object, const char *what, uint64_t most, uint64_t *number)
+{
+    if (!PyLong_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "version: the %s is an int, not %R", what, object);
+        return -1;
+    }
+    unsigned long long value = PyLong_AsUnsignedLongLong(object);
+    bool beyond = value == ULLONG_MAX && PyErr_Occurred() != NULL;
+    if (beyond || value > most) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_OverflowError, "version: the %s is 0 to %llu, not %R", what,
+                     (unsigned long long)most, object);
+        return -1;
+    }
+    *number = value;
+    return 0;
+}
+
 int version_take(PyObject *object, larder_version *version)
 {
-    unsigned long long clock = 0;
-    unsigned int node = 0;
+    PyObject *clock = NULL, *node = NULL;
+    uint64_t number = 0;
     memset(version, 0, sizeof *version);
     if (!PyTuple_Check(object)) {
         PyErr_Format(PyExc_TypeError, "version: the tuple of an Entry's version, not %R", object);
         return -1;
     }
-    if (!PyArg_ParseTuple(object, "KI;version: a tuple (clock, node)", &clock, &node)) {
+    if (!PyArg_ParseTuple(object, "OO;version: a tuple (clock, node)", &clock, &node) ||
+        number_take(clock, "clock", UINT64_MAX, &version->clock) != 0 ||
+        number_take(node, "node", UINT32_MAX, &number) != 0) {
         return -1;
     }
-    version->clock = clock;
-    version->node = node;
+    version->node = (uint32_t)number;
     return 0;
 }
 

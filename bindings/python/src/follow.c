@@ -234,16 +234,33 @@ static PyObject *follow_run(map_object *map, const larder_filter *filter)
     return (PyObject *)follower;
 }
 
+/* Of any size: what does not fit is no kind either. */
+static int kinds_take(PyObject *object, uint32_t *kinds)
+{
+    int beyond = 0;
+    *kinds = 0;
+    if (object == NULL) {
+        return 0;
+    }
+    long long number = PyLong_AsLongLongAndOverflow(object, &beyond);
+    if (number == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    *kinds = beyond != 0 || number < 0 || number > UINT32_MAX ? UINT32_MAX : (uint32_t)number;
+    return 0;
+}
+
 static PyObject *map_follow(PyObject *self, PyObject *arguments, PyObject *named)
 {
     static char *keywords[] = {"kinds", "prefix", "names", NULL};
-    PyObject *prefix = Py_None, *names = Py_None, *held = NULL, *follower = NULL;
-    unsigned int kinds = 0;
+    PyObject *prefix = Py_None, *names = Py_None, *held = NULL, *follower = NULL, *wanted = NULL;
+    uint32_t kinds = 0;
     struct bytes_in key, taken[NAMES_MAX];
     larder_bytes list[NAMES_MAX];
     Py_ssize_t count = 0, i = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, named, "|$IOO:follow", keywords, &kinds, &prefix,
-                                     &names)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, named, "|$OOO:follow", keywords, &wanted, &prefix,
+                                     &names) ||
+        kinds_take(wanted, &kinds) != 0) {
         return NULL;
     }
     memset(&key, 0, sizeof key);
