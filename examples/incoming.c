@@ -104,7 +104,9 @@ static bool is_written_right(const larder_bytes *target)
 static bool read_target(exchange *self)
 {
     const char *uri = evhttp_request_get_uri(self->client);
-    larder_bytes target = {uri, uri == NULL ? 0 : strlen(uri)};
+    if (uri == NULL)
+        return false;
+    larder_bytes target = {uri, strlen(uri)};
     if (!is_written_right(&target) || !keep(self, &target))
         return false;
     uri = target.data;
