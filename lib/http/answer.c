@@ -8,9 +8,11 @@
 
 #include "http/arena.h"
 #include "http/condition.h"
+#include "http/credentials.h"
 #include "http/headers.h"
 #include "http/policy.h"
 #include "http/text.h"
+#include "http/vary.h"
 
 enum { ADDED_MAX = 5, CONTROL_SIZE = 64, AGE_SIZE = 24 };
 
@@ -87,22 +89,24 @@ static void add_route_control(struct answer *answer, int64_t now_ms, char *text)
     add(answer, "Cache-Control", text_of(text));
 }
 
-/* What varies by who asks, says so to the caches behind this one. */
+/* What varies by who asks says so to the caches behind this one, also where nobody in particular
+ * has asked: or a browser would show that page to who has logged in since. */
 static void add_vary(struct answer *answer)
 {
     static const struct {
         const char *name, *shown;
     } names[] = {{"authorization", "Authorization"}, {"cookie", "Cookie"}};
-    larder_bytes left, name;
-    if (answer->stored == NULL) {
+    const larder_http_stored *stored = answer->stored;
+    if (stored == NULL) {
         return;
     }
+    bool by_user = (stored->flags & LARDER_HTTP_STORED_PUBLIC) == 0 &&
+                   credentials_that_matter(answer->policy) != 0;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        left = answer->stored->vary;
-        while (text_next(&left, &name)) {
-            if (text_is(name, names[i].name) && !headers_list_has(answer->headers, "vary", name)) {
-                add(answer, "Vary", text_of(names[i].shown));
-            }
+        larder_bytes name = text_of(names[i].name);
+        if ((by_user || vary_has(stored->vary, name)) &&
+            !headers_list_has(answer->headers, "vary", name)) {
+            add(answer, "Vary", text_of(names[i].shown));
         }
     }
 }

@@ -495,6 +495,7 @@ START_TEST(a_miss_is_answered_like_a_hit)
     ck_assert_str_eq(header(&miss, "cache-control"), "max-age=60");
     ck_assert_str_eq(header(&miss, "x-redis-cache"), "MISS");
     ck_assert_str_eq(header(&hit, "x-redis-cache"), "HIT");
+    ck_assert_str_eq(header(&hit, "vary"), "Authorization"); /* and Cookie: whoever asked */
     ck_assert_uint_eq(miss.header_count, hit.header_count);
     for (size_t i = 0; i + 1 < hit.header_count; i++) {
         ck_assert(text_same(miss.headers[i].name, hit.headers[i].name));

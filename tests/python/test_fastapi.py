@@ -182,7 +182,7 @@ def test_what_a_client_asks_of_the_cache(site):
     for value in (etag, f'"other", {etag}', "*", etag[2:]):
         response = get(**{"If-None-Match": value})
         assert response.status_code == 304 and response.content == b"", value
-        assert set(response.headers) == {"etag", "cache-control", "x-redis-cache"}
+        assert set(response.headers) == {"etag", "cache-control", "vary", "x-redis-cache"}
     assert get(**{"If-None-Match": '"other"'}).status_code == 200
     bypassed = get(**{"Cache-Control": "no-store"})
     assert status(bypassed) == "BYPASS" and bypassed.json()["call"] == 2

@@ -2,6 +2,7 @@
 # needs: httpx
 """The short way of a hit past FastAPI's dependencies, which a route takes from its second request on."""
 
+import itertools
 from typing import Optional
 
 import pytest
@@ -146,6 +147,28 @@ def test_another_applications_routes_are_its_own(site):
     site.app.mount("/inner", inner)
     with TestClient(site.app, raise_server_exceptions=False) as client:
         assert [client.get("/inner/page").status_code for _ in range(3)] == [500] * 3
+
+
+def test_a_mounted_application_with_a_cache_of_its_own(directory, monkeypatch):
+    """In the same map, opened by each: pages of one path below two mounts are two."""
+    monkeypatch.setenv("LARDER_DIR", str(directory))
+    monkeypatch.setenv("LARDER_MAP", "mounted")
+    calls = itertools.count(1)
+    outer = FastAPI()
+    site = FastAPILarder(outer, map_size=16 << 20).lifespan().caching()
+    inner = FastAPI()
+    within = FastAPILarder(inner, map_size=16 << 20).caching()
+    outer.mount("/inner", inner)
+
+    for app in (outer, inner):
+        @app.get("/page", dependencies=[Depends(cache(ttl=60))])
+        async def endpoint():
+            return next(calls)
+
+    with TestClient(outer) as client:
+        assert [client.get(path).json() for path in ("/page", "/inner/page") * 3] == [1, 2] * 3
+        assert site.store().cache.stats()["entries"] == 2
+    within.close()
 
 
 def test_a_miss_on_the_short_way_is_answered_as_on_the_long_one(site):

@@ -10,7 +10,7 @@ import itertools
 import json
 
 import pytest
-from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import APIKeyHeader
 from fastapi.testclient import TestClient
@@ -178,6 +178,31 @@ def test_a_cookie_by_a_middleware_of_functions(app):
     assert status(one) == status(two) == "MISS" and one.json() != two.json()
     assert status(client.get("/page")) == "HIT"
     assert one.headers["cache-control"] == "private, no-cache"
+
+
+@pytest.mark.parametrize("order", ["within", "around", "endpoint"])
+@pytest.mark.parametrize("said", [None, "max-age=60", "public", "no-store", "private, max-age=5"])
+def test_a_page_with_a_cookie_says_that_it_is_for_one(cache, order, said):
+    app = FastAPI()
+    if order == "within":
+        app.add_middleware(Around)
+    FastAPILarder(app, cache).caching()
+    if order == "around":
+        app.add_middleware(Around)
+
+    @app.get("/page", **page(key_builder=lambda *_: "page"))
+    async def endpoint(response: Response):
+        if said is not None:
+            response.headers["Cache-Control"] = said
+        if order == "endpoint":
+            response.set_cookie("csrf", "1")
+        return next(_tokens)
+
+    said_itself = said is not None and said.startswith(("no-store", "private"))
+    for _ in range(2):
+        response = TestClient(app).get("/page?csrf=1")
+        assert status(response) == "MISS" and "csrf=1" in response.headers["set-cookie"]
+        assert response.headers["cache-control"] == (said if said_itself else "private, no-cache")
 
 
 def test_a_put_that_a_middleware_sets_a_cookie_with_only_removes_the_page(app):

@@ -118,3 +118,29 @@ def test_the_same_user_hits(client):
     for headers in USERS[1:3] + USERS[4:6]:
         assert ask(client, "/page", headers).headers["x-redis-cache"] == "MISS"
         assert ask(client, "/page", headers).headers["x-redis-cache"] == "HIT"
+
+
+def test_every_page_of_users_says_so_to_the_caches_behind(client):
+    """Also the one of nobody in particular: a browser has it still when its user has logged in."""
+    def varies(response):
+        return sorted(name.strip().lower() for name in response.headers["vary"].split(","))
+
+    @client.app.get("/tagged", dependencies=[Depends(cached(ttl=600))])
+    def tagged(response: Response):
+        response.headers["ETag"], response.headers["Vary"] = '"t"', "Accept, cookie"
+
+    @client.app.get("/public", dependencies=[Depends(cached(ttl=600))])
+    def public(response: Response):
+        response.headers["Cache-Control"] = "public"
+
+    for headers in USERS:
+        for state in ("MISS", "HIT"):
+            for path, others in (("/page", []), ("/private", []), ("/vary", ["accept-language", "x-user"]),
+                                 ("/tagged", ["accept"])):
+                response = ask(client, path, headers)
+                assert response.headers["x-redis-cache"] == state
+                assert varies(response) == sorted(["authorization", "cookie", *others]), (path, headers)
+        client.cookies.clear()
+        response = client.get("/tagged", headers={**headers, "If-None-Match": '"t"'})
+        assert response.status_code == 304 and varies(response) == ["accept", "authorization", "cookie"]
+        assert "vary" not in ask(client, "/public", headers).headers  # is everybody's

@@ -244,6 +244,8 @@ class Pending:
         lease, self.lease = self.lease, None
         if self.vary:
             headers = [*headers, (b"vary", b", ".join(self.vary))]
+        if 200 <= status < 300 and _sets_a_cookie(headers) and not _is_ones_own(headers):
+            headers = _not_for_caches(headers)  # as where a middleware around this sets it
         kept = 200 if self.put and status in (201, 202, 203) else status
         now = now_ms()
         try:
@@ -379,6 +381,11 @@ def _sets_a_cookie(headers: Any) -> bool:
         if len(name) == len(b"set-cookie") and bytes(name).lower() == b"set-cookie":
             return True
     return False
+
+
+def _is_ones_own(headers: Any) -> bool:
+    said = b",".join(bytes(value) for name, value in headers if bytes(name).lower() == b"cache-control")
+    return any(part.split(b"=")[0].strip().lower() in (b"private", b"no-store") for part in said.split(b","))
 
 
 def _not_for_caches(headers: Any) -> Headers:
