@@ -405,10 +405,15 @@ static int take_place(struct writer *writer, const struct key *key, const struct
     const replica_record *in = &event->record;
     larder_version before = version_before(in->version);
     if (event->value_missing && !dead) {
-        if (old == NULL || clock_compare(record_version(old, writer->control->home), before) < 0) {
+        int order =
+            old == NULL ? -1 : clock_compare(record_version(old, writer->control->home), before);
+        if (order == 0 && old->header.kind == RECORD_DELETED) {
+            return LARDER_OK; /* it stands there: who loses to an event hears of it as well */
+        }
+        if (order <= 0) {
             return entry_stand_in(writer, key, old, before);
         }
-        before = (larder_version){.clock = in->version.clock - 1}; /* another value of ours */
+        before = (larder_version){.clock = in->version.clock - 1}; /* ours is worth nothing */
     } else {
         before.clock = in->version.clock; /* it will never come */
     }

@@ -23,9 +23,8 @@ bool inbound_create(struct sync *self)
     struct inbound *in = &self->in;
     in->collecting = make_set();
     in->applying = make_set();
-    in->fetches = calloc(FETCHES_MAX, sizeof *in->fetches);
     in->apply_at = SYNC_NEVER;
-    return in->collecting != NULL && in->applying != NULL && in->fetches != NULL;
+    return in->collecting != NULL && in->applying != NULL;
 }
 
 static void empty_set(struct change_set *set)
@@ -44,11 +43,8 @@ void inbound_destroy(struct sync *self)
         empty_set(in->collecting);
     if (in->applying != NULL)
         empty_set(in->applying);
-    for (size_t i = 0; in->fetches != NULL && i < FETCHES_MAX; i++)
-        free((void *)(uintptr_t)in->fetches[i].wanted.key);
     free(in->collecting);
     free(in->applying);
-    free(in->fetches);
 }
 
 bool inbound_empty(const struct sync *self)
@@ -71,26 +67,6 @@ static bool has_room(const struct change_set *set, size_t bytes)
 {
     return set->count < SYNC_APPLY_MAX &&
            (set->count == 0 || set->bytes + bytes <= SYNC_APPLY_BYTES);
-}
-
-/* An event overtakes fetches of its key: what they bring, if it is older, would come after it, into
- * a map that holds nothing to compare it with. */
-static void outdate_fetches(struct inbound *in, const replica_record *record)
-{
-    size_t left = in->fetch_count;
-    for (size_t i = 0; left != 0 && i < FETCHES_MAX; i++) {
-        struct fetch *fetch = &in->fetches[i];
-        if (fetch->state == FETCH_FREE)
-            continue;
-        left--;
-        if (fetch->wanted.key_size != record->key_size ||
-            memcmp(fetch->wanted.key, record->key, record->key_size) != 0 ||
-            sync_order(&fetch->wanted, record) >= 0)
-            continue;
-        fetch->wanted.version = record->version;
-        fetch->wanted.kind = record->kind;
-        fetch->wanted.value_hash = record->value_hash;
-    }
 }
 
 bool inbound_take(struct sync *self, const sync_change *change, bool from_stream)
@@ -125,7 +101,7 @@ bool inbound_take(struct sync *self, const sync_change *change, bool from_stream
     set->count++;
     set->bytes += bytes;
     if (record->kind != REPLICA_MARK) {
-        outdate_fetches(&self->in, record);
+        fetches_outdate(self, record);
         asks_overtaken(self, record);
     }
     return true;
@@ -306,112 +282,12 @@ void inbound_range(struct sync *self, const sync_change *changes, size_t count)
     }
 }
 
-/* ---- Large values -----------------------------------------------------------------------------
- */
-
-static void free_fetch(struct inbound *in, struct fetch *fetch)
-{
-    if (fetch->state == FETCH_OUT) {
-        in->fetch_out--;
-        in->fetch_bytes_out -= fetch->size;
-    }
-    free((void *)(uintptr_t)fetch->wanted.key);
-    memset(fetch, 0, sizeof *fetch);
-    in->fetch_count--;
-}
-
-/* The local copy is gone: get the new value if that is worth it. Dropping the wish is safe. */
-static void want_value(struct sync *self, const replica_record *record, uint64_t size)
-{
-    struct inbound *in = &self->in;
-    if (size > self->settings.max_value || record->expires_at_ms <= sync_redis_now(self))
-        return;
-    struct fetch *fetch = NULL;
-    for (size_t i = 0; i < FETCHES_MAX && fetch == NULL; i++)
-        if (in->fetches[(in->fetch_id + i) % FETCHES_MAX].state == FETCH_FREE)
-            fetch = &in->fetches[(in->fetch_id + i) % FETCHES_MAX];
-    uint8_t *key = fetch == NULL ? NULL : malloc(record->key_size);
-    if (key == NULL) {
-        self->counters.fetches_dropped++;
-        return;
-    }
-    memcpy(key, record->key, record->key_size);
-    fetch->state = FETCH_QUEUED;
-    fetch->id = ++in->fetch_id;
-    fetch->size = size;
-    fetch->wanted = *record;
-    fetch->wanted.key = key;
-    fetch->wanted.value = NULL;
-    fetch->wanted.value_size = 0;
-    in->fetch_count++;
-}
-
-static void ask_for_values(struct sync *self)
-{
-    struct inbound *in = &self->in;
-    if (in->fetch_count == in->fetch_out || in->apply_wanted)
-        return;
-    for (size_t i = 0; i < FETCHES_MAX && in->fetch_out < FETCHES_OUT; i++) {
-        struct fetch *fetch = &in->fetches[i];
-        if (fetch->state != FETCH_QUEUED)
-            continue;
-        if (in->fetch_out != 0 && in->fetch_bytes_out + fetch->size > FETCH_BYTES_OUT)
-            continue;
-        if (sync_room(self) < 8)
-            return;
-        sync_action *action = sync_act(self, SYNC_ACT_FETCH);
-        action->fetch.id = fetch->id;
-        action->fetch.key = fetch->wanted.key;
-        action->fetch.key_size = fetch->wanted.key_size;
-        fetch->state = FETCH_OUT;
-        in->fetch_out++;
-        in->fetch_bytes_out += fetch->size;
-        self->counters.fetches++;
-    }
-}
-
-void inbound_fetched(struct sync *self, uint64_t id, const sync_change *change)
-{
-    struct inbound *in = &self->in;
-    for (size_t i = 0; i < FETCHES_MAX; i++) {
-        struct fetch *fetch = &in->fetches[i];
-        if (fetch->state != FETCH_OUT || fetch->id != id)
-            continue;
-        if (change != NULL && sync_order(&change->record, &fetch->wanted) >= 0) {
-            sync_change found = *change;
-            found.record.key = fetch->wanted.key;
-            found.record.key_size = fetch->wanted.key_size;
-            found.value_missing = false;
-            if (!inbound_take(self, &found, false)) {
-                fetch->state = FETCH_QUEUED; /* no room now: ask again */
-                in->fetch_out--;
-                in->fetch_bytes_out -= fetch->size;
-                return;
-            }
-        }
-        free_fetch(in, fetch);
-        return;
-    }
-}
-
-/* A fetch may be dropped at any time. One that was out when a reply was over its limit is: it would
- * end each session to come. */
-void inbound_disconnected(struct sync *self, enum sync_cause cause)
+void inbound_disconnected(struct sync *self)
 {
     struct inbound *in = &self->in;
     in->catching_up = in->range_out = false;
     in->seen_epoch = in->seen_number = 0;
     in->heartbeat_number = 0;
-    for (size_t i = 0; i < FETCHES_MAX; i++) {
-        if (in->fetches[i].state != FETCH_OUT)
-            continue;
-        if (cause == SYNC_BAD_REPLY)
-            free_fetch(in, &in->fetches[i]);
-        else
-            in->fetches[i].state = FETCH_QUEUED;
-    }
-    in->fetch_out = 0;
-    in->fetch_bytes_out = 0;
 }
 
 /* ---- Applying ---------------------------------------------------------------------------------
@@ -437,7 +313,7 @@ static void count_verdicts(struct sync *self, const struct change_set *set)
         if (event->value_missing && event->record.kind == REPLICA_VALUE &&
             (event->verdict == REPLICA_APPLIED || event->verdict == REPLICA_REFUSED)) {
             self->counters.applied++; /* what was older is gone; the value comes by itself */
-            want_value(self, &event->record, set->full_size[i]);
+            fetches_want(self, &event->record, set->full_size[i]);
             continue;
         }
         switch (event->verdict) {
@@ -550,7 +426,6 @@ void inbound_advance(struct sync *self, bool flush)
             in->range_number = in->seen_epoch == self->cursor.epoch ? in->seen_number : 0;
         }
     }
-    ask_for_values(self);
 }
 
 int64_t inbound_deadline(const struct sync *self)

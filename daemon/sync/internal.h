@@ -13,10 +13,12 @@
 #define FETCHES_MAX 1024u   /* large values waiting to be fetched */
 #define FETCHES_OUT 16u     /* of these, asked for */
 #define FETCH_BYTES_OUT (8u * 1024u * 1024u)
-#define ASKS_MAX 512u /* keys that workers wait for */
-#define ASKS_OUT 128u /* of these, asked for */
-#define ASKS_TRIES 4u /* a reply that was overtaken is asked for again */
-#define ASKS_ROOM 8u  /* actions left to the others */
+#define FETCH_TRIES 7u     /* in a session, of a value that is not there yet ... */
+#define FETCH_AGAIN_MS 250 /* ... after such a pause, and twice as long each time: 16 s */
+#define ASKS_MAX 512u      /* keys that workers wait for */
+#define ASKS_OUT 128u      /* of these, asked for */
+#define ASKS_TRIES 4u      /* a reply that was overtaken is asked for again */
+#define ASKS_ROOM 8u       /* actions left to the others */
 #define ASKS_LEFT_MAX REPLICA_FOREIGN_MS
 #define CHECKS_MAX 256u    /* of ASKS_MAX: keys that may have been changed */
 #define CHECK_MS 20        /* several changes of a key are looked at together */
@@ -149,8 +151,18 @@ enum fetch_state { FETCH_FREE, FETCH_QUEUED, FETCH_OUT };
 
 struct fetch {
     enum fetch_state state;
+    unsigned tries; /* that brought nothing */
+    bool overtaken; /* by an event of its key */
+    int64_t due_ms; /* of one that is queued: not before */
     uint64_t id, size;
     replica_record wanted; /* key points to memory of its own */
+};
+
+struct fetches {
+    struct fetch *list;
+    size_t count, out;
+    uint64_t bytes_out, last_id;
+    int64_t due_ms; /* when one of those that are queued can be asked for */
 };
 
 struct inbound {
@@ -162,9 +174,6 @@ struct inbound {
     uint64_t range_number;     /* of these, when the range was asked for: it must hold them */
     uint64_t heartbeat_number; /* last number at the previous heartbeat */
     int64_t position_at;       /* when the position was last stored */
-    struct fetch *fetches;
-    size_t fetch_count, fetch_out;
-    uint64_t fetch_bytes_out, fetch_id;
 };
 
 enum ask_state {
@@ -256,6 +265,7 @@ struct sync {
     replica_position asked;  /* the cursor that the join under way asks about */
     struct outbound out;
     struct inbound in;
+    struct fetches fetches;
     struct asks asks;
     struct verify verify;
     struct marks_state marks;
@@ -373,12 +383,11 @@ bool sync_marks_drained(const struct sync *self);
 
 bool inbound_create(struct sync *self);
 void inbound_destroy(struct sync *self);
-void inbound_disconnected(struct sync *self, enum sync_cause cause);
+void inbound_disconnected(struct sync *self);
 void inbound_forget(struct sync *self);
 void inbound_joined(struct sync *self, uint64_t last_number);
 void inbound_stream(struct sync *self, const sync_change *change);
 void inbound_range(struct sync *self, const sync_change *changes, size_t count);
-void inbound_fetched(struct sync *self, uint64_t id, const sync_change *change);
 void inbound_applied(struct sync *self, int status);
 /* Let the map mark what it holds of this item's key dirty; false: no room. */
 bool inbound_mark_dirty(struct sync *self, const sync_item *item);
@@ -393,6 +402,16 @@ bool inbound_empty(const struct sync *self);
 bool inbound_has_room(const struct sync *self); /* for a page of marks */
 /* The map was busy: what came in waits for the next attempt to apply it. */
 bool inbound_held_up(const struct sync *self);
+
+bool fetches_create(struct sync *self);
+void fetches_destroy(struct sync *self);
+/* The local copy of this key is gone: get the new value, of so many bytes. */
+void fetches_want(struct sync *self, const replica_record *record, uint64_t size);
+void fetches_outdate(struct sync *self, const replica_record *record);
+void fetches_came(struct sync *self, uint64_t id, const sync_change *change);
+void fetches_disconnected(struct sync *self, enum sync_cause cause);
+void fetches_advance(struct sync *self);
+int64_t fetches_deadline(const struct sync *self);
 
 bool asks_create(struct sync *self);
 void asks_destroy(struct sync *self);

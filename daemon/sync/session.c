@@ -42,7 +42,8 @@ struct sync *sync_create(const sync_settings *settings)
                       settings->breaker_failures, settings->breaker_open_ms,
                       sync_random(&self->random));
     self->attempt_at = self->heartbeat_at = SYNC_NEVER;
-    if (!outbound_create(self) || !inbound_create(self) || !asks_create(self))
+    if (!outbound_create(self) || !inbound_create(self) || !fetches_create(self) ||
+        !asks_create(self))
         sync_destroy(&self);
     return self;
 }
@@ -53,6 +54,7 @@ void sync_destroy(struct sync **self)
         return;
     outbound_destroy(*self);
     inbound_destroy(*self);
+    fetches_destroy(*self);
     asks_destroy(*self);
     free(*self);
     *self = NULL;
@@ -70,7 +72,8 @@ static void disconnected(struct sync *self, enum sync_cause cause)
     else if (self->now_ms - self->session_ms >= SESSION_WORKED_MS)
         sync_backoff_worked(&self->backoff);
     outbound_disconnected(self);
-    inbound_disconnected(self, cause);
+    inbound_disconnected(self);
+    fetches_disconnected(self, cause);
     asks_disconnected(self, cause);
     sync_marks_disconnected(self);
     if (self->out.resync != RESYNC_NONE)
@@ -258,6 +261,7 @@ static void advance(struct sync *self, bool flush)
     }
     ask_to_join(self);
     inbound_advance(self, flush);
+    fetches_advance(self);
     sync_marks_advance(self);
     outbound_advance(self);
     asks_advance(self);
@@ -308,7 +312,7 @@ static void take(struct sync *self, const sync_event *event)
         inbound_range(self, event->range.changes, event->range.count);
         break;
     case SYNC_EV_FETCHED:
-        inbound_fetched(self, event->fetched.id, event->fetched.change);
+        fetches_came(self, event->fetched.id, event->fetched.change);
         break;
     case SYNC_EV_ASK:
         asks_add(self, event);
@@ -376,6 +380,7 @@ static int64_t earlier(int64_t a, int64_t b)
 int64_t sync_deadline(const struct sync *self)
 {
     int64_t due = earlier(outbound_deadline(self), inbound_deadline(self));
+    due = earlier(due, fetches_deadline(self));
     due = earlier(earlier(due, asks_deadline(self)), self->attempt_at);
     due = earlier(due, sync_marks_deadline(self));
     return self->join_out ? due : earlier(due, self->heartbeat_at);

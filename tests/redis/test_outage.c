@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static harness_redis redis;
 static host a, b;
@@ -147,6 +148,42 @@ START_TEST(redis_returns_with_its_data)
     host_drained(&b);
     redis_comes_to(&redis, "t:before3", "changed");
     expect_in_redis("during", 200, true);
+}
+END_TEST
+
+/* Values too large for their events, of keys that both write: whose loses hears of the winner
+ * twice, as the answer to its push and as an event, and fetches it from a Redis that may not have
+ * it yet. */
+START_TEST(large_values_of_keys_that_both_write_get_through)
+{
+    enum { KEYS = 60 };
+    static char values[KEYS][3001];
+    char key[16];
+    for (int i = 0; i < KEYS; i++) {
+        memset(values[i], 'a' + i % 26, sizeof values[i] - 1);
+        (void)snprintf(key, sizeof key, "large%d", i);
+        host_set(i % 2 == 0 ? &a : &b, key, values[(i + 1) % KEYS]);
+    }
+    host_drained(&a);
+    host_drained(&b);
+    harness_redis_kill(&redis);
+    host_redis_up(&a, false);
+    host_redis_up(&b, false);
+    for (int i = 0; i < KEYS; i++) {
+        (void)snprintf(key, sizeof key, "large%d", i);
+        host_set(i % 3 == 0 ? &a : &b, key, "small and older");
+    }
+    (void)usleep(10000); /* within a millisecond their order would be anybody's guess */
+    for (int i = 0; i < KEYS; i++) {
+        (void)snprintf(key, sizeof key, "large%d", i);
+        host_set(i % 3 == 0 ? &b : &a, key, values[i]);
+    }
+    harness_redis_restart(&redis);
+    for (int i = 0; i < KEYS; i++) {
+        (void)snprintf(key, sizeof key, "large%d", i);
+        host_comes_to(&a, key, values[i]);
+        host_comes_to(&b, key, values[i]);
+    }
 }
 END_TEST
 
@@ -342,6 +379,7 @@ int main(void)
     tcase_add_test(fleet, redis_restarts_empty);
     tcase_add_test(fleet, what_expired_during_the_outage_is_not_resurrected);
     tcase_add_test(fleet, redis_returns_with_its_data);
+    tcase_add_test(fleet, large_values_of_keys_that_both_write_get_through);
     tcase_add_test(fleet, redis_frozen);
     tcase_add_test(fleet, hot_key_costs_few_pushes);
     tcase_add_test(fleet, backlog_is_pushed_in_batches);

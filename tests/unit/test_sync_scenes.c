@@ -233,6 +233,89 @@ START_TEST(a_fetch_that_an_event_overtook_brings_nothing)
 }
 END_TEST
 
+static uint64_t fetch_of(uint64_t after_ms)
+{
+    now_ms += (int64_t)after_ms;
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
+    return fetch == NULL ? 0 : fetch->fetch.id;
+}
+
+/* Redis has come back empty, say, and whoever told of the value has not pushed it yet. */
+START_TEST(a_value_that_is_not_there_yet_is_fetched_again)
+{
+    sync_change change = change_of(10, 1, 500);
+    hear(1, &change);
+    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
+    ck_assert_ptr_nonnull(fetch);
+    uint64_t id = fetch->fetch.id;
+    for (uint64_t pause = 250; pause <= 8000; pause *= 2) {
+        give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id}});
+        ck_assert_int_eq(sync_deadline(machine) <= now_ms + (int64_t)pause, true);
+        ck_assert_uint_eq(fetch_of(pause - 1), 0);
+        ck_assert_uint_eq(fetch_of(1), id);
+    }
+    change.value_missing = false;
+    change.record.value = (const uint8_t *)"new";
+    change.record.value_size = 3;
+    give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id, .change = &change}});
+    give((sync_event){.kind = SYNC_EV_IDLE});
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_APPLY));
+}
+END_TEST
+
+START_TEST(a_value_that_does_not_come_is_given_up)
+{
+    sync_change change = change_of(10, 1, 500);
+    sync_view view;
+    hear(1, &change);
+    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
+    ck_assert_ptr_nonnull(fetch);
+    uint64_t id = fetch->fetch.id;
+    for (int i = 0; i < 7; i++) {
+        ck_assert_uint_ne(id, 0);
+        give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id}});
+        id = fetch_of(UINT64_C(250) << i);
+    }
+    ck_assert_uint_eq(id, 0);
+    sync_look(machine, &view);
+    ck_assert_uint_eq(view.counters.fetches_dropped, 1);
+}
+END_TEST
+
+START_TEST(a_value_that_an_event_overtook_is_not_fetched_again)
+{
+    sync_change first = change_of(10, 1, 500), second = change_of(20, 2, 5000);
+    hear(1, &first);
+    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
+    ck_assert_ptr_nonnull(fetch);
+    uint64_t id = fetch->fetch.id;
+    hear(2, &second); /* too large to be fetched */
+    give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id}});
+    ck_assert_uint_eq(fetch_of(60000), 0);
+}
+END_TEST
+
+START_TEST(what_was_not_there_is_looked_for_anew_in_the_next_session)
+{
+    sync_change change = change_of(10, 1, 500);
+    hear(1, &change);
+    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
+    ck_assert_ptr_nonnull(fetch);
+    uint64_t id = fetch->fetch.id;
+    for (int i = 0; i < 6; i++) {
+        give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id}});
+        ck_assert_uint_eq(fetch_of(UINT64_C(250) << i), id);
+    }
+    connect_to_another();
+    join(0, 1);
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_FETCH));
+    give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id}});
+    ck_assert_uint_eq(fetch_of(250), id);
+}
+END_TEST
+
 static replica_record record_of_row(uint64_t row, enum replica_kind kind)
 {
     return (replica_record){.version = {.clock = 5, .node = 3},
@@ -897,6 +980,10 @@ int main(void)
     TCase *all = tcase_create("scenes");
     tcase_add_checked_fixture(all, begin, end);
     tcase_add_test(all, a_fetch_that_an_event_overtook_brings_nothing);
+    tcase_add_test(all, a_value_that_is_not_there_yet_is_fetched_again);
+    tcase_add_test(all, a_value_that_does_not_come_is_given_up);
+    tcase_add_test(all, a_value_that_an_event_overtook_is_not_fetched_again);
+    tcase_add_test(all, what_was_not_there_is_looked_for_anew_in_the_next_session);
     tcase_add_test(all, after_a_lone_write_the_log_is_read_when_its_round_trip_is_over);
     tcase_add_test(all, the_next_writes_are_gathered_where_several_came);
     tcase_add_test(all, a_round_trip_that_takes_long_is_not_waited_for);
