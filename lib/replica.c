@@ -507,7 +507,10 @@ int replica_apply_one(struct writer *writer, replica_event *event)
     }
     clock_observe(writer->control, in->version.clock);
     if (arrival_is_dead(writer, &key, found == LARDER_OK ? &old : NULL, event, &result)) {
-        return result;
+        /* Here alone: ours is dead with it, and would lose to it again each time it is pushed. */
+        return result == LARDER_OK && found == LARDER_OK && event->verdict == REPLICA_REFUSED
+                   ? take_place(writer, &key, &old, event, true)
+                   : result;
     }
     if (found == LARDER_MISS && in->version.clock <= removal_floor(writer->control, key.hash)) {
         event->verdict = REPLICA_REFUSED;

@@ -531,6 +531,27 @@ START_TEST(an_event_without_its_value_drops_an_older_copy)
 }
 END_TEST
 
+/* What this host alone takes for dead may be the winner all the same: ours is dead with it, and
+ * goes; else it would be pushed, and lose, for ever. */
+START_TEST(what_loses_to_a_value_that_is_dead_here_alone_goes)
+{
+    ck_assert_int_eq(maps_set(map, "k", "ours"), LARDER_OK);
+    replica_event event = event_of("k", 1000, REPLICA_VALUE, "theirs");
+    struct key key;
+    ck_assert_int_eq(key_make(&key, "k", 1), LARDER_OK);
+    removal_raise_barrier_here(maps_control(map), key.hash, event.record.version.clock);
+    ck_assert_str_eq(outbox(), "k");
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_str_eq(outbox(), "");
+    ck_assert_uint_eq(maps_stats(map).dirty, 0);
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    event = event_of("k", 2000, REPLICA_VALUE, "newer");
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "k"), "newer");
+}
+END_TEST
+
 /* After history was lost all keys that were written meanwhile are missed at once. */
 START_TEST(neighbours_do_not_shut_each_other_out)
 {
@@ -929,6 +950,7 @@ int main(void)
     tcase_add_test(tests, chunked_values_are_compared_by_their_hash_too);
     tcase_add_test(tests, older_ones_make_ours_travel_again);
     tcase_add_test(tests, an_event_without_its_value_drops_an_older_copy);
+    tcase_add_test(tests, what_loses_to_a_value_that_is_dead_here_alone_goes);
     tcase_add_test(tests, late_ones_are_not_believed);
     tcase_add_test(tests, neighbours_do_not_shut_each_other_out);
     tcase_add_test(tests, expired_and_oversized_values_do_not_come_in);
