@@ -79,8 +79,10 @@ static bool gives_way(const struct control *control, const replica_event *event,
     if (event->fill.kind != REPLICA_FILL_NONE) {
         return event->fill.kind >= REPLICA_FILL_CHANGED && !dirty;
     }
-    return replica_is_foreign(old) ||
-           clock_compare(record_version(old, control->home), event->record.version) < 0;
+    int order = clock_compare(record_version(old, control->home), event->record.version);
+    /* A removal by eviction, expiry or an invalidation of many bears the version of its value. */
+    return replica_is_foreign(old) || order < 0 ||
+           (order == 0 && event->record.kind == REPLICA_DELETED);
 }
 
 /* Whether something has to give way, and the removal that does it. Where nobody can look: yes.

@@ -167,6 +167,28 @@ START_TEST(what_a_held_snapshot_leaves_no_room_for_is_not_read)
 }
 END_TEST
 
+/* By eviction on another host, say: it bears the version of what it removes. */
+START_TEST(a_removal_of_the_values_own_version_needs_no_room)
+{
+    larder_view view;
+    larder_info info;
+    char value[16];
+    pin(&view);
+    ck_assert_int_eq(larder_get(map, "gone", 4, value, sizeof value, &info), LARDER_OK);
+    replica_event removal = write_of("gone", 0, NULL), value_again = write_of("news", 0, "old");
+    removal.record.version = info.version;
+    ck_assert_int_eq(larder_get(map, "news", 4, value, sizeof value, &info), LARDER_OK);
+    value_again.record.version = info.version;
+    ck_assert_int_eq(replica_apply(map, fence, &removal, 1, NULL), LARDER_OK);
+    ck_assert_int_eq(replica_apply(map, fence, &value_again, 1, NULL), LARDER_OK);
+    ck_assert_ptr_null(maps_get(map, "gone"));
+    ck_assert_str_eq(maps_get(map, "news"), "old");
+    larder_release(map, &view);
+    ck_assert_int_eq(maps_set(map, "other", "value"), LARDER_OK);
+    ck_assert_ptr_null(maps_get(map, "gone"));
+}
+END_TEST
+
 START_TEST(invalidations_need_no_room)
 {
     larder_view view;
@@ -360,6 +382,7 @@ int main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, a_key_that_finds_no_room_holds_up_nobody);
     tcase_add_test(tests, what_a_held_snapshot_leaves_no_room_for_is_not_read);
+    tcase_add_test(tests, a_removal_of_the_values_own_version_needs_no_room);
     tcase_add_test(tests, invalidations_need_no_room);
     tcase_add_test(tests, another_programs_change_is_not_missed);
     tcase_add_test(tests, a_copy_of_another_programs_value_gives_way_to_any_write);
