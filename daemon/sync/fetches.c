@@ -74,8 +74,10 @@ void fetches_want(struct sync *self, const replica_record *record, uint64_t size
         return;
     struct fetch *fetch = make_room(self);
     uint8_t *key = fetch == NULL ? NULL : malloc(record->key_size);
-    if (key == NULL)
+    if (key == NULL) {
+        self->counters.fetches_dropped += fetch != NULL;
         return;
+    }
     memcpy(key, record->key, record->key_size);
     fetch->id = ++all->last_id;
     fetch->size = size;

@@ -212,13 +212,19 @@ static void hear(uint64_t number, const sync_change *change)
     give((sync_event){.kind = SYNC_EV_APPLIED});
 }
 
+/* The first event, of a value that is fetched. */
+static uint64_t hear_and_fetch(const sync_change *change)
+{
+    hear(1, change);
+    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
+    ck_assert_ptr_nonnull(fetch);
+    return fetch->fetch.id;
+}
+
 START_TEST(a_fetch_that_an_event_overtook_brings_nothing)
 {
     sync_change first = change_of(10, 1, 500), second = change_of(20, 2, 5000);
-    hear(1, &first);
-    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
-    ck_assert_ptr_nonnull(fetch);
-    uint64_t id = fetch->fetch.id;
+    uint64_t id = hear_and_fetch(&first);
     done.count = 0;
     hear(2, &second); /* too large to be fetched: the key stays a miss */
     ck_assert_ptr_null(asked_for(SYNC_ACT_FETCH));
@@ -246,10 +252,7 @@ static uint64_t fetch_of(uint64_t after_ms)
 START_TEST(a_value_that_is_not_there_yet_is_fetched_again)
 {
     sync_change change = change_of(10, 1, 500);
-    hear(1, &change);
-    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
-    ck_assert_ptr_nonnull(fetch);
-    uint64_t id = fetch->fetch.id;
+    uint64_t id = hear_and_fetch(&change);
     for (uint64_t pause = 250; pause <= 8000; pause *= 2) {
         give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id}});
         ck_assert_int_eq(sync_deadline(machine) <= now_ms + (int64_t)pause, true);
@@ -268,11 +271,8 @@ END_TEST
 START_TEST(a_value_that_does_not_come_is_given_up)
 {
     sync_change change = change_of(10, 1, 500);
+    uint64_t id = hear_and_fetch(&change);
     sync_view view;
-    hear(1, &change);
-    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
-    ck_assert_ptr_nonnull(fetch);
-    uint64_t id = fetch->fetch.id;
     for (int i = 0; i < 7; i++) {
         ck_assert_uint_ne(id, 0);
         give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id}});
@@ -287,10 +287,7 @@ END_TEST
 START_TEST(a_value_that_an_event_overtook_is_not_fetched_again)
 {
     sync_change first = change_of(10, 1, 500), second = change_of(20, 2, 5000);
-    hear(1, &first);
-    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
-    ck_assert_ptr_nonnull(fetch);
-    uint64_t id = fetch->fetch.id;
+    uint64_t id = hear_and_fetch(&first);
     hear(2, &second); /* too large to be fetched */
     give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id}});
     ck_assert_uint_eq(fetch_of(60000), 0);
@@ -300,10 +297,7 @@ END_TEST
 START_TEST(what_was_not_there_is_looked_for_anew_in_the_next_session)
 {
     sync_change change = change_of(10, 1, 500);
-    hear(1, &change);
-    const sync_action *fetch = asked_for(SYNC_ACT_FETCH);
-    ck_assert_ptr_nonnull(fetch);
-    uint64_t id = fetch->fetch.id;
+    uint64_t id = hear_and_fetch(&change);
     for (int i = 0; i < 6; i++) {
         give((sync_event){.kind = SYNC_EV_FETCHED, .fetched = {.id = id}});
         ck_assert_uint_eq(fetch_of(UINT64_C(250) << i), id);
