@@ -120,6 +120,37 @@ static void must_differ(const char *what, uint64_t before, const uint64_t *figur
     test_check(*figure > before, "the comparison does not see %s", what);
 }
 
+/* A value without a record, of a key that nobody knows: of a cluster that is no difference. */
+static void see_what_is_bare(void)
+{
+    char name[32], full[64];
+    uint8_t value[100];
+    uint32_t key = HOT;
+    while (key < KEYS - OWNED && compare_knows(key))
+        key++;
+    if (key == KEYS - OWNED)
+        return; /* all have been written, and none evicted */
+    (void)key_name(key, name);
+    size_t full_size = (size_t)snprintf(full, sizeof full, PREFIX "%s", name);
+    test_value_fill(value, sizeof value, tag_of(key, 15, 1, false));
+    const struct redis *redis = redis_of(&redis_side, full, full_size);
+    const char *words[] = {"SET", full, (const char *)value};
+    size_t sizes[] = {3, full_size, sizeof value};
+    uint64_t bare = differences.bare;
+    struct client client;
+    test_check(client_connect(&client, &redis->server), "connect");
+    client_append(&client, 3, words, sizes);
+    test_check(client_reply(&client).type == '+', "SET %s", full);
+    client_close(&client);
+    compare_whole(NULL);
+    if (redis_side.form == REDIS_CLUSTER)
+        test_check(differences.bare == bare + 1 && differences.in_redis == 0,
+                   "a value whose record is lost is a difference");
+    else
+        test_check(differences.in_redis == 1, "the comparison does not see a value without record");
+    redis_tell(redis, (const char *const[]){"DEL", full, NULL});
+}
+
 static void see_that_it_sees(void)
 {
     char full[64];
@@ -129,12 +160,20 @@ static void see_that_it_sees(void)
     compare_whole(stderr);
     const struct redis *redis = redis_of(&redis_side, full, strlen(full));
     test_check(differences.total == differences.dirty, "it sees what is not there");
+    see_what_is_bare();
     redis_tell(redis, (const char *const[]){"SET", full, "something else", NULL});
     must_differ("a value of Redis's that is not its record's", 0, &differences.in_redis);
     redis_tell(redis, (const char *const[]){"DEL", full, NULL});
     atomic_store(&board->dead[0].all, UINT64_MAX); /* as if all had been cleared just now */
     must_differ("what was cleared, and is there", 0, &differences.marks);
     atomic_store(&board->dead[0].all, 0);
+    struct many_note *note = &board->notes[0]; /* as if nobody had heard of one */
+    uint64_t seen = note->seen, done_ms = atomic_load(&note->done_ms);
+    note->seen = UINT64_MAX;
+    atomic_store(&note->done_ms, 1);
+    must_differ("an invalidation that nobody has heard of", 0, &differences.unheard);
+    note->seen = seen;
+    atomic_store(&note->done_ms, done_ms);
     struct deed *deed = &board->deeds[OWNED - 1]; /* as if it had been deleted just now */
     atomic_store(&deed->begun, tag_of(KEYS - 1, 0, 1, true));
     atomic_store(&deed->done, tag_of(KEYS - 1, 0, 1, true));
@@ -238,9 +277,9 @@ static void tell_differences(double after_s)
     fprintf(stderr,
             "%.1f s after the last repair: %" PRIu64 " differences: %" PRIu64 " waiting, %" PRIu64
             " versions, %" PRIu64 " values, %" PRIu64 " in Redis, %" PRIu64 " owned, %" PRIu64
-            " invalidated\n",
+            " invalidated, %" PRIu64 " unheard\n",
             after_s, differences.total, differences.dirty, differences.versions, differences.values,
-            differences.in_redis, differences.deeds, differences.marks);
+            differences.in_redis, differences.deeds, differences.marks, differences.unheard);
 }
 
 /* How long a process was ready to run and did not get a processor, so far, in microseconds. */
@@ -293,9 +332,10 @@ static void settle(uint64_t limit_s)
             return;
         }
         printf("%7.2f s  it takes: %" PRIu64 " waiting, %" PRIu64 " versions, %" PRIu64
-               " values, %" PRIu64 " in Redis, %" PRIu64 " owned, %" PRIu64 " invalidated\n",
+               " values, %" PRIu64 " in Redis, %" PRIu64 " owned, %" PRIu64 " invalidated, %" PRIu64
+               " unheard\n",
                (double)took / 1e6, differences.dirty, differences.versions, differences.values,
-               differences.in_redis, differences.deeds, differences.marks);
+               differences.in_redis, differences.deeds, differences.marks, differences.unheard);
         if (own >= limit && late++ == 0)
             tell_differences((double)own / 1e6);
         if (own >= limit + 60000000 || took >= 10 * limit + 60000000) {
@@ -338,8 +378,9 @@ static void figures(void)
 static void see_that_marks_hold(void)
 {
     uint64_t hidden = differences.hidden, answered = 0;
-    hidden_stay_hidden(hosts, &answered);
+    hidden_stay_hidden(hosts, &redis_side, board, &answered);
     test_figure("chaos_hidden_in_redis", (double)hidden, "count");
+    test_figure("chaos_bare_in_redis", (double)differences.bare, "count");
     test_figure("chaos_hidden_asked_for", (double)answered, "count");
     test_check(hidden == 0 || answered != 0, "no larderd asks Redis");
 }

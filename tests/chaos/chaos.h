@@ -27,7 +27,9 @@ enum {
     GROUPS = 499,          /* three keys of four are in one of these, whoever writes them */
     TAGS = 997,            /* a third of the keys bears one of these */
     PREFIXES = 50,         /* an eighth of the keys begins with one of these */
-    OWN_GROUPS = 40        /* of a worker: each of its own keys is in one of these */
+    OWN_GROUPS = 40,       /* of a worker: each of its own keys is in one of these */
+    NOTES = 4096,          /* invalidations of many that are remembered one by one */
+    MANY_NAME = 40         /* what the fleet calls one, with its zero */
 };
 
 #define MAP_NAME "chaos"
@@ -71,12 +73,25 @@ struct many_dead_clocks {
     _Atomic uint64_t groups[GROUPS], tags[TAGS], prefixes[PREFIXES], all;
 };
 
+/* Which invalidation it was, for whoever has to explain what came of it. */
+enum many_kind { MANY_GROUP, MANY_OWN_GROUP, MANY_TAG, MANY_PREFIX, MANY_PATTERN, MANY_CLEAR };
+
+struct many_note {
+    _Atomic uint64_t done_ms; /* 0: it is being written, or its worker died inside the call */
+    uint64_t begun_ms, seen;  /* seen: what is no newer is dead */
+    enum many_kind kind;
+    uint32_t number;
+    unsigned worker;
+};
+
 struct board {
     _Atomic uint32_t go, stop;
     _Atomic uint64_t lost_ms;             /* when Redis lost data last, by the monotonic clock */
     _Atomic uint32_t clear_wanted[HOSTS]; /* a worker of that host is to clear its map */
     _Atomic uint64_t marks, clears;       /* how many */
     struct many_dead_clocks dead[HOSTS];
+    _Atomic uint64_t noted;
+    struct many_note notes[NOTES]; /* the last ones */
     struct worker_board workers[HOSTS * WORKERS];
     struct deed deeds[OWNED];
 };
@@ -98,6 +113,14 @@ uint64_t many_dead(const struct many_dead_clocks *dead, uint32_t key);
  * clock that this host knows. */
 void many_invalidate(larder *map, struct board *board, unsigned worker, uint64_t seen,
                      test_random *random);
+/* Whether it means that key; what it is called. */
+bool many_concerns(const struct many_note *note, uint32_t key);
+const char *many_kind_name(enum many_kind kind);
+/* What the fleet calls it (doc/protocol.md). */
+void many_note_name(const struct many_note *note, char out[MANY_NAME]);
+/* What the fleet calls the invalidations that can hit the key, one after the other, none for some
+ * numbers; false: there are no more. */
+bool many_mark_name(uint32_t key, unsigned index, char out[MANY_NAME]);
 /* Clear the map, if that is wanted. */
 void many_clear(larder *map, struct board *board, unsigned worker, uint64_t seen);
 

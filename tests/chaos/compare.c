@@ -3,6 +3,7 @@
  */
 #include "tests/chaos/compare.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,6 +13,8 @@
 #include "daemon/redis/names.h"
 #include "daemon/redis/wire.h"
 #include "lib/replica.h"
+#include "tests/chaos/explain.h"
+#include "tests/chaos/heard.h"
 
 enum { PIPELINE = 1000, REDIS = HOSTS, DETAILS_MAX = 200, ASKED_MAX = 2000, ASK_MS = 5000 };
 
@@ -23,8 +26,9 @@ struct sight {              /* of a key on a host or in Redis */
 };
 
 static struct sight sights[HOSTS + 1][KEYS];
+static enum redis_form form;
 static uint32_t hidden[KEYS];
-static size_t hidden_count;
+static size_t hidden_count, told_keys;
 
 static void tell(struct differences *out, uint64_t *figure, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -201,20 +205,21 @@ static bool forgotten(const struct deed *deed, const struct board *board)
            atomic_load(&deed->done_ms) + REMEMBERED_MS < atomic_load(&board->lost_ms);
 }
 
-static void tell_key(uint32_t key, struct differences *out)
+static void tell_sights(FILE *out, uint32_t key)
 {
-    static uint64_t told;
-    told = out->total == 1 ? 0 : told;
-    if (out->told == NULL || ++told > DETAILS_MAX)
-        return;
     for (unsigned place = 0; place <= REDIS; place++) {
         const struct sight *sight = &sights[place][key];
-        fprintf(out->told,
-                "    %s: %" PRIx64 "/%08" PRIx32 "%s%s, %016" PRIx64 ", acked %" PRId64 "\n",
+        fprintf(out, "    %s: %" PRIx64 "/%08" PRIx32 "%s%s, %016" PRIx64 ", acked %" PRId64 "\n",
                 place_name(place), sight->version.clock, sight->version.node,
                 sight->present ? ", present" : "", sight->deleted ? ", deleted" : "", sight->tag,
                 sight->acked_ms);
     }
+}
+
+static void tell_key(uint32_t key, struct differences *out)
+{
+    if (out->told != NULL && ++told_keys <= DETAILS_MAX)
+        tell_sights(out->told, key);
 }
 
 static void judge_deed(uint32_t key, int place, const struct sight *sight,
@@ -244,12 +249,23 @@ static uint64_t dead_clock(uint32_t key, const struct board *board)
     return clock;
 }
 
+/* Redis has it, no host knows of it, and the record is gone that it was stored with. Both are
+ * written and removed at once: only where keys of a slot are moved can one be lost without the
+ * other. */
+static bool is_bare(uint32_t key, const struct sight *newest)
+{
+    const struct sight *sight = &sights[REDIS][key];
+    return form == REDIS_CLUSTER && sight->version.clock == 0 && newest->version.clock == 0 &&
+           !newest->deleted;
+}
+
 /* Redis has it, no host knows of it, and an invalidation of many, or of a bucket, has hit it. */
 static bool is_hidden(uint32_t key, const struct sight *newest, const struct board *board)
 {
     const struct sight *sight = &sights[REDIS][key];
     bool wide = sight->version.clock <= dead_clock(key, board);
-    if (newest->deleted || order(&sight->version, &newest->version) != 0)
+    if (newest->deleted || order(&sight->version, &newest->version) != 0 ||
+        sight->version.clock == 0 || sight->hash != sight->record_hash)
         return false;
     for (unsigned host = 0; host < HOSTS; host++)
         if (sights[host][key].present)
@@ -299,6 +315,13 @@ static void judge_place(uint32_t key, unsigned place, const struct sight *newest
         judge_deed(key, (int)place, sight, board, out);
 }
 
+static void judge_bare(uint32_t key, const struct board *board, struct differences *out)
+{
+    out->bare++;
+    if (key_owner(key) >= 0 && !tag_is_wide(atomic_load(&board->deeds[key - (KEYS - OWNED)].done)))
+        judge_deed(key, REDIS, &sights[REDIS][key], board, out);
+}
+
 static void judge(uint32_t key, const struct board *board, struct differences *out)
 {
     const struct sight *newest = newest_of(key);
@@ -307,7 +330,9 @@ static void judge(uint32_t key, const struct board *board, struct differences *o
     for (unsigned place = 0; place <= REDIS; place++) {
         if (!sights[place][key].present)
             continue;
-        if (place == REDIS && is_hidden(key, newest, board))
+        if (place == REDIS && is_bare(key, newest))
+            judge_bare(key, board, out);
+        else if (place == REDIS && is_hidden(key, newest, board))
             hidden[hidden_count++] = key;
         else
             judge_place(key, place, newest, board, out);
@@ -316,24 +341,67 @@ static void judge(uint32_t key, const struct board *board, struct differences *o
         tell_key(key, out);
 }
 
+static void see_heard(struct host *hosts, const struct redis_side *side, const struct board *board,
+                      struct differences *out)
+{
+    static struct heard heard;
+    for (unsigned place = 0; place <= REDIS; place++) {
+        bool read =
+            place == REDIS ? heard_by_redis(side, &heard) : heard_by_host(&hosts[place], &heard);
+        uint64_t lacks = heard_lacks(&heard, board, place_name(place), out->told);
+        out->unheard += lacks;
+        out->total += lacks;
+        if (!read)
+            tell(out, &out->dirty, "%s: its invalidations cannot be read\n", place_name(place));
+    }
+}
+
 void compare(struct host *hosts, struct redis_side *side, const struct board *board, FILE *told,
              struct differences *out)
 {
     memset(out, 0, sizeof *out);
     out->told = told;
     memset(sights, 0, sizeof sights);
-    hidden_count = 0;
+    hidden_count = told_keys = 0;
+    form = side->form;
     /* Hosts first: what invalidations have hit becomes a removal bit by bit, up to half a minute
      * later, and goes to Redis then. Seen the other way round, Redis would be behind. */
     for (unsigned host = 0; host < HOSTS; host++)
         see_host(&hosts[host], sights[host], out);
     see_redis(side, sights[REDIS], out);
+    see_heard(hosts, side, board, out);
     for (uint32_t key = 0; key < KEYS; key++)
         judge(key, board, out);
     out->hidden = hidden_count;
 }
 
-void hidden_stay_hidden(struct host *hosts, uint64_t *answered)
+bool compare_knows(uint32_t key)
+{
+    bool known = false;
+    for (unsigned place = 0; place <= REDIS; place++)
+        known = known || sights[place][key].present || sights[place][key].version.clock != 0;
+    return known;
+}
+
+/* What the test knows of it, in a file that is kept, and to whoever reads the test's output. */
+static void explain(uint32_t key, struct host *hosts, const struct redis_side *side,
+                    const struct board *board)
+{
+    char path[300], line[300];
+    snprintf(path, sizeof path, "%s/hidden.log", test_directory());
+    FILE *file = fopen(path, "we+");
+    test_check(file != NULL, "%s: %s", path, strerror(errno));
+    fprintf(file, "When all agreed:\n");
+    tell_sights(file, key);
+    explain_hidden(file, key, hosts, side, board);
+    rewind(file);
+    while (fgets(line, sizeof line, file) != NULL)
+        fprintf(stderr, "%s", line);
+    fclose(file);
+}
+
+void hidden_stay_hidden(struct host *hosts, const struct redis_side *side,
+                        const struct board *board, uint64_t *answered)
 {
     *answered = 0;
     for (size_t i = 0; i < hidden_count && i < ASKED_MAX; i++) {
@@ -348,9 +416,12 @@ void hidden_stay_hidden(struct host *hosts, uint64_t *answered)
                 code = larder_ask_wait(hosts[host].map, &asked, ASK_MS);
             *answered += code == LARDER_MISS || code == LARDER_OK;
             code = larder_get(hosts[host].map, name, size, value, sizeof value, &info);
-            test_check(code == LARDER_MISS,
-                       "%s was invalidated, and host %u has %" PRIx64 " from Redis: %d", name, host,
-                       info.version.clock, code);
+            if (code == LARDER_MISS)
+                continue;
+            explain(hidden[i], hosts, side, board);
+            test_fail("%s was invalidated, and host %u has %" PRIx64 "/%08" PRIx32
+                      " from Redis: %d",
+                      name, host, info.version.clock, info.version.node, code);
         }
     }
 }

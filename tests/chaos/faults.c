@@ -10,8 +10,9 @@
 #include "tests/chaos/nodes.h"
 
 enum {
-    PAUSE_MS = 1000,   /* between two new ones, on average */
-    MOVE_PAUSE_MS = 10 /* between a few keys of a slot that is moved and the next */
+    PAUSE_MS = 1000,    /* between two new ones, on average */
+    MOVE_PAUSE_MS = 10, /* between a few keys of a slot that is moved and the next */
+    HISTORY = 2048
 };
 
 enum kind {
@@ -108,12 +109,21 @@ struct broken { /* one per place; until 0: whole */
     unsigned worker;
 };
 
+struct said {
+    uint64_t at_ms;
+    enum kind kind;
+    unsigned target;
+    char what[64];
+};
+
 static struct host *hosts;
 static struct redis_side *side;
 static struct board *board;
 static struct broken host_cables[HOSTS], host_larderds[HOSTS], host_workers[HOSTS],
     host_clocks[HOSTS], redis_cables[SERVERS_MAX], redis_processes[SERVERS_MAX],
     redis_settings[SERVERS_MAX], redis_clocks[SERVERS_MAX], redis_slots;
+static struct said history[HISTORY];
+static size_t history_count;
 static uint64_t counts[KINDS], began_ms, next_ms, moved_ms;
 static test_random randomness;
 
@@ -134,6 +144,9 @@ static bool on_a_host(enum where where)
 
 static void say(enum kind kind, unsigned target, const char *what)
 {
+    struct said *said = &history[history_count++ % HISTORY];
+    *said = (struct said){.at_ms = now_ms(), .kind = kind, .target = target};
+    snprintf(said->what, sizeof said->what, "%s", what);
     printf("%7.2f s  %s %u: %s\n", (double)(now_ms() - began_ms) / 1e3,
            on_a_host(kinds[kind].where) ? "host" : "Redis", target, what);
 }
@@ -453,6 +466,23 @@ void faults_end(void)
 {
     repair_due(UINT64_MAX - 1); /* servers first, so that settings can be given back ... */
     repair_due(UINT64_MAX - 1);
+}
+
+double faults_time(uint64_t at_ms)
+{
+    return ((double)at_ms - (double)began_ms) / 1e3;
+}
+
+void faults_tell(FILE *out, uint64_t from_ms, uint64_t to_ms)
+{
+    size_t first = history_count > HISTORY ? history_count - HISTORY : 0;
+    for (size_t i = first; i < history_count; i++) {
+        const struct said *said = &history[i % HISTORY];
+        if (said->at_ms >= from_ms && said->at_ms <= to_ms)
+            fprintf(out, "%7.2f s  %s %u: %s\n", faults_time(said->at_ms),
+                    on_a_host(kinds[said->kind].where) ? "host" : "Redis", said->target,
+                    said->what);
+    }
 }
 
 void faults_figures(void)
