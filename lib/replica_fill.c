@@ -69,6 +69,17 @@ static bool may_replace(struct control *control, const struct key *key, const st
            (outdated || replica_is_foreign(old) || !lookup_alive(control, old, key->hash));
 }
 
+/* Whether Redis has lost the record alone, and the value is the one that an invalidation of the
+ * fleet has hit here. It is to become a removal, and takes the value away from Redis: as another
+ * program's it would be served again, and the removal would not be made. */
+static bool is_dead_value(struct control *control, const struct key *key, const struct record *old,
+                          const replica_event *event)
+{
+    return event->record.version.clock == 0 && old->header.kind == RECORD_VALUE &&
+           !replica_is_foreign(old) && lookup_death_in_fleet(control, old, key->hash) != 0 &&
+           replica_of_record(old, control->home).value_hash == event->record.value_hash;
+}
+
 /* What another program took away. A copy that Redis has yet to be told stays, and is told. */
 static int apply_gone(struct writer *writer, const struct key *key, const struct record *old,
                       replica_event *event)
@@ -97,7 +108,8 @@ static int apply_foreign(struct writer *writer, const struct key *key, const str
 {
     struct control *control = writer->control;
     replica_record *in = &event->record;
-    if (old != NULL && !may_replace(control, key, old, event)) {
+    if (old != NULL &&
+        (!may_replace(control, key, old, event) || is_dead_value(control, key, old, event))) {
         return refuse(event);
     }
     if (old != NULL && event->fill.kind == REPLICA_FILL_CHANGED &&

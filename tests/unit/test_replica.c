@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "marks.h"
 #include "removal.h"
 #include "tests/harness.h"
 #include "tests/unit/maps.h"
@@ -689,6 +690,31 @@ START_TEST(local_entries_stay_local)
 }
 END_TEST
 
+/* What Redis has of the key under no record. */
+static enum replica_verdict fill_without_record(const char *key, const char *value)
+{
+    replica_event event = event_of(key, 0, REPLICA_VALUE, value);
+    event.record.version = (larder_version){0};
+    event.fill = replica_fill_begin(map, key, strlen(key));
+    event.fill.kind = REPLICA_FILL_FOREIGN;
+    return apply(&event);
+}
+
+START_TEST(what_was_invalidated_does_not_come_back_when_its_record_is_lost)
+{
+    replica_event event = event_of("k", 0, REPLICA_VALUE, "invalidated");
+    marks_make(event.record.marks, MARK_GROUP, "g", 1);
+    event.record.mark_count = 1;
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_int_eq(larder_invalidate_group(map, (larder_bytes){"g", 1}, NULL), LARDER_OK);
+    ck_assert_int_eq(fill_without_record("k", "invalidated"), REPLICA_REFUSED);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    /* bytes that this host never had under the key are another program's */
+    ck_assert_int_eq(fill_without_record("k", "another's"), REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "k"), "another's");
+}
+END_TEST
+
 START_TEST(an_impossible_key_is_refused_and_the_rest_applied)
 {
     replica_event events[3] = {event_of("", 1000, REPLICA_VALUE, "x"),
@@ -956,6 +982,7 @@ int main(void)
     tcase_add_test(tests, expired_and_oversized_values_do_not_come_in);
     tcase_add_test(tests, nothing_under_the_floor_comes_in);
     tcase_add_test(tests, local_entries_stay_local);
+    tcase_add_test(tests, what_was_invalidated_does_not_come_back_when_its_record_is_lost);
     tcase_add_test(tests, an_impossible_key_is_refused_and_the_rest_applied);
     tcase_add_test(tests, an_impossible_kind_is_refused_and_harms_nothing);
     tcase_add_test(tests, the_position_moves_with_what_was_applied);
