@@ -24,24 +24,21 @@ _READ_AGAIN = 0.05  # seconds after which a descriptor that could not be cleared
 
 _watches: "weakref.WeakSet[Watch]" = weakref.WeakSet()
 _watches_lock = threading.Lock()
-_pid = os.getpid()  # asked of the kernel once: a thousand callers of one turn would each ask
 
 
 def _begin_in_child() -> None:
-    global _watches_lock, _pid
+    global _watches_lock
     _watches_lock = threading.Lock()
     _watches.clear()
-    _pid = os.getpid()
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
 
 
-class Watch:
+class Watch(_larder.Watch):
     """One map's descriptor in one loop, and who waits there."""
 
     def __init__(self, handle: _larder.Map, loop: asyncio.AbstractEventLoop) -> None:
-        self._file = -1
         self._handle = handle
         self._loop = weakref.ref(loop)
         self._reads = False  # whether the loop reads the descriptor
@@ -49,8 +46,6 @@ class Watch:
         self._waiting: "Dict[asyncio.Future[Any], Tuple[Callable[[], Any], float]]" = {}
         self._timer: Optional[asyncio.TimerHandle] = None
         self._ended: "Deque[Tuple[asyncio.Future[Any], Any, Optional[Exception]]]" = deque()
-        self.pid = _pid
-        self.flights: Dict[bytes, "Flight"] = {}
         self._file = os.dup(handle.notify_fd())
         os.set_inheritable(self._file, False)
         with _watches_lock:
@@ -59,13 +54,10 @@ class Watch:
     def __del__(self) -> None:
         self.close()
 
-    def is_of(self, loop: asyncio.AbstractEventLoop) -> bool:
-        return self._file >= 0 and self._loop() is loop and self.pid == _pid
-
     def close(self) -> None:
         """Have the loop read it no more, and those who wait look a last time. From any thread."""
         file, self._file = self._file, -1
-        if file < 0 or self.pid != _pid:
+        if file < 0 or self.pid != os.getpid():
             return
         loop = self._loop()
         if loop is None or not self._reads or loop.is_closed():
@@ -212,7 +204,7 @@ def _settle(future: "asyncio.Future[Any]", result: Any) -> None:
         future.set_result(result)
 
 
-class Flight:
+class Flight(_larder.Flight):
     """A key that a coroutine of this loop is at; the others of the loop wait for that one.
 
     They are told ("value", bytes or None), ("error", exception), ("again", None): the one was
@@ -220,21 +212,8 @@ class Flight:
     """
 
     def __init__(self) -> None:
-        self._followers: "List[asyncio.Future[Any]]" = []
-        self._deadlines: List[float] = []  # the followers', in their order
         self._timer: Optional[asyncio.TimerHandle] = None  # one for all: most wait as long
-        self._expires_at = math.inf  # when the timer is due
         self.trace: Optional[TracebackType] = None  # of the error
-
-    def follow(self, loop: asyncio.AbstractEventLoop, deadline: float) -> "asyncio.Future[Any]":
-        """What one of a thousand does first, in the same turn of the loop as all others: as little as
-        can be, and no object beside the future, lest the collector come in between."""
-        future = loop.create_future()
-        self._followers.append(future)
-        self._deadlines.append(deadline)
-        if deadline < self._expires_at:
-            self._expire_at(loop, deadline)
-        return future
 
     def error(self, raised: Exception) -> Exception:
         """From where it was raised: not on top of all the others' raises."""
@@ -249,7 +228,8 @@ class Flight:
         loop = asyncio.get_running_loop()
         now, self._timer, self._expires_at = loop.time(), None, math.inf
         followers = list(zip(self._followers, self._deadlines))
-        self._followers, self._deadlines = [], []
+        self._followers.clear()
+        self._deadlines.clear()
         for future, deadline in followers:
             if deadline <= now:
                 _settle(future, ("alone", None))

@@ -26,9 +26,8 @@ _FAILURES = 2  # fills of other processes that came to nothing, after which a wa
 MISTAKES = (_larder.InvalidError, _larder.TooBigError, _larder.RangeError, _larder.UnsupportedError)
 
 
-def is_inside(key: bytes) -> bool:
-    """Whether this is called by the key's own fill."""
-    return key in _inside.get()
+async def nothing() -> None:
+    """What a fetch that was not begun is to all that is thrown into it (src/fetch.c)."""
 
 
 class Fetch:
@@ -39,12 +38,13 @@ class Fetch:
         cache: "Map",
         key: bytes,
         fill: Callable[[], Any],
-        hold: float,
         deadline: float,
-        early: int,
-        read_through: float,
-        background: bool,
-        policy: Dict[str, Any],
+        *,
+        hold: float = 10,
+        early: int = 0,
+        read_through: float = 0,
+        background: bool = True,
+        **policy: Any,
     ) -> None:
         self.cache = cache
         self.handle = cache.quick()

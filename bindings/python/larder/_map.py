@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import weakref
-from typing import Any, Callable, Coroutine, Iterator, Optional, Set, Tuple, Union
+from typing import Any, Coroutine, Iterator, Optional, Set, Tuple, Union
 
-from . import _larder
+from . import _fetch, _larder  # _fetch: what fetch_async() awaits (src/fetch.c)
 from ._aio import Watch
-from ._fetch import Fetch, is_inside
 
 Bytes = Union[bytes, bytearray, memoryview, str]
 
@@ -105,63 +104,6 @@ class Map(_larder.Map):
             logging.getLogger("larder").warning(
                 "larder: a refresh failed, the old value stays: %r", task.exception()
             )
-
-    async def fetch_async(
-        self,
-        key: Bytes,
-        fill: Callable[[], Any],
-        *,
-        hold: float = 10,
-        wait: float = 10,
-        early: int = 0,
-        read_through: float = 0,
-        background: bool = True,
-        **policy: Any,
-    ) -> Optional[bytes]:
-        """The value, or what `await fill()` returns, stored: one caller of the host asks the origin.
-
-        All other coroutines, of this process and of all others, wait for it without blocking their
-        loops; if its process dies, or its task is cancelled, another takes over at once. fill
-        returns bytes or str, None (the origin has none: stored as a negative entry, and None is
-        returned), Filled(value, **policy), or Skip(value): not for the cache. What it raises is
-        raised to all who wait in this process. A stale value is returned at once and renewed beside
-        (background=False: the one that has to renew it waits for that). hold: seconds after which
-        another may fill; wait: seconds after which a waiter fills for itself; early: percent of
-        XFetch's beta; read_through: seconds to wait for Redis first. A cache that cannot help never
-        stands in the way: a value that the map does not take (too large, no room) is returned.
-        """
-        if not early:
-            try:
-                entry = self.lookup(key)
-            except _larder.BusyError:
-                entry = None
-            if entry is not None:
-                return entry.value
-        name = key.encode() if isinstance(key, str) else bytes(key)
-        _larder.check_policy(**policy)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
-        watch = self._watch
-        if is_inside(name):
-            watch = None
-        elif watch is None or not watch.is_of(loop):
-            try:
-                watch = self.watch()
-            except _larder.Error:
-                watch = None  # 256 processes have a descriptor already, or no file is left
-        while watch is not None:
-            flight = watch.flights.get(name)
-            if flight is None:
-                break
-            kind, what = await flight.follow(loop, deadline)  # as of a thousand all but one do
-            if kind == "value":
-                return what
-            if kind == "error":
-                raise flight.error(what)
-            if kind == "alone":
-                watch = None
-        fetch = Fetch(self, name, fill, hold, deadline, early, read_through, background, policy)
-        return await (fetch.alone() if watch is None else fetch.lead(watch))
 
     async def get_async(
         self, key: Bytes, default: Any = None, *, read_through: float = 0.05

@@ -24,6 +24,9 @@ PyObject *errors_raise(int code);
 /* Raise ClosedError. */
 void errors_closed(void);
 
+/* Whether the exception that is set is one of ours. */
+bool errors_is_ours(void);
+
 /* The code of an exception of ours, LARDER_ESYSTEM of another's. */
 int errors_code(PyObject *exception);
 
@@ -79,13 +82,16 @@ int arguments_unknown(const char *function, PyObject *name);
 
 struct policy {
     larder_policy policy;
-    struct bytes_in group, tags[LARDER_TAGS_MAX];
-    larder_bytes names[LARDER_TAGS_MAX];
+    struct bytes_in group;
     PyObject *held; /* tuple that owns the tags */
     PyObject *offset;
     unsigned expiries; /* how many kinds were named: one at most */
+    unsigned taken;    /* tags that are to be released; those behind are not even zeroed */
+    struct bytes_in tags[LARDER_TAGS_MAX];
+    larder_bytes names[LARDER_TAGS_MAX];
 };
 
+void policy_begin(struct policy *policy);
 /* Take one keyword argument: 1, 0 where it is none of a policy's, -1 with an exception. */
 int policy_take(struct policy *policy, PyObject *name, PyObject *value);
 /* After the last: 0, or -1 with an exception. */
@@ -105,6 +111,7 @@ typedef struct map_object {
     PyObject_HEAD larder *handle; /* NULL: closed */
     unsigned users;               /* calls that are inside without the GIL; the last one closes */
     bool closing;
+    PyObject *watch; /* larder.Map's, used last by a loop; or NULL */
 } map_object;
 
 /* Keep the handle open over a call without the GIL: NULL with an exception if it is closed. */
@@ -113,12 +120,17 @@ void map_leave(map_object *map);
 /* For calls that keep the GIL. */
 larder *map_handle(map_object *map);
 
+/* The value as a new reference, with LARDER_OK; another outcome, or an error's code and its
+ * exception.
+ */
+int map_read(map_object *map, const struct bytes_in *key, PyObject **value);
+
 extern PyTypeObject *map_type;
 int map_add(PyObject *module);
 
 /* Methods of Map that live in other files. */
 extern PyMethodDef map_write_methods[], map_many_methods[], map_lease_methods[],
-    map_event_methods[], map_view_methods[], map_figure_methods[];
+    map_event_methods[], map_view_methods[], map_figure_methods[], map_fetch_methods[];
 
 /* ---- entry.c --------------------------------------------------------------------------------- */
 
@@ -136,9 +148,10 @@ PyTypeObject *module_add_type(PyObject *module, PyType_Spec *spec);
 PyObject *module_new_object(PyTypeObject *type);
 void module_free_object(PyObject *object);
 
-/* ---- lease.c, follow.c, view.c, session.c
+/* ---- fetch.c, lease.c, follow.c, view.c, session.c
  * --------------------------------------------------------------- */
 
+int fetch_add(PyObject *module);
 int lease_add(PyObject *module);
 int follow_add(PyObject *module);
 int view_add(PyObject *module);

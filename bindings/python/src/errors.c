@@ -121,6 +121,11 @@ void errors_closed(void)
     }
 }
 
+bool errors_is_ours(void)
+{
+    return PyErr_ExceptionMatches(error_class) != 0;
+}
+
 int errors_code(PyObject *exception)
 {
     for (size_t i = 0; i < KINDS; i++) {

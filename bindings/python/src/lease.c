@@ -160,7 +160,7 @@ static PyObject *fetch_run(map_object *map, const struct bytes_in *key, struct f
 static int take_options(struct policy *policy, larder_lease_options *options,
                         const struct arguments *arguments, const char *function)
 {
-    memset(policy, 0, sizeof *policy);
+    policy_begin(policy);
     int taken = 1;
     for (Py_ssize_t i = 0; taken > 0 && i < arguments_named(arguments); i++) {
         PyObject *name = arguments_name(arguments, i), *value = arguments_value(arguments, i);

@@ -7,7 +7,9 @@
  */
 #include "binding.h"
 
+#include <stddef.h>
 #include <string.h>
+#include <structmember.h>
 
 enum {
     SMALL = 4096,             /* a value up to so many bytes is copied over the stack */
@@ -132,6 +134,7 @@ static void map_dealloc(PyObject *self)
     map_object *map = (map_object *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_CLEAR(map->watch);
     if (map->handle != NULL) {
         larder_close(&map->handle);
     }
@@ -142,6 +145,13 @@ static void map_dealloc(PyObject *self)
 static int map_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((map_object *)self)->watch);
+    return 0;
+}
+
+static int map_clear(PyObject *self)
+{
+    Py_CLEAR(((map_object *)self)->watch);
     return 0;
 }
 
@@ -202,13 +212,28 @@ static int get_any(larder *handle, const struct bytes_in *key, larder_info *info
     return result == LARDER_ESIZE ? get_large(handle, key, info, value) : result;
 }
 
+int map_read(map_object *map, const struct bytes_in *key, PyObject **value)
+{
+    larder_info info;
+    *value = NULL;
+    larder *handle = map_enter(map); /* a large copy gives the GIL up */
+    if (handle == NULL) {
+        return LARDER_EINVAL;
+    }
+    int result = get_any(handle, key, &info, value);
+    if (result < 0 && !PyErr_Occurred()) {
+        (void)errors_raise(result);
+    }
+    map_leave(map);
+    return result;
+}
+
 static PyObject *map_get(PyObject *self, PyObject *const *values, Py_ssize_t count, PyObject *names)
 {
     map_object *map = (map_object *)self;
     struct arguments arguments = {values, count, names};
     PyObject *missing = count == 2 ? values[1] : Py_None, *value = NULL;
     struct bytes_in key;
-    larder_info info;
     if (!arguments_counted(&arguments, "get", 1, 2)) {
         return NULL;
     }
@@ -222,21 +247,9 @@ static PyObject *map_get(PyObject *self, PyObject *const *values, Py_ssize_t cou
     if (bytes_in_take(&key, values[0], "key") != 0) {
         return NULL;
     }
-    larder *handle = map_enter(map); /* a large copy gives the GIL up */
-    if (handle == NULL) {
-        bytes_in_release(&key);
-        return NULL;
-    }
-    int result = get_any(handle, &key, &info, &value);
-    if (result < 0 && !PyErr_Occurred()) {
-        (void)errors_raise(result);
-    }
+    int result = map_read(map, &key, &value);
     bytes_in_release(&key);
-    map_leave(map);
-    if (result == LARDER_OK || PyErr_Occurred()) {
-        return value;
-    }
-    return Py_NewRef(missing);
+    return result < 0 || result == LARDER_OK ? value : Py_NewRef(missing);
 }
 
 static int take_lookup(larder_read *read, PyObject *name, PyObject *value)
@@ -408,6 +421,11 @@ static PyGetSetDef map_attributes[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMemberDef map_members[] = {
+    {"_watch", T_OBJECT, offsetof(map_object, watch), 0, PyDoc_STR("larder.Map's (_map.py).")},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot map_slots[] = {
     {Py_tp_doc,
      PyDoc_STR(
@@ -421,8 +439,10 @@ static PyType_Slot map_slots[] = {
     {Py_tp_new, PyType_GenericNew},
     {Py_tp_dealloc, map_dealloc},
     {Py_tp_traverse, map_traverse},
+    {Py_tp_clear, map_clear},
     {Py_tp_methods, read_methods},
     {Py_tp_getset, map_attributes},
+    {Py_tp_members, map_members},
     {Py_sq_contains, map_contains},
     {0, NULL},
 };
@@ -456,7 +476,7 @@ int map_add(PyObject *module)
     return map_type == NULL || add_methods(map_write_methods) != 0 ||
                    add_methods(map_many_methods) != 0 || add_methods(map_lease_methods) != 0 ||
                    add_methods(map_event_methods) != 0 || add_methods(map_view_methods) != 0 ||
-                   add_methods(map_figure_methods) != 0
+                   add_methods(map_figure_methods) != 0 || add_methods(map_fetch_methods) != 0
                ? -1
                : 0;
 }

@@ -6,6 +6,7 @@
  */
 #include "binding.h"
 
+#include <stddef.h>
 #include <string.h>
 
 static int take_expiry(larder_expiry *expiry, unsigned *kinds, PyObject *name, PyObject *value)
@@ -110,6 +111,7 @@ static int take_tags(struct policy *policy, PyObject *value)
         if (bytes_in_take(tag, PyTuple_GetItem(policy->held, i), "tags") != 0) {
             return -1;
         }
+        policy->taken++;
         policy->names[i] = (larder_bytes){tag->data, tag->size};
     }
     policy->policy.tags = policy->names;
@@ -130,6 +132,11 @@ static int take_flag(struct policy *policy, PyObject *value, uint32_t flag)
 }
 
 /* ---- All of it ------------------------------------------------------------------------------- */
+
+void policy_begin(struct policy *policy)
+{
+    memset(policy, 0, offsetof(struct policy, tags));
+}
 
 int policy_take(struct policy *policy, PyObject *name, PyObject *value)
 {
@@ -171,15 +178,15 @@ int policy_finish(struct policy *policy)
 void policy_release(struct policy *policy)
 {
     bytes_in_release(&policy->group);
-    for (size_t i = 0; i < LARDER_TAGS_MAX; i++) {
-        bytes_in_release(&policy->tags[i]);
+    while (policy->taken > 0) {
+        bytes_in_release(&policy->tags[--policy->taken]);
     }
     Py_CLEAR(policy->held);
 }
 
 int policy_take_all(struct policy *policy, const struct arguments *arguments, const char *function)
 {
-    memset(policy, 0, sizeof *policy);
+    policy_begin(policy);
     Py_ssize_t count = arguments_named(arguments);
     int taken = 1;
     for (Py_ssize_t i = 0; i < count && taken > 0; i++) {
@@ -198,7 +205,7 @@ int policy_take_all(struct policy *policy, const struct arguments *arguments, co
 
 int policy_take_dict(struct policy *policy, PyObject *dict, const char *function)
 {
-    memset(policy, 0, sizeof *policy);
+    policy_begin(policy);
     PyObject *name = NULL, *value = NULL;
     Py_ssize_t place = 0;
     int taken = 1;
