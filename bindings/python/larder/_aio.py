@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import deque
 from types import TracebackType
-from typing import Any, Awaitable, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Awaitable, Callable, Deque, Dict, Optional, Tuple
 
 from . import _larder
 
@@ -36,7 +36,8 @@ os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class Watch(_larder.Watch):
-    """One map's descriptor in one loop, and who waits there."""
+    """One map's descriptor in one loop, and who waits there. Its base (src/flight.c) has the loop, the
+    descriptor and the flights: what all of a thousand callers of one turn ask for."""
 
     def __init__(self, handle: _larder.Map, loop: asyncio.AbstractEventLoop) -> None:
         self._handle = handle
@@ -208,7 +209,7 @@ class Flight(_larder.Flight):
     """A key that a coroutine of this loop is at; the others of the loop wait for that one.
 
     They are told ("value", bytes or None), ("error", exception), ("again", None): the one was
-    cancelled, or ("alone", None): it got a value that is not for others.
+    cancelled, or ("alone", None): it got a value that is not for others. They join in src/flight.c.
     """
 
     def __init__(self) -> None:

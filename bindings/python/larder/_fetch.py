@@ -1,10 +1,11 @@
-"""Map.fetch_async(): get or fill, among all coroutines of all processes of the host."""
+"""Map.fetch_async(): get or fill, among all coroutines of all processes of the host. What a caller does
+first, and all that one does who waits for another of its loop, is in src/fetch.c."""
 
 import asyncio
 import contextvars
 import itertools
 import logging
-from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Optional
+from typing import TYPE_CHECKING, Any, Callable, FrozenSet, Iterator, Optional
 
 from . import _larder
 from ._aio import Flight, Watch, call
@@ -26,8 +27,9 @@ _FAILURES = 2  # fills of other processes that came to nothing, after which a wa
 MISTAKES = (_larder.InvalidError, _larder.TooBigError, _larder.RangeError, _larder.UnsupportedError)
 
 
-async def nothing() -> None:
-    """What a fetch that was not begun is to all that is thrown into it (src/fetch.c)."""
+def nothing() -> Iterator[None]:
+    """What a fetch that was not begun is to all that is thrown into it (src/coroutine.c)."""
+    yield
 
 
 class Fetch:

@@ -1,6 +1,8 @@
+import asyncio
 import datetime
 import os
-from typing import Any, Callable, Dict, Iterable, List, Literal, Optional, Tuple, TypeVar, Union, overload
+import weakref
+from typing import Any, Callable, Coroutine, Dict, Iterable, List, Literal, Optional, Tuple, TypeVar, Union, overload
 
 _T = TypeVar("_T")
 _Bytes = Union[bytes, bytearray, memoryview, str]
@@ -251,6 +253,22 @@ class Asked:
     def wait(self, timeout: _Seconds = ...) -> int: ...
     def ended(self) -> Optional[int]: ...
 
+class Flight:
+    @property
+    def _followers(self) -> List["asyncio.Future[Any]"]: ...
+    @property
+    def _deadlines(self) -> List[float]: ...
+    _expires_at: float
+
+class Watch:
+    _loop: "weakref.ref[asyncio.AbstractEventLoop]"
+    _file: int
+    @property
+    def flights(self) -> Dict[bytes, Flight]: ...
+    @property
+    def pid(self) -> int: ...
+    def is_of(self, loop: asyncio.AbstractEventLoop) -> bool: ...
+
 class Map:
     def __init__(
         self,
@@ -349,6 +367,18 @@ class Map:
         read_through: _Seconds = ...,
         **policy: Any,
     ) -> Optional[bytes]: ...
+    def fetch_async(
+        self,
+        key: _Bytes,
+        fill: Callable[[], Any],
+        *,
+        hold: float = ...,
+        wait: float = ...,
+        early: int = ...,
+        read_through: float = ...,
+        background: bool = ...,
+        **policy: Any,
+    ) -> Coroutine[Any, Any, Optional[bytes]]: ...
     def lease_acquire(
         self, key: _Bytes, *, hold: _Seconds = ..., early: int = ...
     ) -> Tuple[int, Optional[Entry], Optional[Lease]]: ...

@@ -30,7 +30,7 @@ class Map(_larder.Map):
         self._watches: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watch]" = (
             weakref.WeakKeyDictionary()
         )
-        self._watch: Optional[Watch] = None  # the one of them that was used last
+        self._watch: Optional[Watch] = None  # the one of them that was used last (src/fetch.c)
         self._tasks: Set["asyncio.Task[Any]"] = set()
 
     def close(self) -> None:

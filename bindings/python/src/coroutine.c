@@ -196,7 +196,7 @@ static PyObject *fetch_frame(PyObject *self, void *closure)
 {
     (void)self;
     (void)closure;
-    Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
 }
 
 /* ---- The end --------------------------------------------------------------------------------- */
@@ -292,7 +292,7 @@ static PyType_Slot fetch_slots[] = {
 };
 
 static PyType_Spec fetch_spec = {
-    .name = "larder.FetchCoroutine",
+    .name = "larder._larder.FetchCoroutine",
     .basicsize = (int)offsetof(fetch_object, values),
     .itemsize = (int)sizeof(PyObject *),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE |

@@ -7,6 +7,8 @@
  */
 #include "fetch.h"
 
+#define DEFAULT_WAIT 10.0 /* seconds */
+
 /* ---- What is Python's ------------------------------------------------------------------------ */
 
 static PyObject *fetch_class, *nothing, *get_running_loop, *get_inside;
@@ -46,7 +48,8 @@ PyObject *fetch_nothing(void)
 
 /* ---- The call -------------------------------------------------------------------------------- */
 
-/* fetch_async()'s own arguments; all others are the value's policy. */
+/* fetch_async()'s own arguments, the first three used up here; all others are the value's policy.
+ */
 enum option { KEY, FILL, WAIT, EARLY, HOLD, READ_THROUGH, BACKGROUND, OPTIONS };
 
 static const char *const option_texts[OPTIONS] = {[KEY] = "key",
@@ -125,7 +128,7 @@ static PyObject *map_fetch_async(PyObject *self, PyObject *const *values, Py_ssi
     if (fetch == NULL) {
         return NULL;
     }
-    /* Finished until it is known to be none that misses anything: it is not warned of. */
+    /* Until it has all it needs: what was never a fetch is not warned of. */
     fetch->state = FINISHED;
     fetch->running = false;
     fetch->name = fetch->loop = fetch->watch = fetch->inner = NULL;
@@ -176,35 +179,33 @@ static int check_policy(fetch_object *fetch)
 {
     struct arguments arguments = arguments_of(fetch);
     struct policy policy;
-    bool begun = false;
-    for (Py_ssize_t i = 0; i < arguments_named(&arguments); i++) {
+    int taken = 1;
+    policy_begin(&policy);
+    for (Py_ssize_t i = 0; taken > 0 && i < arguments_named(&arguments); i++) {
         PyObject *name = arguments_name(&arguments, i);
-        if (option_of(name) < OPTIONS) {
-            continue;
+        if (option_of(name) == OPTIONS) {
+            taken = policy_take(&policy, name, arguments_value(&arguments, i));
         }
-        if (!begun) {
-            policy_begin(&policy);
-            begun = true;
-        }
-        int taken = policy_take(&policy, name, arguments_value(&arguments, i));
-        if (taken <= 0) {
-            policy_release(&policy);
-            return taken < 0 ? -1 : arguments_unknown("fetch_async", name);
+        if (taken == 0) {
+            taken = arguments_unknown("fetch_async", name);
         }
     }
-    int result = begun ? policy_finish(&policy) : 0;
-    if (begun) {
-        policy_release(&policy);
-    }
+    int result = taken < 0 ? -1 : policy_finish(&policy);
+    policy_release(&policy);
     return result;
 }
 
 static int take_time(fetch_object *fetch)
 {
     PyObject *now = PyObject_CallMethodObjArgs(fetch->loop, name_time, NULL);
-    double wait = fetch->wait == NULL ? 10 : PyFloat_AsDouble(fetch->wait);
-    fetch->deadline = wait + (now == NULL ? 0 : PyFloat_AsDouble(now));
-    Py_XDECREF(now);
+    if (now == NULL) {
+        return -1;
+    }
+    fetch->deadline = PyFloat_AsDouble(now);
+    Py_DECREF(now);
+    if (!PyErr_Occurred()) {
+        fetch->deadline += fetch->wait == NULL ? DEFAULT_WAIT : PyFloat_AsDouble(fetch->wait);
+    }
     return PyErr_Occurred() ? -1 : 0;
 }
 
@@ -212,7 +213,8 @@ static int take_time(fetch_object *fetch)
 static int is_inside(const fetch_object *fetch)
 {
     PyObject *keys = PyObject_CallNoArgs(get_inside);
-    int result = keys == NULL ? -1 : PySequence_Contains(keys, fetch->name);
+    Py_ssize_t size = keys == NULL ? -1 : PySet_Size(keys);
+    int result = size > 0 ? PySet_Contains(keys, fetch->name) : (int)size;
     Py_XDECREF(keys);
     return result;
 }
@@ -257,9 +259,8 @@ static PyObject *rest(fetch_object *fetch)
     PyObject *dict = PyDict_New();
     for (Py_ssize_t i = 0; dict != NULL && i < arguments_named(&arguments); i++) {
         PyObject *name = arguments_name(&arguments, i);
-        bool used =
-            arguments_is(name, "key") || arguments_is(name, "fill") || arguments_is(name, "wait");
-        if (!used && PyDict_SetItem(dict, name, arguments_value(&arguments, i)) != 0) {
+        if (option_of(name) > WAIT &&
+            PyDict_SetItem(dict, name, arguments_value(&arguments, i)) != 0) {
             Py_CLEAR(dict);
         }
     }
@@ -278,7 +279,7 @@ static int lead(fetch_object *fetch)
     Py_XDECREF(positional);
     Py_XDECREF(named);
     if (call != NULL) {
-        /* The watch, or the NULL that ends the arguments. */
+        /* lead(watch) or alone(): the NULL of no watch ends the arguments. */
         fetch->inner = PyObject_CallMethodObjArgs(
             call, fetch->watch == NULL ? name_alone : name_lead, fetch->watch, NULL);
         Py_DECREF(call);

@@ -48,7 +48,7 @@ Py_ssize_t fetch_size(fetch_object *fetch);
 PySendResult fetch_begin(fetch_object *fetch, PyObject **result);
 /* After what is awaited was driven: as long as that has ended and there is more, on to that. */
 PySendResult fetch_go_on(fetch_object *fetch, PySendResult sent, PyObject **result);
-/* A coroutine that does nothing. */
+/* A generator that does nothing. */
 PyObject *fetch_nothing(void);
 
 /* ---- coroutine.c ----------------------------------------------------------------------------- */
