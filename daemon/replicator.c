@@ -260,6 +260,7 @@ void replicator_feed(replicator *self, const sync_event *event)
     self->running = false;
     replicator_noticed(self);
     deadline_set(self->timer, sync_deadline(self->machine));
+    replicator_keep_look(self);
 }
 
 static void on_timer(void *context)

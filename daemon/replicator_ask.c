@@ -21,6 +21,7 @@ static bool is_there(replicator *self, const uint8_t *key, size_t key_size)
 void replicator_take_asks(replicator *self)
 {
     replica_asked asked;
+    self->taking = true;
     replica_ask_attend(self->map, self->polling);
     for (size_t i = 0; i < ASKS_AT_A_TIME && replica_ask_next(self->map, &asked); i++) {
         sync_event event = {.kind = SYNC_EV_ASK};
@@ -38,6 +39,29 @@ void replicator_take_asks(replicator *self)
         event.ask.fill = asked.fill;
         replicator_feed(self, &event);
     }
+    self->taking = false;
+}
+
+/* Before workers are told: who then asks for the next key, while what is left here is being done,
+ * need not wake us. While requests are taken there is no second look: workers who get their answers
+ * at once (there is no session, say) could keep the loop from all else. */
+static void promise_look(replicator *self)
+{
+    if (!self->taking) {
+        self->look_promised = true;
+        replica_ask_attend(self->map, true);
+    }
+}
+
+void replicator_keep_look(replicator *self)
+{
+    if (!self->look_promised)
+        return;
+    self->look_promised = false;
+    if (self->fenced || self->finished)
+        replica_ask_attend(self->map, false);
+    else
+        replicator_take_asks(self);
 }
 
 /* ---- Looking instead of sleeping (replicator_poll.h) ------------------------------------------
@@ -110,6 +134,7 @@ void replicator_answer(replicator *self, const sync_action *action)
     static const enum replica_answer answers[] = {[SYNC_ANSWER_FOUND] = REPLICA_ANSWER_FOUND,
                                                   [SYNC_ANSWER_ABSENT] = REPLICA_ANSWER_ABSENT,
                                                   [SYNC_ANSWER_UNKNOWN] = REPLICA_ANSWER_UNKNOWN};
+    promise_look(self);
     for (uint32_t word = 0; word < SYNC_SLOTS_MAX / 64; word++) {
         for (uint64_t bits = action->answer.slots[word]; bits != 0; bits &= bits - 1) {
             uint32_t slot = word * 64 + (uint32_t)__builtin_ctzll(bits);

@@ -52,7 +52,8 @@ struct replicator {
     uint64_t timeouts, protocol_errors;
     uint64_t ask_words[SYNC_SLOTS_MAX]; /* names of the requests in these slots */
     struct poll poll;
-    bool polling; /* the loop does not sleep */
+    bool polling;               /* the loop does not sleep */
+    bool taking, look_promised; /* see replicator_ask.c */
     bool clock_told;
     int64_t clock_redis_ms, clock_offset_ms; /* as told to the map */
 };
@@ -74,6 +75,7 @@ void replicator_noticed(replicator *self);
 /* Read-through: take what workers have asked for; tell those who wait. */
 bool replicator_ask_begin(replicator *self);
 void replicator_take_asks(replicator *self);
+void replicator_keep_look(replicator *self);                      /* at the end of a round */
 bool replicator_ask(replicator *self, const sync_action *action); /* false: not sent */
 /* A key changed in Redis; context: the replicator. */
 void replicator_changed(void *context, const uint8_t *key, size_t key_size);
