@@ -210,13 +210,14 @@ static void carry_out(replicator *self, const sync_action *action)
         unsent(self);
 }
 
-/* The map goes by Redis's clock. It is told anew whenever that, or this host's own, was set. */
-static void tell_clock(replicator *self)
+/* The map goes by Redis's clock. It is told anew whenever that, or this host's own, was set.
+ * ours: this host's, as Redis's is told: against the monotonic one. */
+static void tell_clock(replicator *self, int64_t ours)
 {
     int64_t redis = 0;
     if (!sync_clock(self->machine, &redis))
         return;
-    int64_t offset = redis - (replicator_wall_ms() - replicator_now_ms());
+    int64_t offset = redis - ours;
     if (self->clock_told && redis == self->clock_redis_ms &&
         llabs(offset - self->clock_offset_ms) <= CLOCK_TOLERANCE_MS)
         return;
@@ -234,7 +235,7 @@ static void step(replicator *self, sync_event *event)
     event->now_ms = replicator_now_ms();
     event->wall_ms = replicator_wall_ms();
     sync_step(self->machine, event, &actions);
-    tell_clock(self); /* before an action that counts on it */
+    tell_clock(self, event->wall_ms - event->now_ms); /* before an action that counts on it */
     for (size_t i = 0; i < actions.count && !self->fenced; i++)
         carry_out(self, &actions.items[i]);
 }
