@@ -37,6 +37,7 @@ struct connection {
     lookup_addresses addresses;
     size_t tried;               /* of the addresses */
     struct bufferevent *socket; /* to the last one tried; NULL: none yet */
+    struct event *readable;     /* where there is no TLS: see on_readable() */
     struct event *timer;
     codec *codec;
     int64_t connect_timeout_us, reply_timeout_us, opened_us;
@@ -63,6 +64,8 @@ int64_t connection_now_us(void)
 static void release(connection *self)
 {
     lookup_cancel(&self->lookup);
+    if (self->readable != NULL)
+        event_free(self->readable);
     if (self->socket != NULL)
         bufferevent_free(self->socket);
     tls_release(&self->tls);
@@ -91,6 +94,8 @@ static void fail(connection *self, const char *why, bool timed_out, bool protoco
     if (self->over || self->closed)
         return;
     self->over = true;
+    if (self->readable != NULL)
+        event_del(self->readable);
     if (self->socket != NULL)
         bufferevent_disable(self->socket, EV_READ | EV_WRITE);
     self->callbacks.down(self->context, why, timed_out, protocol);
@@ -244,6 +249,39 @@ static bool is_tls_record(const void *bytes, size_t size)
     return size >= 2 && at[0] == 0x15 && at[1] == 0x03;
 }
 
+static void take_bytes(connection *self, const void *bytes, size_t size)
+{
+    const reply *got;
+    uint64_t answers = self->answers, heard = self->heard;
+    if (self->bytes_in == 0 && is_tls_record(bytes, size)) {
+        char why[384];
+        snprintf(why, sizeof why, "%s: the server speaks TLS: its URL begins with rediss",
+                 self->name);
+        self->refused = true;
+        fail(self, why, false, true);
+        return;
+    }
+    self->bytes_in += size;
+    codec_feed(self->codec, bytes, size);
+    while (!self->over && !self->closed && (got = codec_next(self->codec)) != NULL)
+        take_reply(self, got);
+    if (self->heard != heard)
+        self->heard_us = connection_now_us();
+    if (self->answers != answers) {
+        self->answered_us = self->heard_us;
+        self->reprieved = false;
+    }
+    if (!self->closed && codec_error(self->codec) != NULL)
+        fail(self, codec_error(self->codec), false, true);
+}
+
+static void taken(connection *self)
+{
+    if (!self->over && !self->closed)
+        self->callbacks.idle(self->context);
+}
+
+/* What TLS has decrypted. */
 static void on_read(struct bufferevent *socket, void *context)
 {
     connection *self = context;
@@ -251,33 +289,38 @@ static void on_read(struct bufferevent *socket, void *context)
     struct evbuffer_iovec piece;
     enter(self);
     while (!self->over && !self->closed && evbuffer_peek(input, -1, NULL, &piece, 1) > 0) {
-        if (self->bytes_in == 0 && is_tls_record(piece.iov_base, piece.iov_len)) {
-            char why[384];
-            snprintf(why, sizeof why, "%s: the server speaks TLS: its URL begins with rediss",
-                     self->name);
-            self->refused = true;
-            fail(self, why, false, true);
-            break;
-        }
-        self->bytes_in += piece.iov_len;
-        codec_feed(self->codec, piece.iov_base, piece.iov_len);
+        take_bytes(self, piece.iov_base, piece.iov_len); /* keeps none of them */
         evbuffer_drain(input, piece.iov_len);
-        const reply *got;
-        uint64_t answers = self->answers, heard = self->heard;
-        while (!self->over && !self->closed && (got = codec_next(self->codec)) != NULL)
-            take_reply(self, got);
-        if (self->heard != heard)
-            self->heard_us = connection_now_us();
-        if (self->answers != answers) {
-            self->answered_us = self->heard_us;
-            self->reprieved = false;
-        }
-        if (!self->closed && codec_error(self->codec) != NULL)
-            fail(self, codec_error(self->codec), false, true);
     }
-    if (!self->over && !self->closed)
-        self->callbacks.idle(self->context);
+    taken(self);
     leave(self);
+}
+
+static void lost(connection *self, bool closed, int error);
+
+/* Straight from the socket: a bufferevent asks the kernel first how much there is, and what it read
+ * waits for its turn of the loop. */
+static void on_readable(evutil_socket_t socket, short what, void *context)
+{
+    static char bytes[READ_AT_ONCE];
+    connection *self = context;
+    ssize_t size = recv(socket, bytes, sizeof bytes, MSG_DONTWAIT);
+    int error = size < 0 ? errno : 0;
+    (void)what;
+    enter(self);
+    if (size > 0) {
+        take_bytes(self, bytes, (size_t)size);
+        taken(self);
+    } else if (error != EAGAIN && error != EINTR) {
+        lost(self, size == 0, error);
+    }
+    leave(self);
+}
+
+static bool read_ourselves(connection *self, int fd)
+{
+    self->readable = event_new(self->base, fd, EV_READ | EV_PERSIST, on_readable, self);
+    return self->readable != NULL && event_add(self->readable, NULL) == 0;
 }
 
 static void now_connected(connection *self)
@@ -288,6 +331,10 @@ static void now_connected(connection *self)
         /* best effort: without them it is only slower to send and to notice a dead peer */
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    }
+    if (self->tls == NULL && !self->over && !read_ourselves(self, fd)) {
+        fail(self, "no memory for a connection", false, false);
+        return;
     }
     evtimer_del(self->timer);
     if (self->waiting != 0)
@@ -307,29 +354,35 @@ static bool session_failed(connection *self)
     return true;
 }
 
+/* The other end closed it, or something went wrong; 0: with no number. */
+static void lost(connection *self, bool closed, int error)
+{
+    if (self->over || self->closed)
+        return;
+    bool session = session_failed(self);
+    bool plain = self->connected && self->tls == NULL && self->place.path[0] == 0;
+    if (!session)
+        snprintf(self->trouble, sizeof self->trouble, "%s: %s%s", self->name,
+                 closed       ? "the connection was closed by Redis"
+                 : error != 0 ? evutil_socket_error_to_string(error)
+                              : "cannot connect",
+                 plain && self->bytes_in == 0 ? " before a reply (does it want rediss://?)" : "");
+    if (self->connected || session)
+        fail(self, self->trouble, false, false);
+    else
+        try_next(self);
+}
+
 static void on_event(struct bufferevent *socket, short what, void *context)
 {
     connection *self = context;
     int error = EVUTIL_SOCKET_ERROR();
     (void)socket;
     enter(self);
-    if (what & BEV_EVENT_CONNECTED) {
+    if (what & BEV_EVENT_CONNECTED)
         now_connected(self);
-    } else if ((what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) && !self->over && !self->closed) {
-        bool session = session_failed(self);
-        bool plain = self->connected && self->tls == NULL && self->place.path[0] == 0;
-        if (!session)
-            snprintf(self->trouble, sizeof self->trouble, "%s: %s%s", self->name,
-                     (what & BEV_EVENT_EOF) ? "the connection was closed by Redis"
-                     : error != 0           ? evutil_socket_error_to_string(error)
-                                            : "cannot connect",
-                     plain && self->bytes_in == 0 ? " before a reply (does it want rediss://?)"
-                                                  : "");
-        if (self->connected || session)
-            fail(self, self->trouble, false, false);
-        else
-            try_next(self);
-    }
+    else if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR))
+        lost(self, (what & BEV_EVENT_EOF) != 0, error);
     leave(self);
 }
 
@@ -378,7 +431,7 @@ static void try_next(connection *self)
         bufferevent_setcb(self->socket, on_read, NULL, on_event, self);
         bufferevent_set_max_single_read(self->socket, READ_AT_ONCE);
         bufferevent_set_max_single_write(self->socket, READ_AT_ONCE * 4);
-        bufferevent_enable(self->socket, EV_READ | EV_WRITE);
+        bufferevent_enable(self->socket, self->tls != NULL ? EV_READ | EV_WRITE : EV_WRITE);
         if (bufferevent_socket_connect(self->socket,
                                        (struct sockaddr *)&self->addresses.addresses[i],
                                        self->addresses.sizes[i]) == 0) {
