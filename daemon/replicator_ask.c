@@ -74,9 +74,9 @@ static void go_round(replicator *self)
     evtimer_add(self->round, &at_once);
 }
 
-static void look_on(replicator *self)
+static void look_on(replicator *self, int64_t now_us)
 {
-    if (self->polling || !poll_wanted(&self->poll, connection_now_us()))
+    if (self->polling || !poll_wanted(&self->poll, now_us))
         return;
     self->polling = true;
     replica_ask_attend(self->map, true);
@@ -123,8 +123,9 @@ bool replicator_ask(replicator *self, const sync_action *action)
         event.asked.id = action->fetch.id;
         replicator_post(self, &event);
     } else if (sent == 0) {
-        poll_sent(&self->poll, connection_now_us());
-        look_on(self);
+        int64_t now_us = connection_now_us();
+        poll_sent(&self->poll, now_us);
+        look_on(self, now_us);
     }
     return sent != -1;
 }
@@ -142,8 +143,9 @@ void replicator_answer(replicator *self, const sync_action *action)
                                answers[action->answer.answer]);
         }
     }
-    poll_answered(&self->poll, connection_now_us());
-    look_on(self);
+    int64_t now_us = connection_now_us();
+    poll_answered(&self->poll, now_us);
+    look_on(self, now_us);
 }
 
 void replicator_changed(void *context, const uint8_t *key, size_t key_size)

@@ -179,7 +179,8 @@ static void finish(replicator *self)
 void replicator_noticed(replicator *self)
 {
     sync_view view;
-    if (self->fenced || self->finished)
+    if (self->fenced || self->finished ||
+        (sync_state_now(self->machine) == self->state && !self->stopping))
         return;
     sync_look(self->machine, &view);
     say_often(self, &view);
@@ -210,6 +211,7 @@ static void on_beat(evutil_socket_t fd, short what, void *context)
     sync_view view;
     sync_look(self->machine, &view);
     self->dirty = stats.dirty;
+    say_often(self, &view);
     if (is_up(view.state))
         replicator_say_left(self, left_entries(self, &view));
     sync_event count = {.kind = SYNC_EV_COUNT};

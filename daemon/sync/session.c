@@ -411,6 +411,11 @@ void sync_look(const struct sync *self, sync_view *out)
     out->counters = self->counters;
 }
 
+enum sync_state sync_state_now(const struct sync *self)
+{
+    return self->state;
+}
+
 bool sync_position(const struct sync *self, replica_position *out)
 {
     if (self->cursor.epoch == 0 || self->out.resync != RESYNC_NONE || !inbound_empty(self))

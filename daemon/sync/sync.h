@@ -374,6 +374,7 @@ void sync_step(struct sync *self, const sync_event *event, sync_action_list *act
 int64_t sync_deadline(const struct sync *self);
 
 void sync_look(const struct sync *self, sync_view *out);
+enum sync_state sync_state_now(const struct sync *self); /* of the view: for every event */
 
 /* Redis's clock minus the monotonic one that events carry; false: not known yet. */
 bool sync_clock(const struct sync *self, int64_t *redis_minus_monotonic_ms);
