@@ -36,15 +36,39 @@ static void at_rest(void)
     check_never_settled();
 }
 
-/* What a mark means is still there: who comes across it takes it away. */
+/* Something of the key that is older than that: the place of a value that it never got, say. */
+static bool holds_older(const host *self, int key, const replica_record *than)
+{
+    const held_entry *ours = &self->map.keys[key];
+    return ours->there && sync_order(&ours->record, than) < 0;
+}
+
+/* What a mark means is still there: who comes across it takes it away. That is who has it; or who
+ * has something older, pushes that, and is answered with it: then it comes in, and what a prefix
+ * means may not. (Where that was invalidated nobody may have had the value itself to remove.) */
 static bool dead_in_redis(int key)
 {
     const stored *there = &sim.server.data.keys[key];
     bool dead = false;
-    for (unsigned h = 0; h < sim.hosts_count && !dead; h++)
+    for (unsigned h = 0; h < sim.hosts_count && !dead; h++) {
+        const host *self = &sim.hosts[h];
         dead = there->there && there->record.kind != REPLICA_DELETED &&
-               many_death(&sim.hosts[h], key, &there->record, false) != 0;
+               many_death(self, key, &there->record, holds_older(self, key, &there->record)) != 0;
+    }
     return dead;
+}
+
+/* What may be told of a key that Redis has no record of: once by each host; and what is older,
+ * where that is told first, makes each host that has something newer tell that again. Hosts at rest
+ * may differ so: all but its writer keep the place of a value that is too large for them. */
+static size_t told_of_missing(int key)
+{
+    size_t most = sim.hosts_count;
+    for (unsigned a = 0; a < sim.hosts_count; a++)
+        for (unsigned b = 0; b < sim.hosts_count; b++)
+            most += sim.hosts[a].map.keys[key].there &&
+                    holds_older(&sim.hosts[b], key, &sim.hosts[a].map.keys[key].record);
+    return most;
 }
 
 /* Another server, which has all: everybody pushes everything again, and nobody is told anything. */
@@ -53,9 +77,12 @@ static void move_house(void)
     size_t missing = 0, before = sim.emitted;
     server_replicate();
     server_fail_over(ALL_NODES);
-    for (unsigned k = 0; k < sim.keys_count; k++)
-        if (!sim.server.data.keys[k].there || sim.truth[k].lost || dead_in_redis((int)k))
+    for (unsigned k = 0; k < sim.keys_count; k++) {
+        if (!sim.server.data.keys[k].there)
+            missing += told_of_missing((int)k);
+        else if (sim.truth[k].lost || dead_in_redis((int)k))
             missing += sim.hosts_count; /* hints of lost deletions are told, too */
+    }
     at_rest();
     check_converged();
     if (sim.emitted > before + missing)
