@@ -1,9 +1,12 @@
 """fetch_async(): one filler of a host, whoever waits and whatever happens to it; the loop never waits."""
 
 import asyncio
+import contextvars
+import datetime
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -198,6 +201,111 @@ def test_an_error_is_raised_to_all_who_wait(cache):
 
     run(main())
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("policy", [{"ttl": -1}, {"tags": [f"t{i}" for i in range(17)]}, {"nope": 1}])
+def test_a_fill_with_a_wrong_policy_keeps_nobody_waiting(cache, policy):
+    """The error names it, and the next one fills at once, also while the error is kept."""
+
+    async def main():
+        with pytest.raises((ValueError, TypeError)) as kept:
+            await cache.fetch_async("k", lambda: larder.Filled(b"x", **policy))
+        assert await asyncio.wait_for(cache.fetch_async("k", counted(cache, b"good")), 2) == b"good"
+        assert cache.get("k") == b"good" and kept.value is not None
+
+    run(main())
+
+
+def test_an_error_is_not_kept_by_what_led(cache):
+    """Its traceback has the fill's frames, and all that these hold: it goes without the collector."""
+
+    class Held:
+        pass
+
+    held = []
+
+    async def fails():
+        page = Held()
+        held.append(weakref.ref(page))
+        await asyncio.sleep(0.01)
+        raise ZeroDivisionError
+
+    async def asks():
+        try:
+            await cache.fetch_async("k", fails)
+        except ZeroDivisionError:
+            return
+        raise AssertionError("no error")
+
+    async def main():
+        await asyncio.gather(*[asks() for _ in range(20)])
+        await asyncio.sleep(0)
+        assert [reference() for reference in held] == [None]
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
+
+
+def test_who_led_is_closed_elsewhere(cache):
+    """By the collector, in whichever context and thread that runs: it is no error of the origin's."""
+
+    async def lost():
+        await asyncio.get_running_loop().create_future()
+
+    async def main(close):
+        leader = cache.fetch_async("k", lost, hold=600)
+        contextvars.copy_context().run(leader.send, None)
+        waiting = [asyncio.ensure_future(cache.fetch_async("k", counted(cache), wait=600)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        await close(leader.close)
+        assert await asyncio.gather(*waiting) == [b"filled"] * 20
+        cache.delete("k")
+
+    async def here(function):
+        function()
+
+    async def in_another_thread(function):
+        await asyncio.get_running_loop().run_in_executor(None, function)
+
+    run(main(here))
+    run(main(in_another_thread))
+
+
+def test_who_led_in_a_loop_that_is_closed(cache):
+    async def lost():
+        await asyncio.get_running_loop().create_future()
+
+    loop = asyncio.new_event_loop()
+    leader = loop.create_task(cache.fetch_async("k", lost, hold=0.2))
+    follower = loop.create_task(cache.fetch_async("k", lost))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    unraisable = []
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
+    try:
+        for task in (leader, follower):
+            task._log_destroy_pending = False
+        del leader, follower, task
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    assert not unraisable
+    assert run(cache.fetch_async("k", counted(cache))) == b"filled"
+
+
+@pytest.mark.parametrize("option", ["wait", "hold", "read_through"])
+def test_its_times_are_those_of_all_calls(cache, option):
+    async def fetch(value):
+        cache.delete("k")
+        return await cache.fetch_async("k", lambda: b"filled", **{option: value})
+
+    assert run(fetch(datetime.timedelta(seconds=0.02))) == b"filled"
+    for wrong in (-1, float("nan"), float("inf"), 10**400, "1"):
+        with pytest.raises((ValueError, TypeError, OverflowError), match=option):
+            run(fetch(wrong))
 
 
 def test_an_origin_that_fails_others_keeps_nobody_waiting(cache):

@@ -243,7 +243,13 @@ class Flight(_larder.Flight):
     def end(self, kind: str, what: Any) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._release((kind, what))
+        loop = self._followers[0].get_loop() if self._followers else None
+        if loop is None or loop.is_closed():
+            return
+        if asyncio._get_running_loop() is loop:
+            self._release((kind, what))
+        else:  # whoever led was closed elsewhere, by the collector perhaps
+            loop.call_soon_threadsafe(self._release, (kind, what))
 
     def _release(self, result: Any) -> None:
         for future in self._followers[:_A_TURN]:

@@ -54,7 +54,7 @@ class Fetch:
         self.fill = fill
         self.hold = hold
         self.early = early
-        self.read_through = read_through
+        self.read_through = _larder.seconds(read_through, "read_through")
         self.background = background
         self.policy = policy
         self.loop = asyncio.get_running_loop()
@@ -66,7 +66,8 @@ class Fetch:
 
     async def lead(self, watch: Watch) -> Optional[bytes]:
         """For all of the loop who want the key."""
-        flight = watch.flights[self.key] = Flight()
+        flight: Any = Flight()
+        watch.flights[self.key] = flight
         kind: str = "again"
         what: Any = None
         try:
@@ -83,6 +84,9 @@ class Fetch:
             # First out of the table: whoever is told to try again leads the next one.
             del watch.flights[self.key]
             flight.end(kind, what)
+            # An error's trace leads here: it would keep itself, and all that its fill had, until the
+            # collector comes.
+            what = flight = None
 
     async def acquire(self, watch: Watch) -> Any:
         for failures in itertools.count():
@@ -158,9 +162,10 @@ class Fetch:
         except _larder.TooBigError as error:
             log.info("larder: a value is not kept: %s", error)
             _abandon(lease, True)
-        except MISTAKES:
-            raise
-        except _larder.Error as error:
+        except BaseException as error:
+            _abandon(lease)  # what is wrong with the policy may be found before the lease has ended
+            if not isinstance(error, _larder.Error) or isinstance(error, MISTAKES):
+                raise
             log.debug("larder: a fill was not stored: %s", error)
         return value
 
@@ -169,7 +174,10 @@ class Fetch:
         try:
             result = await call(self.fill)
         finally:
-            _inside.reset(token)
+            try:
+                _inside.reset(token)
+            except ValueError:
+                pass  # closed from another context (by the collector, say): ours is not gone on with
         value = result.value if isinstance(result, (Filled, Skip)) else result
         if isinstance(value, str):
             value = value.encode()

@@ -117,6 +117,7 @@ class Map(_larder.Map):
     async def ask_redis(self, key: Bytes, budget: float) -> bool:
         """Have larderd ask Redis for a key that the map does not have, and await that at most so many
         seconds: whether it is in the map now. False at once where there is nobody to ask."""
+        budget = _larder.seconds(budget, "read_through")
         if budget <= 0:
             return False
         watch = self.watch()  # the descriptor is there before the question

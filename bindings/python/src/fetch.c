@@ -7,7 +7,7 @@
  */
 #include "fetch.h"
 
-#define DEFAULT_WAIT 10.0 /* seconds */
+#define DEFAULT_WAIT_MS 10000 /* as larder_fetch() has it */
 
 /* ---- What is Python's ------------------------------------------------------------------------ */
 
@@ -197,15 +197,17 @@ static int check_policy(fetch_object *fetch)
 
 static int take_time(fetch_object *fetch)
 {
+    int64_t wait_ms = DEFAULT_WAIT_MS;
+    if (fetch->wait != NULL && fetch->wait != Py_None &&
+        convert_duration(fetch->wait, "wait", &wait_ms) != 0) {
+        return -1;
+    }
     PyObject *now = PyObject_CallMethodObjArgs(fetch->loop, name_time, NULL);
     if (now == NULL) {
         return -1;
     }
-    fetch->deadline = PyFloat_AsDouble(now);
+    fetch->deadline = PyFloat_AsDouble(now) + (double)wait_ms / 1000;
     Py_DECREF(now);
-    if (!PyErr_Occurred()) {
-        fetch->deadline += fetch->wait == NULL ? DEFAULT_WAIT : PyFloat_AsDouble(fetch->wait);
-    }
     return PyErr_Occurred() ? -1 : 0;
 }
 

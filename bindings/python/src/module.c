@@ -116,6 +116,19 @@ static PyObject *module_check_policy(PyObject *self, PyObject *const *values, Py
     Py_RETURN_NONE;
 }
 
+static PyObject *module_seconds(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *duration;
+    const char *name;
+    int64_t ms = 0;
+    if (!PyArg_ParseTuple(arguments, "Os:seconds", &duration, &name) ||
+        convert_duration(duration, name, &ms) != 0) {
+        return NULL;
+    }
+    return PyFloat_FromDouble((double)ms / 1000);
+}
+
 static PyObject *module_http_decode(PyObject *self, PyObject *bytes)
 {
     (void)self;
@@ -145,6 +158,9 @@ static PyMethodDef module_methods[] = {
            "http_etag(body) -> str\n\nA weak entity tag, the same everywhere and for ever."),
     METHOD("check_policy", module_check_policy, METHOD_FAST,
            "check_policy(**policy)\n\nRaise what Map.set() would raise for these arguments."),
+    METHOD("seconds", module_seconds, METH_VARARGS,
+           "seconds(duration, name) -> float\n\nOf an int, float or timedelta, to the millisecond; "
+           "the argument of that name is the one that errors tell of."),
     METHOD("version_text", module_version, METH_NOARGS,
            "version_text() -> str\n\nMAJOR.MINOR.PATCH of the liblarder that is loaded."),
     {NULL, NULL, 0, NULL},
