@@ -373,10 +373,10 @@ class Map:
         key: _Bytes,
         fill: Callable[[], Any],
         *,
-        hold: float = ...,
-        wait: float = ...,
+        hold: _Seconds = ...,
+        wait: _Seconds = ...,
         early: int = ...,
-        read_through: float = ...,
+        read_through: _Seconds = ...,
         background: bool = ...,
         **policy: Any,
     ) -> Coroutine[Any, Any, Optional[bytes]]: ...

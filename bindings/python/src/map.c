@@ -221,6 +221,9 @@ int map_read(map_object *map, const struct bytes_in *key, PyObject **value)
         return LARDER_EINVAL;
     }
     int result = get_any(handle, key, &info, value);
+    if (result == LARDER_OK && *value == NULL) {
+        result = LARDER_ENOMEM; /* Python's, whose exception is set */
+    }
     if (result < 0 && !PyErr_Occurred()) {
         (void)errors_raise(result);
     }
