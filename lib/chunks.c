@@ -6,8 +6,8 @@
 #include <xxhash.h>
 
 #include <inttypes.h>
-#include <string.h>
 
+#include "copy.h"
 #include "error.h"
 
 enum {
@@ -101,8 +101,7 @@ static size_t copy_direct(const struct transaction *t, const struct record *reco
             descent_prefetch(&t->tree, record_page(record, i + AHEAD), 1);
         }
         size_t size = left < CHUNK_SIZE ? left : CHUNK_SIZE;
-        __asm__("" : "+r"(size)); /* or gcc copies by words, knowing that it is not much */
-        memcpy(buffer, bytes, size);
+        copy_bytes(buffer, bytes, size);
         buffer += size;
         left -= size;
     }
@@ -119,7 +118,7 @@ int chunks_copy(struct transaction *t, const struct record *record, void *buffer
         if (result != LARDER_OK) {
             return result;
         }
-        memcpy((uint8_t *)buffer + i * CHUNK_SIZE, part.data, part.size);
+        copy_bytes((uint8_t *)buffer + i * CHUNK_SIZE, part.data, part.size);
     }
     return LARDER_OK;
 }

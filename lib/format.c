@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "copy.h"
+
 enum { KIND_SHIFT = 48, FLAGS_SHIFT = 50, EXTRAS_SHIFT = 56 }; /* of record_head.packed */
 
 struct reader {
@@ -294,7 +296,7 @@ void record_cut(const struct key *key, struct record *record)
 static uint8_t *put(uint8_t *at, const void *bytes, size_t size)
 {
     if (size > 0) {
-        memcpy(at, bytes, size);
+        copy_bytes(at, bytes, size);
     }
     return at + size;
 }

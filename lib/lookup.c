@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "chunks.h"
+#include "copy.h"
 #include "evict.h"
 #include "stats.h"
 #include "store.h"
@@ -146,7 +147,7 @@ void lookup_info(const struct record *record, uint32_t home, larder_info *info)
 int lookup_copy(struct transaction *t, const struct record *record, void *buffer)
 {
     if (__builtin_expect(record->chunk_count == 0, 1)) {
-        memcpy(buffer, record->value, record->value_size);
+        copy_bytes(buffer, record->value, record->value_size);
         return LARDER_OK;
     }
     return chunks_copy(t, record, buffer);

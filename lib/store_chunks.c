@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "copy.h"
 #include "format.h"
 #include "store_lmdb.h"
 
@@ -69,7 +70,7 @@ int store_chunk_put(struct transaction *t, uint64_t id, const void *data, size_t
     if (result == LARDER_OK) {
         memcpy(room.mv_data, &id, sizeof id);
         if (size > 0) {
-            memcpy((uint8_t *)room.mv_data + sizeof id, data, size);
+            copy_bytes((uint8_t *)room.mv_data + sizeof id, data, size);
         }
         *page = page_of(t->store, room.mv_data);
     }
