@@ -86,10 +86,10 @@ struct range {
     uint64_t low, high;
 };
 
-/* Dirty rows that Redis refused when the retry set had no room for them: one run from the first to
- * the last of them, pushed again as a whole when its time has come. */
+/* Dirty rows that Redis refused when the retry set had no room for them: from the first of them on
+ * the log is read again when their time has come. */
 struct left {
-    struct range run;
+    uint64_t first;
     bool any;
     int64_t due_ms;
     uint16_t attempts;
@@ -287,6 +287,7 @@ void outbound_disconnected(struct sync *self);
 void outbound_resync(struct sync *self, bool reads_on);
 void outbound_wake(struct sync *self);
 void outbound_recheck(struct sync *self, uint64_t dirty); /* so many the map counts */
+void outbound_read_from(struct sync *self, uint64_t row); /* the log, once more, to its end */
 void outbound_advance(struct sync *self);
 int64_t outbound_deadline(const struct sync *self);
 bool outbound_drained(const struct sync *self);

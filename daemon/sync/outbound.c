@@ -30,16 +30,23 @@ void outbound_destroy(struct sync *self)
 /* ---- Sessions and resyncs ---------------------------------------------------------------------
  */
 
+void outbound_read_from(struct sync *self, uint64_t row)
+{
+    struct outbound *out = &self->out;
+    if (row < out->scan_row)
+        out->scan_row = row;
+    out->scan = LOG_ACTIVE;
+}
+
 void outbound_disconnected(struct sync *self)
 {
     struct outbound *out = &self->out;
     batches_disconnected(self);
     for (size_t i = 0; i < out->range_count; i++)
-        if (out->ranges[i].low < out->scan_row)
-            out->scan_row = out->ranges[i].low;
+        outbound_read_from(self, out->ranges[i].low);
     out->range_count = 0;
-    if (out->left.any && out->left.run.low < out->scan_row)
-        out->scan_row = out->left.run.low;
+    if (out->left.any)
+        outbound_read_from(self, out->left.first);
     out->left.any = false;
     out->left.rows = out->left.before = 0;
     for (size_t i = 0; i < out->retry_count; i++)
@@ -124,20 +131,22 @@ void outbound_wake(struct sync *self)
     self->out.scan = LOG_ACTIVE;
 }
 
-/* Nothing is known of that could be pushed now: what is refused waits for its time. */
+/* Nothing is known of that could be pushed now, but what Redis refuses: that waits for its time, or
+ * is tried again, which with many of those goes on all the time. */
 static bool nothing_to_push(const struct sync *self)
 {
     const struct outbound *out = &self->out;
+    bool reads = out->reading && out->read_source != FROM_RETRY && out->read_source != FROM_VERIFY;
     for (const struct sync_batch *batch = out->first; batch != NULL; batch = batch->next)
-        if (!batch->compares)
+        if (!batch->compares && batch->source != FROM_RETRY)
             return false;
-    return out->scan == LOG_ARMED && !out->reading && out->range_count == 0 &&
+    return out->scan == LOG_ARMED && !reads && out->range_count == 0 &&
            self->verify.wanted_count == 0;
 }
 
 static bool idle(const struct sync *self)
 {
-    return nothing_to_push(self) && self->out.batches == 0;
+    return nothing_to_push(self) && self->out.batches == 0 && !self->out.reading;
 }
 
 /* All that is dirty is in the retry set, at most, and there are more: a worker died between its
@@ -156,8 +165,7 @@ void outbound_recheck(struct sync *self, uint64_t dirty)
     if (out->recheck_pause_ms > RECHECK_MAX_MS)
         out->recheck_pause_ms = RECHECK_MAX_MS;
     out->recheck_at = self->now_ms + out->recheck_pause_ms;
-    out->scan_row = 0;
-    out->scan = LOG_ACTIVE;
+    outbound_read_from(self, 0);
 }
 
 bool outbound_drained(const struct sync *self)

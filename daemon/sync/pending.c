@@ -1,8 +1,8 @@
 /* pending.c: rows that must be read again: runs of rows whose push came to nothing or whose entry
  * was overwritten in flight, and the bounded set of rows that Redis refuses for their own sake or
- * for want of memory. What that set has no room for is left in the map, as one run of rows that is
- * pushed again later: what comes after it must not wait, deletions above all. Called by rows.c and
- * batches.c; it never reads or sends anything.
+ * for want of memory. What that set has no room for is left in the map, and the log is read again
+ * from the first of it on, later: what comes after it must not wait, deletions above all. Called by
+ * rows.c and batches.c; it never reads or sends anything.
  */
 #include "daemon/sync/internal.h"
 
@@ -124,17 +124,16 @@ static struct retry *add(struct outbound *out, uint64_t row, size_t room)
     return &out->retries[at];
 }
 
-/* The row stays dirty, and nobody remembers it but as part of the run. */
+/* The row stays dirty, and all that is remembered is the first of such. */
 static void leave(struct sync *self, uint64_t row, bool at_once)
 {
     struct left *left = &self->out.left;
-    struct range run = {.low = row, .high = row};
     left->rows++;
     if (left->any) {
-        stretch(&left->run, run);
+        left->first = row < left->first ? row : left->first;
     } else {
         left->any = true;
-        left->run = run;
+        left->first = row;
         left->due_ms = self->now_ms + pause_before(self, left->attempts, SYNC_REFUSED_KEY);
         if (left->attempts < UINT16_MAX)
             left->attempts++;
@@ -143,6 +142,9 @@ static void leave(struct sync *self, uint64_t row, bool at_once)
         left->due_ms = self->now_ms;
 }
 
+/* The whole log from there on, not those rows alone: while rows are left their number does not tell
+ * whether there are others that nobody told of, whose worker died between its commit and the
+ * wake-up (outbound_recheck()). These come after them, since the log had been read to its end. */
 void pending_left_again(struct sync *self)
 {
     struct left *left = &self->out.left;
@@ -152,7 +154,7 @@ void pending_left_again(struct sync *self)
     left->before = left->rows;
     left->rows = 0;
     left->again_ms = self->now_ms;
-    again(self, left->run);
+    outbound_read_from(self, left->first);
 }
 
 /* While they are pushed again, Redis has yet to say which of them it takes now. */
@@ -160,7 +162,7 @@ uint64_t pending_left(const struct sync *self)
 {
     const struct outbound *out = &self->out;
     const struct left *left = &out->left;
-    bool under_way = (out->range_count != 0 || out->batches != 0) &&
+    bool under_way = (out->scan != LOG_ARMED || out->batches != 0) &&
                      self->now_ms - left->again_ms < self->settings.retry_max_ms;
     return under_way && left->before > left->rows ? left->before : left->rows;
 }

@@ -173,6 +173,8 @@ static void passed(struct sync *self, const replica_batch *rows, size_t count)
     struct outbound *out = &self->out;
     switch (out->read_source) {
     case FROM_LOG:
+        if (out->scan_row != out->read_row)
+            break; /* it is to be read from further back meanwhile */
         out->scan_row = rows->next_row;
         if (count != 0)
             out->recheck_pause_ms = 0;

@@ -506,10 +506,15 @@ static struct {
     bool has_memory, stored[REFUSED_ROWS], removed[REFUSED_ROWS];
 } refusing;
 
-static void write_row(enum replica_kind kind)
+static void write_untold(enum replica_kind kind)
 {
     refusing.rows[refusing.count] = record_of_row(FIRST_ROW + refusing.count, kind);
     refusing.count++;
+}
+
+static void write_row(enum replica_kind kind)
+{
+    write_untold(kind);
     give((sync_event){.kind = SYNC_EV_WAKE});
 }
 
@@ -592,6 +597,19 @@ START_TEST(what_finds_no_place_among_the_refused_holds_up_nothing)
     sync_look(machine, &view);
     ck_assert_uint_eq(view.retry_entries, 0);
     ck_assert_uint_eq(view.left_entries, 0);
+}
+END_TEST
+
+/* Its worker died before the wake-up; the number of dirty entries tells of nothing now. */
+START_TEST(what_nobody_told_of_goes_with_what_found_no_place)
+{
+    memset(&refusing, 0, sizeof refusing);
+    for (int i = 0; i < 16; i++)
+        write_row(REPLICA_VALUE);
+    play(20);
+    write_untold(REPLICA_DELETED);
+    play(200);
+    ck_assert_msg(refusing.removed[16], "nobody finds the deletion");
 }
 END_TEST
 
@@ -753,6 +771,32 @@ START_TEST(what_nobody_told_of_is_looked_for_while_records_are_compared)
     const sync_action *read = asked_for(SYNC_ACT_READ);
     ck_assert_ptr_nonnull(read);
     ck_assert(read->read.from_row == 0 && !read->read.include_clean);
+}
+END_TEST
+
+/* So does what Redis refuses: with many of those one is always under way. */
+START_TEST(what_nobody_told_of_is_looked_for_while_a_refused_row_is_tried_again)
+{
+    replica_record ours = record_of_row(4, REPLICA_VALUE);
+    struct sync_batch *batch = push_one(&ours);
+    give((sync_event){.kind = SYNC_EV_REPLY,
+                      .reply = {.batch = batch, .outcome = SYNC_REFUSED_KEY}});
+    for (int i = 0; i < 4; i++) { /* the log to its end, before the row's time has come */
+        give_rows(NULL, 0);
+        now_ms++;
+        give((sync_event){.kind = SYNC_EV_TICK});
+    }
+    done.count = 0;
+    now_ms += 100;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    const sync_action *read = asked_for(SYNC_ACT_READ);
+    ck_assert(read != NULL && read->read.from_row == ours.row);
+    give((sync_event){.kind = SYNC_EV_RECHECK, .entries = 2});
+    done.count = 0;
+    give_rows(&ours, 1);
+    ck_assert_ptr_nonnull(asked_for(SYNC_ACT_PUSH));
+    read = asked_for(SYNC_ACT_READ);
+    ck_assert(read != NULL && read->read.from_row == 0);
 }
 END_TEST
 
@@ -987,9 +1031,11 @@ int main(void)
     tcase_add_test(all, a_value_never_passes_for_a_removal);
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
     tcase_add_test(all, what_finds_no_place_among_the_refused_holds_up_nothing);
+    tcase_add_test(all, what_nobody_told_of_goes_with_what_found_no_place);
     tcase_add_test(all, history_that_is_lost_all_the_time_is_compared_now_and_then);
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
     tcase_add_test(all, what_nobody_told_of_is_looked_for_while_records_are_compared);
+    tcase_add_test(all, what_nobody_told_of_is_looked_for_while_a_refused_row_is_tried_again);
     tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
     tcase_add_test(all, a_new_host_forgets_what_nobody_knows_but_not_what_it_has_told);
     tcase_add_test(all, what_is_older_than_the_beginning_is_told_late);
