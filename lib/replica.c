@@ -499,7 +499,7 @@ int replica_apply_one(struct writer *writer, replica_event *event)
         }
         if (order > 0) {
             event->verdict = REPLICA_OLDER;
-            return dirty ? LARDER_OK : entry_requeue(writer, &key, &old);
+            return dirty || event->doubtful ? LARDER_OK : entry_requeue(writer, &key, &old);
         }
     } else if (found == LARDER_OK) {
         event->verdict = REPLICA_REFUSED; /* a local entry stays local */

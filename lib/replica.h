@@ -136,7 +136,7 @@ int replica_acknowledge(larder *handle, uint64_t fence, const replica_ack *acks,
 enum replica_verdict {
     REPLICA_APPLIED, /* it was newer and is now ours (or our older copy was dropped) */
     REPLICA_EQUAL,   /* we have exactly this; its dirty flag, if set, is now cleared */
-    REPLICA_OLDER,   /* ours is newer: it has been marked dirty and will be pushed */
+    REPLICA_OLDER,   /* ours is newer: it has been marked dirty, unless doubtful, and is pushed */
     REPLICA_REFUSED  /* under the removal floor, too large, no space: ignored; local copy gone if
                         it was older */
 };
@@ -175,6 +175,8 @@ typedef struct replica_event {
     bool untold;    /* Redis holds it, but the others may not have been told: if we have exactly
                        this, its dirty flag stays */
     bool hint;      /* a removal that Redis holds no record of: what is stored of it is dirty */
+    bool doubtful;  /* what is here and newer may have been deleted since, so long ago that nobody
+                       remembers: it stays clean, for its record in Redis to decide */
     enum replica_verdict verdict; /* out */
     uint64_t row; /* out, of a hint: where its removal stands, dirty; 0: it does not */
 } replica_event;

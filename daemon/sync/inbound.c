@@ -142,13 +142,25 @@ static void begin_catching_up(struct sync *self)
     self->in.catching_up = true;
 }
 
+/* What happened to others meanwhile. After an absence longer than T a value of ours that is newer
+ * than this may have been deleted, and the deletion be forgotten: to push it is for the comparison
+ * to decide, which asks for its record. */
+static bool take_told(struct sync *self, const sync_change *change)
+{
+    if (!inbound_take(self, change, true))
+        return false;
+    replica_event *event = &self->in.collecting->events[self->in.collecting->count - 1];
+    event->doubtful = self->out.resync != RESYNC_NONE && verify_absent(self);
+    return true;
+}
+
 /* The event at cursor + 1. false: no room; the cursor has not moved. */
 static bool accept(struct sync *self, const sync_change *change)
 {
     bool own = change->emitter == self->emitter;
     if (!change->begin && !change->malformed)
         asks_expect(self, change->record.key, change->record.key_size);
-    if (!change->begin && !change->malformed && !own && !inbound_take(self, change, true)) {
+    if (!change->begin && !change->malformed && !own && !take_told(self, change)) {
         self->counters.overflows++;
         return false;
     }

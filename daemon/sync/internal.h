@@ -32,6 +32,7 @@
 #define MAP_ERROR_MS 500       /* the same, after an error that is not "busy" */
 #define SESSION_WORKED_MS 1000 /* a session that lasted this long was a success */
 #define RECHECK_MAX_MS 60000
+#define WALL_STEP_MS 60000       /* what this host's clock may go back by without being suspect */
 #define ROUND_TRIP_MOST_MS 10000 /* an answer that took longer says nothing about the time */
 
 /* why a row was read */
@@ -250,10 +251,12 @@ struct sync {
     sync_backoff backoff;
     enum sync_state state;
     int64_t now_ms, wall_ms, lag_ms;
-    int64_t redis_ms;      /* Redis's clock minus the monotonic one */
-    int64_t join_ms;       /* when the join under way was sent */
-    uint64_t heard_number; /* what the last one said was the stream's end, ... */
-    int64_t heard_ms;      /* ... and when, by Redis's clock */
+    int64_t wall_offset_ms; /* this host's clock minus the monotonic one: the most there was */
+    bool wall_set_back;     /* by more than WALL_STEP_MS, since the machine was made */
+    int64_t redis_ms;       /* Redis's clock minus the monotonic one */
+    int64_t join_ms;        /* when the join under way was sent */
+    uint64_t heard_number;  /* what the last one said was the stream's end, ... */
+    int64_t heard_ms;       /* ... and when, by Redis's clock */
     bool clock_known;
     bool started, joined, join_out, rejoin, lost;
     int64_t attempt_at, heartbeat_at, session_ms;

@@ -357,12 +357,23 @@ static void take(struct sync *self, const sync_event *event)
     }
 }
 
+/* A clock that is set back stays suspect: what the map says was told when may be of before. */
+static void watch_wall(struct sync *self, int64_t wall_ms)
+{
+    int64_t offset = wall_ms - self->now_ms;
+    if (self->wall_ms == 0 || offset > self->wall_offset_ms)
+        self->wall_offset_ms = offset;
+    if (offset < self->wall_offset_ms - WALL_STEP_MS)
+        self->wall_set_back = true;
+    self->wall_ms = wall_ms;
+}
+
 void sync_step(struct sync *self, const sync_event *event, sync_action_list *actions)
 {
     actions->count = 0;
     self->actions = actions;
     self->now_ms = event->now_ms;
-    self->wall_ms = event->wall_ms;
+    watch_wall(self, event->wall_ms);
     take(self, event);
     /* Replies and messages come in bursts: what they bring is applied when the burst is over. */
     bool burst = event->kind == SYNC_EV_STREAM || event->kind == SYNC_EV_REPLY ||

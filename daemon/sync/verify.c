@@ -112,11 +112,13 @@ static bool told_within(const struct sync *self, const replica_record *record, i
     return record->acked_ms != 0 && self->wall_ms - record->acked_ms < ms;
 }
 
-/* Half of T: this host's clock may have been set back since, and what was told before an absence of
- * T must not pass for told after it. */
+/* Half of T, and no moment that is yet to come: this host's clock may have been set back since, and
+ * what was told before an absence of T must not pass for told after it. Where it has been set back
+ * under our eyes, nothing was told lately. */
 bool verify_told_lately(const struct sync *self, const replica_record *record)
 {
-    return told_within(self, record, self->settings.keep_ms / 2);
+    return !self->wall_set_back && record->acked_ms <= self->wall_ms + WALL_STEP_MS &&
+           told_within(self, record, self->settings.keep_ms / 2);
 }
 
 bool verify_takes(const struct sync *self, const replica_record *record)

@@ -494,7 +494,7 @@ static void apply_one(host *self, replica_event *event)
         }
         if (order > 0 && !rule_off(RULE_APPLY_NEWER)) {
             event->verdict = REPLICA_OLDER;
-            if (!at->dirty && !rule_off(RULE_OURS_AGAIN))
+            if (!at->dirty && !event->doubtful && !rule_off(RULE_OURS_AGAIN))
                 requeue(self, key);
             return;
         }

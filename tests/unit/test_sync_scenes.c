@@ -12,6 +12,7 @@ static int64_t now_ms;
 static sync_action_list done; /* all that the machine asked for since expect_nothing() */
 
 static int64_t verify_ms;             /* of begin() */
+static int64_t wall_step_ms;          /* that this host's clock has been set by */
 static uint64_t set_of_marks;         /* Redis's */
 static uint64_t set_known, set_found; /* by the map, and by the first join of begin() */
 static replica_position stored_place;
@@ -23,7 +24,8 @@ static bool answer_by_itself(const sync_action *action);
 static void give(sync_event event)
 {
     sync_action_list actions;
-    event.now_ms = event.wall_ms = now_ms;
+    event.now_ms = now_ms;
+    event.wall_ms = now_ms + wall_step_ms;
     sync_step(machine, &event, &actions);
     for (size_t i = 0; i < actions.count; i++) {
         ck_assert_uint_lt(done.count, SYNC_ACTIONS_MAX);
@@ -976,6 +978,54 @@ START_TEST(a_new_host_forgets_what_nobody_knows_but_not_what_it_has_told)
 }
 END_TEST
 
+/* What it told then seems to be of now, or still to come. */
+START_TEST(a_clock_that_was_set_back_makes_nothing_told_lately)
+{
+    replica_record ours = record_of_row(4, REPLICA_VALUE);
+    const int64_t day_ms = 86400000, keep_ms = 400000;
+    for (int seen = 0; seen < 2; seen++) { /* by the machine, or by none */
+        end();
+        done.count = 0;
+        wall_step_ms = day_ms;
+        begin_keeping(keep_ms);
+        ours.acked_ms = now_ms + wall_step_ms;
+        now_ms += keep_ms + 1000;
+        if (seen) {
+            wall_step_ms -= keep_ms; /* "1 s ago" */
+        } else {
+            wall_step_ms -= day_ms;
+            end();
+            begin_keeping(keep_ms);
+            now_ms += keep_ms + 1000;
+        }
+        join_another(1);
+        const sync_action *action = becomes_of(&ours, SYNC_ACT_ACKNOWLEDGE);
+        ck_assert(action != NULL && action->acknowledge.acks[0].what == REPLICA_FORGET);
+    }
+    wall_step_ms = 0;
+}
+END_TEST
+
+/* The deletion that came after ours may stand further on in the stream, and its record be gone. */
+START_TEST(after_a_long_absence_an_older_event_is_no_reason_to_push)
+{
+    for (int away = 0; away < 2; away++) {
+        end();
+        done.count = 0;
+        begin_keeping(10000);
+        now_ms += away ? 20000 : 5000;
+        join_another(1);
+        sync_change change = change_of(10, 0, 0);
+        change.number = 1;
+        give((sync_event){.kind = SYNC_EV_STREAM, .change = &change});
+        give((sync_event){.kind = SYNC_EV_IDLE});
+        const sync_action *apply = asked_for(SYNC_ACT_APPLY);
+        ck_assert(apply != NULL && apply->apply.count == 1);
+        ck_assert_int_eq(apply->apply.events[0].doubtful, away);
+    }
+}
+END_TEST
+
 /* A host of a cluster that begins at the stream's end: what is told late may be older than what was
  * told before it listened. */
 START_TEST(what_is_older_than_the_beginning_is_told_late)
@@ -1038,6 +1088,8 @@ int main(void)
     tcase_add_test(all, what_nobody_told_of_is_looked_for_while_a_refused_row_is_tried_again);
     tcase_add_test(all, an_old_removal_that_was_told_lately_is_pushed_again);
     tcase_add_test(all, a_new_host_forgets_what_nobody_knows_but_not_what_it_has_told);
+    tcase_add_test(all, a_clock_that_was_set_back_makes_nothing_told_lately);
+    tcase_add_test(all, after_a_long_absence_an_older_event_is_no_reason_to_push);
     tcase_add_test(all, what_is_older_than_the_beginning_is_told_late);
     tcase_add_test(all, a_set_of_marks_that_is_lost_in_an_exchange_is_told_the_floors);
     tcase_add_test(all, a_set_of_marks_that_is_another_is_told_the_floors);
