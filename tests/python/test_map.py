@@ -320,6 +320,25 @@ def test_what_a_fill_may_return(cache):
     assert cache.get("wrong") is None and cache.get("raises") is None
 
 
+def test_a_fill_that_met_a_closed_map_is_no_value(cache, directory):
+    """ClosedError is Python's alone: it has no number of the library's, to which 0 is success."""
+    other = larder.Map("other", dir=directory)
+    other.close()
+
+    def fill():
+        try:
+            return other.get("k")
+        except larder.ClosedError as error:
+            raise error
+
+    with pytest.raises(larder.ClosedError):
+        cache.fetch("k", fill, ttl=60)
+    assert cache.lookup("k") is None
+    cache.set("k", b"old", ttl=0.001, stale=60)
+    time.sleep(0.01)
+    assert cache.fetch("k", fill, ttl=60) == b"old"
+
+
 def test_a_failed_fill_gives_the_stale_value(cache):
     cache.set("k", b"old", ttl=0.01, stale=60)
     time.sleep(0.05)

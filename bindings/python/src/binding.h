@@ -27,9 +27,6 @@ void errors_closed(void);
 /* Whether the exception that is set is one of ours. */
 bool errors_is_ours(void);
 
-/* The code of an exception of ours, LARDER_ESYSTEM of another's. */
-int errors_code(PyObject *exception);
-
 /* ---- convert.c: bytes, times ----------------------------------------------------------------- */
 
 /* Bytes that somebody else owns: of a str (as UTF-8), or of an object with the buffer interface. */

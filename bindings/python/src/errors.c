@@ -125,13 +125,3 @@ bool errors_is_ours(void)
 {
     return PyErr_ExceptionMatches(error_class) != 0;
 }
-
-int errors_code(PyObject *exception)
-{
-    for (size_t i = 0; i < KINDS; i++) {
-        if (PyErr_GivenExceptionMatches(exception, kinds[i].class)) {
-            return kinds[i].code;
-        }
-    }
-    return LARDER_ESYSTEM;
-}

@@ -117,10 +117,7 @@ static int fetch_fill(void *context, const void *key, size_t key_size, larder_fi
     int outcome = fetch->result == NULL ? -1 : take_result(fetch, filled);
     if (outcome < 0) {
         PyErr_Fetch(&fetch->type, &fetch->error, &fetch->trace);
-        outcome = LARDER_ESYSTEM;
-        if (fetch->error != NULL) {
-            outcome = errors_code(fetch->error);
-        }
+        outcome = LARDER_ESYSTEM; /* the caller is told by the exception itself */
     }
     fetch->thread = PyEval_SaveThread();
     return outcome;
