@@ -339,6 +339,15 @@ def test_a_fill_that_met_a_closed_map_is_no_value(cache, directory):
     assert cache.fetch("k", fill, ttl=60) == b"old"
 
 
+@pytest.mark.parametrize("name", [1, 2.5, b"ttl", ("ttl",), None])
+def test_the_names_of_a_fills_policy_are_str(cache, name):
+    filled = larder.Filled(b"v")
+    filled.policy = {name: 60}
+    with pytest.raises(TypeError, match="names are str"):
+        cache.fetch("k", lambda: filled)
+    assert cache.lookup("k") is None
+
+
 def test_a_failed_fill_gives_the_stale_value(cache):
     cache.set("k", b"old", ttl=0.01, stale=60)
     time.sleep(0.05)

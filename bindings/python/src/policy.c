@@ -210,6 +210,11 @@ int policy_take_dict(struct policy *policy, PyObject *dict, const char *function
     Py_ssize_t place = 0;
     int taken = 1;
     while (taken > 0 && dict != NULL && PyDict_Next(dict, &place, &name, &value)) {
+        if (!PyUnicode_Check(name)) { /* a caller's dict: no call has looked at its names */
+            PyErr_Format(PyExc_TypeError, "%s() has no argument %R: names are str", function, name);
+            taken = -1;
+            break;
+        }
         taken = policy_take(policy, name, value);
         if (taken == 0) {
             taken = arguments_unknown(function, name);
