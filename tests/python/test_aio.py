@@ -420,6 +420,26 @@ def test_a_stale_value_is_served_and_renewed_beside(cache):
     run(main())
 
 
+def test_loops_that_have_ended_leave_nothing(cache):
+    """A loop a call, as frameworks without one of their own have it."""
+    loops, open_files = [], []
+
+    async def main(i):
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        lease = cache.lease_acquire(f"k{i}", hold=600)[2]
+        waiting = asyncio.ensure_future(cache.fetch_async(f"k{i}", lambda: b"own", wait=600))
+        await asyncio.sleep(0.001)
+        lease.fill(b"another's")
+        assert await waiting == b"another's"
+
+    for i in range(12):
+        run(main(i))
+        gc.collect()
+        open_files.append(len(os.listdir("/proc/self/fd")))
+    assert sum(loop() is not None for loop in loops) <= 1
+    assert open_files[-1] <= open_files[1]
+
+
 def test_from_inside_its_own_fill(cache):
     async def main():
         async def inner():
@@ -572,6 +592,18 @@ def test_a_closed_map(cache):
         assert await waiting == b"alone"  # at once: nobody would tell it of the lease's end
         with pytest.raises(ValueError, match="closed"):
             lease.fill(b"v")
+
+    run(main())
+
+
+def test_a_map_that_is_closed_while_its_descriptor_rests(cache):
+    async def main():
+        cache.lease_acquire("k", hold=600)
+        waiting = asyncio.ensure_future(cache.fetch_async("k", lambda: b"alone", wait=600))
+        await asyncio.sleep(0.05)
+        cache.watch()._rest()
+        cache.close()
+        assert await waiting == b"alone"
 
     run(main())
 

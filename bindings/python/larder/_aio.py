@@ -61,7 +61,7 @@ class Watch(_larder.Watch):
         if file < 0 or self.pid != os.getpid():
             return
         loop = self._loop()
-        if loop is None or not self._reads or loop.is_closed():
+        if loop is None or not (self._reads or self._waiting) or loop.is_closed():
             os.close(file)
         elif asyncio._get_running_loop() is loop:
             _stop_reading(loop, file)
@@ -90,6 +90,10 @@ class Watch(_larder.Watch):
             return await future
         finally:
             self._waiting.pop(future, None)
+            if not self._waiting and self._timer is not None and asyncio._get_running_loop() is loop:
+                # It holds the loop, and the map holds this: a loop that ends would never go.
+                self._timer.cancel()
+                self._timer = None
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once and for all: taking it out and in again costs a wait more than the wait itself."""
