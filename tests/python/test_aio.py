@@ -5,6 +5,7 @@ import contextvars
 import datetime
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -420,6 +421,22 @@ def test_a_stale_value_is_served_and_renewed_beside(cache):
     run(main())
 
 
+def test_a_renewal_that_is_cancelled_before_it_began_is_anothers(cache):
+    async def main():
+        cache.set("k", b"old", ttl=0.01, stale=60)
+        await asyncio.sleep(0.05)
+        fetch = cache.fetch_async("k", counted(cache, b"new"), hold=600)
+        with pytest.raises(StopIteration, match="old"):
+            fetch.send(None)
+        (renewal,) = cache._tasks
+        renewal.cancel()
+        await asyncio.gather(renewal, return_exceptions=True)
+        assert cache.get("calls") is None
+        assert cache.lease_acquire("k")[0] == larder.REFRESH
+
+    run(main())
+
+
 def test_loops_that_have_ended_leave_nothing(cache):
     """A loop a call, as frameworks without one of their own have it."""
     loops, open_files = [], []
@@ -438,6 +455,32 @@ def test_loops_that_have_ended_leave_nothing(cache):
         open_files.append(len(os.listdir("/proc/self/fd")))
     assert sum(loop() is not None for loop in loops) <= 1
     assert open_files[-1] <= open_files[1]
+
+
+def test_without_a_file_left(cache, directory):
+    """What the loop waits by takes files: without, each fills for itself."""
+    held, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main():
+        assert await cache.fetch_async("k", lambda: b"v") == b"v"  # the loop has its own
+        for spare in range(6):
+            with larder.Map("test", dir=directory) as other:
+                most = max(map(int, os.listdir("/proc/self/fd"))) + 1
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+                try:
+                    with pytest.raises(OSError):
+                        while True:
+                            held.append(os.open("/dev/null", os.O_RDONLY))
+                    for _ in range(min(spare, len(held))):
+                        os.close(held.pop())
+                    assert await other.fetch_async(f"k{spare}", lambda: b"v") == b"v"
+                    assert await other.fetch_async(f"e{spare}", lambda: b"v", early=1) == b"v"
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            while held:
+                os.close(held.pop())
+
+    run(main())
 
 
 def test_from_inside_its_own_fill(cache):

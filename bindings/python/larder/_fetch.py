@@ -48,8 +48,9 @@ class Fetch:
         background: bool = True,
         **policy: Any,
     ) -> None:
+        if cache.closed:
+            raise _larder.ClosedError("the map is closed")
         self.cache = cache
-        self.handle = cache.quick()
         self.key = key
         self.fill = fill
         self.hold = hold
@@ -91,7 +92,7 @@ class Fetch:
     async def acquire(self, watch: Watch) -> Any:
         for failures in itertools.count():
             try:
-                outcome, entry, lease = self.handle.lease_acquire(
+                outcome, entry, lease = self.cache.quick().lease_acquire(
                     self.key, hold=self.hold, early=self.early
                 )
             except MISTAKES:
@@ -100,10 +101,14 @@ class Fetch:
                 return await self.alone()
             if outcome in (_larder.OK, _larder.ABSENT, _larder.STALE):
                 return entry.value
-            if outcome == _larder.REFRESH:
-                return await self.refresh(entry, lease)
-            if outcome == _larder.FILL:
-                return await self.fill_first(lease)
+            if outcome in (_larder.REFRESH, _larder.FILL):
+                try:
+                    if outcome == _larder.REFRESH:
+                        return await self.refresh(entry, lease)
+                    return await self.fill_first(lease)
+                except BaseException:
+                    _abandon(lease)  # wherever it came from: others are not to wait for it
+                    raise
             if failures == _FAILURES:
                 return await self.alone()  # one after another they would add up to the deadline
             if await self.other(watch, lease) != _larder.OK:
@@ -118,11 +123,14 @@ class Fetch:
 
     async def refresh(self, entry: Any, lease: Any) -> Any:
         if self.background:
-            self.cache.spawn(self.fill_leased(lease))
+            task = self.cache.spawn(self.fill_leased(lease))
+            # Who is cancelled before its first turn has not even begun to see to the lease.
+            task.add_done_callback(lambda task: _abandon(lease) if task.cancelled() else None)
             return entry.value
         try:
             return await self.fill_leased(lease)
         except Exception as error:
+            _abandon(lease)
             log.warning("larder: a refresh failed, the old value is served: %r", error)
             return entry.value
 
@@ -134,9 +142,6 @@ class Fetch:
             except (_larder.Error, OSError) as error:
                 log.debug("larder: Redis could not be asked: %s", error)
                 found = None
-            except BaseException:
-                _abandon(lease)
-                raise
             if found is not None:
                 _abandon(lease)
                 return found.value
@@ -144,7 +149,7 @@ class Fetch:
 
     async def ask(self) -> Any:
         if await self.cache.ask_redis(self.key, self.read_through):
-            return self.handle.lookup(self.key)
+            return self.cache.quick().lookup(self.key)
         return None
 
     async def fill_leased(self, lease: Any) -> Any:

@@ -92,11 +92,12 @@ class Map(_larder.Map):
             self._watch = watch
         return watch
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run it beside; what it raises is logged."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._spawned)
+        return task
 
     def _spawned(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)

@@ -228,7 +228,7 @@ static int find_watch(fetch_object *fetch)
     if (watch == NULL || !watch_is_of(watch, fetch->loop)) {
         Py_XDECREF(watch);
         watch = PyObject_CallMethodObjArgs((PyObject *)fetch->map, name_watch, NULL);
-        if (watch == NULL && errors_is_ours()) {
+        if (watch == NULL && (errors_is_ours() || PyErr_ExceptionMatches(PyExc_OSError))) {
             PyErr_Clear();
             return 0;
         }

@@ -302,6 +302,9 @@ static PyObject *map_lease_acquire(PyObject *self, PyObject *const *values, Py_s
                                           &size, &info);
         out = result < 0 ? errors_raise(result)
                          : acquired(map, &key, result, &lease, value, size, &info);
+        if (out == NULL && (result == LARDER_FILL || result == LARDER_REFRESH)) {
+            (void)larder_lease_abandon(handle, &lease, 0); /* nobody has it: others need not wait */
+        }
         larder_free(value);
     }
     bytes_in_release(&key);
