@@ -140,9 +140,10 @@ class Watch(_larder.Watch):
     # ---- The end of a wait
 
     def _wake_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        timer = loop.call_at(when, _expire, weakref.ref(self))
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(when, _expire, weakref.ref(self))
+        self._timer = timer
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
@@ -225,9 +226,10 @@ class Flight(_larder.Flight):
         return raised.with_traceback(self.trace)
 
     def _expire_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        timer = loop.call_at(when, self._expire)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._expires_at = loop.call_at(when, self._expire), when
+        self._timer, self._expires_at = timer, when
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
@@ -245,8 +247,6 @@ class Flight(_larder.Flight):
             self._expire_at(loop, min(self._deadlines))
 
     def end(self, kind: str, what: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         loop = self._followers[0].get_loop() if self._followers else None
         if loop is None or loop.is_closed():
             return
@@ -256,12 +256,16 @@ class Flight(_larder.Flight):
             loop.call_soon_threadsafe(self._release, (kind, what))
 
     def _release(self, result: Any) -> None:
+        """The timer stays until all were told: should that fail (no memory), they go on at their
+        deadlines."""
         for future in self._followers[:_A_TURN]:
             if not future.done():
                 future.set_result(result)
-        del self._followers[:_A_TURN]
+        del self._followers[:_A_TURN], self._deadlines[:_A_TURN]
         if self._followers:
             asyncio.get_running_loop().call_soon(self._release, result)
+        elif self._timer is not None:
+            self._timer.cancel()
 
 
 async def call(function: Callable[[], Any]) -> Any:

@@ -137,14 +137,28 @@ static PyType_Spec watch_spec = {
 
 /* ---- Flights --------------------------------------------------------------------------------- */
 
+/* Both, or neither: who stands behind one that is in one list alone would get another's deadline,
+ * and the last of all none. */
+static int list_follower(flight_object *flight, PyObject *future, PyObject *until)
+{
+    Py_ssize_t size = PyList_Size(flight->deadlines);
+    if (PyList_Append(flight->deadlines, until) != 0) {
+        return -1;
+    }
+    if (PyList_Append(flight->followers, future) != 0) {
+        (void)PyList_SetSlice(flight->deadlines, size, size + 1, NULL);
+        return -1;
+    }
+    return 0;
+}
+
 /* As little as can be, and no object beside the future, lest the collector come in between. */
 PyObject *flight_follow(flight_object *flight, PyObject *loop, double deadline)
 {
     PyObject *until = PyFloat_FromDouble(deadline), *timer = NULL;
     PyObject *future =
         until == NULL ? NULL : PyObject_CallMethodObjArgs(loop, name_create_future, NULL);
-    bool failed = future == NULL || PyList_Append(flight->followers, future) != 0 ||
-                  PyList_Append(flight->deadlines, until) != 0;
+    bool failed = future == NULL || list_follower(flight, future, until) != 0;
     if (!failed && deadline < flight->expires_at) {
         timer = PyObject_CallMethodObjArgs((PyObject *)flight, name_expire_at, loop, until, NULL);
         failed = timer == NULL;
