@@ -219,6 +219,17 @@ def test_misuse_ends_as_with_a_coroutine_of_pythons(cache, role, misuse):
     run(main())
 
 
+@pytest.mark.parametrize("thrown", [StopIteration, StopIteration(3), StopIteration((1, 2))])
+def test_a_stop_iteration_that_is_thrown_at_who_follows(cache, thrown):
+    async def main():
+        async with leading(cache):
+            fetch = cache.fetch_async("k", None)
+            fetch.send(None)
+            assert outcome(fetch.throw, thrown)[:2] == (RuntimeError, "coroutine raised StopIteration")
+
+    run(main())
+
+
 def test_awaited_twice(cache):
     async def main():
         async with leading(cache):

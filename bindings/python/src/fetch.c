@@ -327,10 +327,14 @@ PySendResult fetch_begin(fetch_object *fetch, PyObject **result)
 /* What a flight told, (kind, what): the end of this one, or PYGEN_NEXT: there is more to do. */
 static PySendResult hear(fetch_object *fetch, PyObject *told, PyObject **result)
 {
-    PyObject *kind = PyTuple_GetItem(told, 0), *what = PyTuple_GetItem(told, 1);
-    if (kind == NULL || what == NULL) {
+    bool is_pair = PyTuple_Check(told) && PyTuple_Size(told) == 2;
+    PyObject *kind = is_pair ? PyTuple_GetItem(told, 0) : NULL;
+    if (kind == NULL || !PyUnicode_Check(kind)) {
+        /* No flight's: who drives this threw a StopIteration into it. */
+        PyErr_SetString(PyExc_RuntimeError, "coroutine raised StopIteration");
         return PYGEN_ERROR;
     }
+    PyObject *what = PyTuple_GetItem(told, 1);
     if (arguments_is(kind, "value")) {
         *result = Py_NewRef(what);
         return PYGEN_RETURN;
