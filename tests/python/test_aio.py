@@ -457,6 +457,27 @@ def test_loops_that_have_ended_leave_nothing(cache):
     assert open_files[-1] <= open_files[1]
 
 
+def test_a_loop_that_is_closed_under_those_who_wait_goes_with_the_next(cache):
+    cache.lease_acquire("k", hold=600)
+
+    async def waits():
+        asyncio.get_running_loop().create_task(cache.fetch_async("k", lambda: b"own", wait=600))
+        await asyncio.sleep(0.001)
+
+    def closed():
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)  # a task was destroyed while it waited
+        loop.run_until_complete(waits())
+        loop.close()
+        return weakref.ref(loop)
+
+    first = closed()
+    assert len(cache._watches) == 1
+    closed()
+    gc.collect()
+    assert first() is None
+
+
 def test_without_a_file_left(cache, directory):
     """What the loop waits by takes files: without, each fills for itself."""
     held, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -88,6 +88,9 @@ class Map(_larder.Map):
         if watch is None or not watch.is_of(loop):
             watch = self._watches.get(loop)
             if watch is None or not watch.is_of(loop):
+                # Those who waited in a loop that was closed under them hold it, and are held here.
+                for other in [other for other in self._watches if other.is_closed()]:
+                    del self._watches[other]
                 watch = self._watches[loop] = Watch(self.quick(), loop)
             self._watch = watch
         return watch
