@@ -45,12 +45,36 @@ static int open_env(const char *path, uint64_t map_size, bool protect, mode_t mo
     return MDB_SUCCESS;
 }
 
+/* LMDB makes its lock file by its length alone, and writes into the mapping: on a file system that
+ * has no room for it, now or when a reader first gets there, that is a SIGBUS. So it finds one that
+ * is allocated. Not one byte more than it would ask for: it reckons its reader slots by the length.
+ * (Afterwards the file may not be opened any more: to close it would end LMDB's locks.) */
+static int make_lock_file(const char *path, mode_t mode)
+{
+    enum {
+        HEADER = 192,
+        READER = 64
+    }; /* struct MDB_txninfo and MDB_reader, in whole cache lines */
+    char name[4200];
+    (void)snprintf(name, sizeof name, "%s/lock.mdb", path);
+    int file = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode);
+    if (file < 0) {
+        return error_system(LARDER_ESYSTEM, "%s", name);
+    }
+    int result = allocate_file(file, HEADER + (CONTROL_MAX_READERS - 1) * READER, "lock file");
+    (void)close(file);
+    return result;
+}
+
 int store_create(const char *path, uint64_t map_size, bool protect, mode_t mode)
 {
     MDB_env *env = NULL;
     MDB_txn *txn = NULL;
     MDB_dbi database;
     int result = allocate_check(map_size, "map"); /* LMDB begins to write at once */
+    if (result == LARDER_OK) {
+        result = make_lock_file(path, mode);
+    }
     if (result != LARDER_OK) {
         return result;
     }

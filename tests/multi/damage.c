@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -718,6 +719,51 @@ static void default_sizes_fit(const char *small)
     }
 }
 
+enum { SMALL = 12 << 20, FILE_PAGE = 4096, BEFORE = 8, BEHIND = 40, READERS = 100 };
+
+/* A map that does not fit: an error, whatever page behind the control segment is the last. */
+static void whatever_is_left(const char *small)
+{
+    char path[600];
+    test_check(mount("none", small, "tmpfs", 0, "size=12m,mode=0700") == 0, "mount: %s",
+               strerror(errno));
+    snprintf(path, sizeof path, "%s/ballast", small);
+    int control = (int)(sizeof(struct control) / FILE_PAGE);
+    for (int pages = control - BEFORE; pages < control + BEHIND; pages++) {
+        larder *handle = NULL;
+        larder_options options = {.dir = small, .map_size = 16u << 20};
+        int file = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+        test_check(file >= 0 && posix_fallocate(file, 0, SMALL - pages * FILE_PAGE) == 0,
+                   "ballast");
+        close(file);
+        int code = larder_open("part", &options, &handle);
+        test_check(code == LARDER_ENOSPACE, "%d pages are left: %d %s", pages, code,
+                   larder_last_error());
+    }
+    test_check(umount2(small, MNT_DETACH) == 0, "umount: %s", strerror(errno));
+}
+
+static pthread_barrier_t all_read;
+
+static void *read_beside(void *handle)
+{
+    test_check(larder_has(handle, "more:1499", 9) == LARDER_OK, "a reader: %s",
+               larder_last_error());
+    pthread_barrier_wait(&all_read); /* as many at once */
+    return NULL;
+}
+
+/* Each takes a slot of LMDB's lock file, of which nobody has touched more than the first page. */
+static void many_readers(larder *handle)
+{
+    pthread_t threads[READERS];
+    test_check(pthread_barrier_init(&all_read, NULL, READERS) == 0, "barrier");
+    for (size_t i = 0; i < READERS; i++)
+        test_check(pthread_create(&threads[i], NULL, read_beside, handle) == 0, "thread");
+    for (size_t i = 0; i < READERS; i++)
+        test_check(pthread_join(threads[i], NULL) == 0, "join");
+}
+
 static int on_small_file_system(void *context)
 {
     (void)context;
@@ -732,6 +778,7 @@ static int on_small_file_system(void *context)
     }
     test_check(umount2(small, MNT_DETACH) == 0, "umount: %s", strerror(errno));
     default_sizes_fit(small);
+    whatever_is_left(small);
     test_check(mount("none", small, "tmpfs", 0, "size=8m,mode=0700") == 0, "mount again");
     directory = small;
     no_space_for(0);
@@ -763,6 +810,7 @@ static int on_small_file_system(void *context)
     code = larder_open("other", &options, &other);
     test_check(code == LARDER_ENOSPACE, "a second map: %d %s", code, larder_last_error());
     test_check(larder_has(handle, "more:1499", 9) == LARDER_OK, "the first map was hurt");
+    many_readers(handle);
     larder_close(&handle);
     return 0;
 }
