@@ -288,8 +288,8 @@ int larder_cas(larder *handle, const void *key, size_t key_size, const void *val
                const larder_policy *policy); /* OK, CONFLICT, MISS */
 
 /* Add delta to a decimal integer; a missing key counts from 0. With a NULL policy or default expiry
- * an existing entry keeps its expiry, without group and tags in it those that it has. ENUMBER,
- * EOVERFLOW: nothing changed. result may be NULL. */
+ * an existing entry keeps its expiry; where the policy names no group and no tags, it keeps those,
+ * too, whatever the expiry. ENUMBER, EOVERFLOW: nothing changed. result may be NULL. */
 int larder_incr(larder *handle, const void *key, size_t key_size, int64_t delta, int64_t *result,
                 const larder_policy *policy);
 
@@ -626,7 +626,8 @@ typedef struct larder_stats {
     uint64_t read_through_joined; /* of the first three: waited for another's request */
 } larder_stats;
 
-/* Fill at most size_of_out bytes (so that a newer library serves an older caller). */
+/* Fill at most size_of_out bytes (so that a newer library serves an older caller). EBUSY: the map is
+ * being resized or made anew just now. */
 int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out);
 
 /* How long calls take, from sampled ones of all processes since the map was made. */

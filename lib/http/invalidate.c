@@ -41,7 +41,9 @@ static bool same_origin(const larder_http_request *request, larder_bytes *uri)
     larder_bytes rest = cut(*uri, scheme.size + 3);
     size_t end = find(rest, "/?#");
     *uri = cut(rest, end);
-    return authority.size > 0 && text_same_name((larder_bytes){rest.data, end}, authority);
+    return authority.size > 0 &&
+           text_same_name(text_authority((larder_bytes){rest.data, end}, scheme),
+                          text_authority(authority, scheme));
 }
 
 /* The request for what a Location or Content-Location names; false: not of this origin, or not to

@@ -253,17 +253,11 @@ static void put_normal(struct writer *writer, larder_bytes text)
     }
 }
 
-/* Host and port (RFC 9110, 4.2.3): lower case, without the scheme's default port. */
+/* In lower case. */
 static void put_authority(struct writer *writer, larder_bytes scheme, larder_bytes authority)
 {
-    const char *port = text_is_name(scheme, "https") ? ":443" : ":80", *bytes = authority.data;
-    size_t port_size = strlen(port);
-    if (authority.size > port_size &&
-        memcmp(bytes + authority.size - port_size, port, port_size) == 0) {
-        authority.size -= port_size;
-    } else if (bytes[authority.size - 1] == ':') {
-        authority.size--;
-    }
+    authority = text_authority(authority, scheme);
+    const char *bytes = authority.data;
     for (size_t i = 0; i < authority.size; i++) {
         put_except(writer, text_lower(bytes[i]), "/?#");
     }

@@ -142,3 +142,16 @@ int text_hex(char c)
     c = text_lower(c);
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
+
+larder_bytes text_authority(larder_bytes authority, larder_bytes scheme)
+{
+    const char *port = text_is_name(scheme, "https") ? ":443" : ":80", *bytes = authority.data;
+    size_t port_size = strlen(port);
+    if (authority.size > port_size &&
+        memcmp(bytes + authority.size - port_size, port, port_size) == 0) {
+        authority.size -= port_size;
+    } else if (authority.size > 0 && bytes[authority.size - 1] == ':') {
+        authority.size--;
+    }
+    return authority;
+}

@@ -37,4 +37,7 @@ larder_bytes text_unquoted(larder_bytes text);
 
 int text_hex(char c); /* 0 to 15, or -1 */
 
+/* Host and port without the scheme's default port, or an empty one (RFC 9110, 4.2.3). */
+larder_bytes text_authority(larder_bytes authority, larder_bytes scheme);
+
 #endif

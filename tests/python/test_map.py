@@ -184,6 +184,9 @@ def test_many_keys(cache):
     assert len(list(cache.keys("k"))) == 1000
     assert list(cache.keys(match="k?")) == [b"k%d" % i for i in range(10)]
     assert dict(cache.items("k99"))[b"k999"] == b"999"
+    cache.set("negative", None, negative=True)
+    cache.set("negative but empty", b"")
+    assert list(cache.items("nega")) == [(b"negative", None), (b"negative but empty", b"")]
     assert cache.delete_many(f"k{i}" for i in range(0, 2000, 2)) == 500
     assert cache.get_many([]) == {} and cache.set_many({}) == [] and cache.delete_many([]) == 0
     with pytest.raises(ValueError, match="4097 keys in one call"):

@@ -56,8 +56,8 @@ class Map(_larder.Map):
 
     def items(
         self, prefix: Bytes = b"", *, match: Optional[Bytes] = None
-    ) -> Iterator[Tuple[bytes, bytes]]:
-        """The same with their values."""
+    ) -> Iterator[Tuple[bytes, Optional[bytes]]]:
+        """The same with their values; of a negative entry None."""
         yield from self._scan(prefix, match, True)
 
     def _scan(self, prefix: Bytes, match: Optional[Bytes], values: bool) -> Iterator[Any]:

@@ -213,9 +213,15 @@ static PyObject *page_items(const larder_item *items, size_t found, bool values)
     for (size_t i = 0; page != NULL && i < found; i++) {
         const larder_item *item = &items[i];
         Py_ssize_t key_size = (Py_ssize_t)item->key_size, size = (Py_ssize_t)item->value_size;
-        PyObject *one = values ? Py_BuildValue("(y#y#)", item->key, key_size,
-                                               item->value == NULL ? "" : item->value, size)
-                               : PyBytes_FromStringAndSize(item->key, key_size);
+        PyObject *one;
+        if (!values) {
+            one = PyBytes_FromStringAndSize(item->key, key_size);
+        } else if (item->outcome == LARDER_ABSENT) {
+            one = Py_BuildValue("(y#O)", item->key, key_size, Py_None);
+        } else {
+            one = Py_BuildValue("(y#y#)", item->key, key_size,
+                                item->value == NULL ? "" : item->value, size);
+        }
         if (one == NULL || PyList_Append(page, one) != 0) {
             Py_CLEAR(page);
         }
