@@ -2,9 +2,12 @@
  * one host.
  *
  * Every function may be called from any thread, and in a child after fork() on a handle that the
- * parent opened. None is async-signal-safe; none is a cancellation point while it holds a lock.
- * No call waits for another process without a deadline, opens a socket or starts a thread.
- * Sizes are in bytes, times in milliseconds since the epoch, durations in milliseconds.
+ * parent opened: its first use opens the files anew, one process of the map at a time, about a
+ * millisecond each. Where more begin in one moment than go through in 50 ms, the others' first
+ * reads are misses, and their writes EBUSY, for a tenth of a second at a time: open before you
+ * serve. None is async-signal-safe; none is a cancellation point while it holds a lock. No call
+ * waits for another process without a deadline, opens a socket or starts a thread. Sizes are in
+ * bytes, times in milliseconds since the epoch, durations in milliseconds.
  *
  * Copyright (c) the larder authors. SPDX-License-Identifier: MIT
  */
@@ -125,7 +128,8 @@ typedef struct larder_options { /* zero-initialise; unknown members must be 0, e
 /* Open the map NAME ([A-Za-z0-9_-][A-Za-z0-9._-]{0,62}), creating it unless LARDER_ATTACH. The same
  * map may be opened several times in a process; the handles share one LMDB environment.
  * options may be NULL. On error *out is NULL and nothing was changed. Waits for other processes
- * that are opening it, 1 s and what a try takes, 3 s at most; then EBUSY: one of them was stopped.
+ * that are opening it, 1 s and what a try takes, 3 s at most; then EBUSY: one of them was stopped,
+ * or they are too many.
  * Errors: EINVAL, EACCESS, ENOTFOUND, ENOSPACE, ENAMESPACE, EFORMAT, EBUSY, ENOMEM, ESYSTEM,
  * EDUPLICATE. */
 int larder_open(const char *name, const larder_options *options, larder **out);
@@ -626,8 +630,8 @@ typedef struct larder_stats {
     uint64_t read_through_joined; /* of the first three: waited for another's request */
 } larder_stats;
 
-/* Fill at most size_of_out bytes (so that a newer library serves an older caller). EBUSY: the map is
- * being resized or made anew just now. */
+/* Fill at most size_of_out bytes (so that a newer library serves an older caller). EBUSY: the map
+ * is being resized or made anew just now. */
 int larder_stats_read(larder *handle, larder_stats *out, size_t size_of_out);
 
 /* How long calls take, from sampled ones of all processes since the map was made. */
