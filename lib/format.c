@@ -296,6 +296,15 @@ void record_cut(const struct key *key, struct record *record)
 static uint8_t *put(uint8_t *at, const void *bytes, size_t size)
 {
     if (size > 0) {
+        memcpy(at, bytes, size);
+    }
+    return at + size;
+}
+
+/* Of the caller's bytes, which may be many: all else is a few, whose number the compiler knows. */
+static uint8_t *put_value(uint8_t *at, const void *bytes, size_t size)
+{
+    if (size > 0) {
         copy_bytes(at, bytes, size);
     }
     return at + size;
@@ -344,9 +353,9 @@ void record_encode(void *bytes, const struct record *record, uint64_t key_hash)
         };
         at = put(at, &list, sizeof list);
         at = put(at, record->pages, list.pages * sizeof(uint32_t));
-        at = put(at, record->tail, record->tail_size);
+        at = put_value(at, record->tail, record->tail_size);
     } else {
-        at = put(at, record->value, record->value_size);
+        at = put_value(at, record->value, record->value_size);
     }
     if (record->padding > 0) {
         memset(at, 0, record->padding);
