@@ -192,6 +192,21 @@ async def test_a_group_is_evicted_whole(site, client):
 
 
 @scene
+async def test_a_page_that_redis_has_is_dead_here(site, client):
+    """Evicted a moment ago: whoever asks Redis for it gets what is not to be served. That is no fill
+    that failed, after which all who wait for one would make the page themselves. Which worker comes
+    when decides whether that is seen: hence many."""
+    numbers = range(31, 71)
+    for number in numbers:
+        await client.ask(f"/products/{number}")
+    site.middle()
+    await client.ask("/admin/clear-products", "POST")
+    for number in numbers:
+        await client.all_say(f"/products/{number}", {"id": number, "name": f"Product {number}"})
+    assert {site.origin(f"product:{number}") for number in numbers} == {2}
+
+
+@scene
 async def test_prefix_group_and_builder_of_ones_own(site, client):
     for tenant in ("a", "b"):
         headers = {"x-tenant": tenant}

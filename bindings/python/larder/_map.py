@@ -120,7 +120,8 @@ class Map(_larder.Map):
 
     async def ask_redis(self, key: Bytes, budget: float) -> bool:
         """Have larderd ask Redis for a key that the map does not have, and await that at most so many
-        seconds: whether it is in the map now. False at once where there is nobody to ask."""
+        seconds: whether another look is worth it. What Redis had may be dead on this host. False at
+        once where there is nobody to ask."""
         budget = _larder.seconds(budget, "read_through")
         if budget <= 0:
             return False

@@ -219,7 +219,9 @@ class Pending:
 
     async def _is_in_redis(self, key: bytes) -> bool:
         """Of all who miss the page, the one with the lease asks for it; the lease ends where another
-        host has made it. Asked once: what does not help (of another Vary, say) is not fetched again."""
+        host has made it. Asked once: what does not help (of another Vary, say) is not fetched again.
+        What Redis had may be dead here (its group was evicted a moment ago): then the lease stays, or
+        all who wait for it would take that for a failure, and soon make the page each for himself."""
         if key in self.asked or self.store.read_through <= 0:
             return False
         self.asked.add(key)
@@ -231,9 +233,10 @@ class Pending:
         except BaseException:
             self.give_up()
             raise
-        if found:
-            self.give_up()
-        return found
+        if not found or self.store.peek(key) is None:
+            return False
+        self.give_up()
+        return True
 
     # ---- The answer
 
