@@ -1,6 +1,6 @@
 /* arrival.h: what comes from other hosts and is no entry: invalidations of many, by their names;
  * and entries that such an invalidation has overtaken on their way. For the replicator's writes
- * (replica.c), and for invalidations that find no room for one (replica_apply.c).
+ * (replica_event.c), and for invalidations that find no room for one (replica_apply.c).
  */
 #ifndef LARDER_LIB_ARRIVAL_H
 #define LARDER_LIB_ARRIVAL_H

@@ -207,7 +207,7 @@ static int ask_first(struct fetch *fetch)
         return LARDER_MISS;
     }
     struct fill_value found;
-    int result = fill_look(fetch->handle, ask, &found);
+    int result = fill_look(fetch->handle, ask, ask->with_value, &found);
     if (result != LARDER_OK && result != LARDER_ABSENT) {
         free(found.data);
         return LARDER_MISS;

@@ -7,19 +7,16 @@
 #include "fill.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "asking.h"
 #include "clock.h"
 #include "handle.h"
-#include "lookup.h"
 #include "stats.h"
 #include "write.h"
 
-enum { WAIT_MAX_MS = LEASE_HOLD_MAX_MS, EARLY_MAX_PERCENT = 10000, LOOK_AGAIN_NS = 500000 };
+enum { WAIT_MAX_MS = LEASE_HOLD_MAX_MS, EARLY_MAX_PERCENT = 10000 };
 
 #define LEASE_MAGIC UINT32_C(0x6c656173)
 
@@ -86,133 +83,6 @@ int fill_ask_make(struct fill_ask *ask, const void *key, size_t key_size,
     ask->read_through_ms = options->read_through_ms;
     ask->with_value = true;
     return LARDER_OK;
-}
-
-/* ---- Looking ----------------------------------------------------------------------------------
- */
-
-static int take_value(struct transaction *t, const struct lookup *l, bool with_value,
-                      struct fill_value *value)
-{
-    lookup_info(&l->record, t->store->control->home, &value->info);
-    if (!with_value || l->record.header.kind != RECORD_VALUE) {
-        return LARDER_OK;
-    }
-    size_t size = l->record.value_size;
-    void *memory = malloc(size == 0 ? 1 : size);
-    if (memory == NULL) {
-        return error_set(LARDER_ENOMEM, "no memory for a value of %zu bytes", size);
-    }
-    if (size > 0 && lookup_copy(t, &l->record, memory) != LARDER_OK) {
-        free(memory);
-        return LARDER_MISS;
-    }
-    value->data = memory;
-    value->size = size;
-    return LARDER_OK;
-}
-
-/* Look once, uncounted: OK, ABSENT, STALE, MISS; or the error that kept us from looking. */
-static int look(larder *handle, const struct fill_ask *ask, bool with_value,
-                struct fill_value *value)
-{
-    struct transaction *t;
-    struct lookup l = {.key = ask->key};
-    for (int tries = 0; tries < LOOKUP_TRIES; tries++) {
-        struct control *control = map_control(handle->map);
-        l.dead_before = removal_pending_clock(control, l.key.hash);
-        int result = registry_snapshot(handle->map, NULL, &t);
-        if (result != LARDER_OK) {
-            return result;
-        }
-        if (t->store->control != control) {
-            store_read_end(t); /* the segment was replaced in between: ask the new one */
-            continue;
-        }
-        result = lookup_find(handle, t, &l, LARDER_PEEK | LARDER_ACCEPT_STALE);
-        if (result != LARDER_MISS) {
-            int taken = take_value(t, &l, with_value, value);
-            result = taken == LARDER_OK ? result : taken;
-        }
-        store_read_end(t);
-        return result;
-    }
-    return error_set(LARDER_EBUSY, "the map is being replaced");
-}
-
-int fill_look(larder *handle, const struct fill_ask *ask, struct fill_value *value)
-{
-    *value = (struct fill_value){.data = NULL};
-    return look(handle, ask, ask->with_value, value);
-}
-
-/* The same by the holder of the claim, on whom all others wait: it does not give up at once. */
-static int look_patiently(larder *handle, const struct fill_ask *ask, struct fill_value *value)
-{
-    int result = look(handle, ask, ask->with_value, value);
-    if (result >= 0 || ask->patience_ms == 0) {
-        return result;
-    }
-    int64_t until = clock_monotonic_ms() + ask->patience_ms;
-    while (result == LARDER_EBUSY && clock_monotonic_ms() < until) {
-        (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_AGAIN_NS}, NULL);
-        result = look(handle, ask, ask->with_value, value);
-    }
-    return result;
-}
-
-/* The caller's own look, counted as one. */
-static int first_look(larder *handle, const struct fill_ask *ask, struct fill_value *value)
-{
-    *value = (struct fill_value){.data = NULL};
-    const struct key *key = &ask->key;
-    if (ask->with_value) {
-        return larder_get_alloc(handle, key->data, key->size, &value->data, &value->size,
-                                &value->info);
-    }
-    int result = larder_get(handle, key->data, key->size, NULL, 0, &value->info);
-    return result == LARDER_ESIZE ? LARDER_OK : result;
-}
-
-/* ---- Early renewal ----------------------------------------------------------------------------
- */
-
-/* An exponentially distributed number with mean 1,000: -ln(u) for u uniform in (0, 1]. The
- * logarithm by the number of leading zeros and a parabola: 1 % off at most, and no libm. */
-static uint64_t exponential_thousandths(void)
-{
-    static __thread uint64_t state;
-    if (state == 0) {
-        struct timespec now;
-        (void)clock_gettime(CLOCK_MONOTONIC, &now);
-        state = ((uint64_t)now.tv_nsec << 32) ^ (uint64_t)now.tv_sec ^ (uint64_t)(uintptr_t)&state;
-        state = state == 0 ? 1 : state;
-    }
-    state ^= state << 13; /* xorshift64: Marsaglia, 2003 */
-    state ^= state >> 7;
-    state ^= state << 17;
-    uint64_t u = state * UINT64_C(0x2545f4914f6cdd1d);
-    u = u == 0 ? 1 : u;
-    int zeros = __builtin_clzll(u);
-    uint64_t x = ((u << zeros) >> 43) & 0xfffff; /* u = 2^(63-zeros) * (1 + x / 2^20) */
-    uint64_t log2_x = (x * (1409024 - ((x * 360448) >> 20))) >> 20; /* 1.3438 x - 0.3438 x^2 */
-    uint64_t minus_log2 = ((uint64_t)zeros + 1) * 1048576 - log2_x;
-    return (minus_log2 * 693) >> 20; /* ln 2 */
-}
-
-/* XFetch: whether now - delta * beta * ln(random) >= expiry; delta is how long the last fill took,
- * which is what lies between the version that was drawn before it and the creation time. */
-bool fill_is_due(const larder_info *info, uint32_t early_percent)
-{
-    if (__builtin_expect(early_percent == 0, 1)) {
-        return false;
-    }
-    int64_t took = info->created_ms - clock_version_ms(info->version.clock);
-    if (info->expires_ms == CLOCK_NEVER || took <= 0 || took > LEASE_HOLD_MAX_MS) {
-        return false;
-    }
-    int64_t ahead = took * early_percent / 100 * (int64_t)exponential_thousandths() / 1000;
-    return clock_wall_ms() + ahead >= info->expires_ms;
 }
 
 /* ---- Leases as the caller has them ------------------------------------------------------------
@@ -308,7 +178,7 @@ int fill_acquire_early(larder *handle, const struct fill_ask *ask, larder_lease 
         return LARDER_OK; /* whoever gets no lease just serves it */
     }
     hand_out(handle, ask, &ticket, true, lease);
-    int found = look(handle, ask, false, &now);
+    int found = fill_look(handle, ask, false, &now);
     if (found == LARDER_OK && clock_compare(now.info.version, value->info.version) == 0) {
         return give(handle, LARDER_REFRESH);
     }
@@ -334,8 +204,8 @@ int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease
     }
     hand_out(handle, ask, &ticket, claim != LEASE_HELD, lease);
     /* Under the claim: what the last holder stored is seen now, or it stored nothing. */
-    int result = claim == LEASE_TAKEN ? look_patiently(handle, ask, value)
-                                      : look(handle, ask, ask->with_value, value);
+    int result = claim == LEASE_TAKEN ? fill_look_patiently(handle, ask, value)
+                                      : fill_look(handle, ask, ask->with_value, value);
     if (is_final(result)) {
         if (claim == LEASE_TAKEN) {
             (void)lease_end(handle->map, &ticket, LEASE_FILLED);
@@ -379,7 +249,7 @@ int larder_lease_acquire(larder *handle, const void *key, size_t key_size,
         return result;
     }
     ask.with_value = value != NULL;
-    result = first_look(handle, &ask, &found);
+    result = fill_look_first(handle, &ask, &found);
     if (result == LARDER_MISS) {
         result = fill_acquire(handle, &ask, lease, &found);
     } else if (result == LARDER_OK && fill_is_due(&found.info, ask.early_percent)) {

@@ -38,8 +38,25 @@ int fill_check_options(const larder_lease_options *options);
 int fill_ask_make(struct fill_ask *ask, const void *key, size_t key_size,
                   const larder_lease_options *options);
 
+/* ---- Looking (fill_look.c) --------------------------------------------------------------------
+ */
+
+/* The caller's own look, counted as one. OK, STALE, ABSENT or MISS, or an error; so are all. */
+int fill_look_first(larder *handle, const struct fill_ask *ask, struct fill_value *value);
+
+/* Once more, by the holder of the key's lease; not counted. */
+int fill_look(larder *handle, const struct fill_ask *ask, bool with_value,
+              struct fill_value *value);
+
+/* The same by who has just taken the lease, on whom all others wait: it does not give up at once.
+ */
+int fill_look_patiently(larder *handle, const struct fill_ask *ask, struct fill_value *value);
+
 /* Whether a value that was read is due for early renewal; draws a random number. */
 bool fill_is_due(const larder_info *info, uint32_t early_percent);
+
+/* ---- Leases (fill.c) --------------------------------------------------------------------------
+ */
 
 /* Take the lease of a key whose value was read and is due: REFRESH, or OK where another renews it
  * or just did. */
@@ -50,10 +67,6 @@ int fill_acquire_early(larder *handle, const struct fill_ask *ask, larder_lease 
  * free. */
 int fill_acquire(larder *handle, const struct fill_ask *ask, larder_lease *lease,
                  struct fill_value *value);
-
-/* The value once more, by the holder of the key's lease; not counted as a look-up. OK, STALE,
- * ABSENT or MISS, or an error. */
-int fill_look(larder *handle, const struct fill_ask *ask, struct fill_value *value);
 
 /* A lease that is none: to fill without one, as of now. */
 void fill_without_lease(larder *handle, const struct fill_ask *ask, larder_lease *lease);

@@ -219,3 +219,33 @@ int replica_apply(larder *handle, uint64_t fence, replica_event *events, size_t 
     }
     return result;
 }
+
+/* ---- The position -----------------------------------------------------------------------------
+ */
+
+int replica_position_read(larder *handle, replica_position *out)
+{
+    struct transaction *t;
+    int result = handle_enter(handle);
+    if (result == LARDER_OK) {
+        result = registry_snapshot(handle->map, NULL, &t);
+    }
+    if (result != LARDER_OK) {
+        return result;
+    }
+    struct ledger ledger;
+    bool whole = store_ledger(t, &ledger);
+    store_read_end(t);
+    if (!whole) {
+        return error_set(LARDER_EBUSY, "no ledger to be had: writers are too fast");
+    }
+    *out = (replica_position){.epoch = ledger.position.epoch,
+                              .number = ledger.position.number,
+                              .nonce = ledger.position.nonce,
+                              .seen_ms = ledger.position_seen_ms,
+                              .since_ms = ledger.position_since_ms,
+                              .marks_id = atomic_load(&map_control(handle->map)->marks.set_id)};
+    memcpy(out->run_id, ledger.position.run_id, sizeof out->run_id);
+    out->run_id[sizeof out->run_id - 1] = '\0';
+    return LARDER_OK;
+}

@@ -1,6 +1,6 @@
-/* replica_internal.h: what replica.c (the events of writes), replica_fill.c (what answers a miss),
- * replica_apply.c (their transactions), replica_ack.c (what Redis answered to our own) and
- * replica_marks.c (sweeps) share.
+/* replica_internal.h: what replica.c (being the daemon), replica_event.c (the events of writes),
+ * replica_fill.c (what answers a miss), replica_apply.c (their transactions), replica_outbox.c
+ * (what goes to Redis), replica_ack.c (what it answered) and replica_marks.c (sweeps) share.
  */
 #ifndef LARDER_LIB_REPLICA_INTERNAL_H
 #define LARDER_LIB_REPLICA_INTERNAL_H

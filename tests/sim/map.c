@@ -1,6 +1,6 @@
 /* map.c: the model of one host's map: entries with versions, tombstones, floors, dirty rows, as
- * lib/replica.c and lib/entry.c have them: what workers and the janitor do to it, and the port that
- * larderd uses. Called by world.c and host.c.
+ * lib/replica_event.c and lib/entry.c have them: what workers and the janitor do to it, and the
+ * port that larderd uses. Called by world.c and host.c.
  */
 #include "tests/sim/sim.h"
 
