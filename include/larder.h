@@ -387,7 +387,8 @@ int larder_ask(larder *handle, const void *key, size_t key_size, int64_t budget_
                larder_asked *asked);
 
 /* Wait for the answer at most wait_ms (0: only look), and never past the budget.
- *   OK     it is in the map: larder_get() has it, unless it went again in between
+ *   OK     worth another look: larder_get() has it, unless what Redis had is dead on this host (an
+ *          invalidation that Redis had not heard of, say) or went again in between
  *   MISS   Redis has none
  *   WAIT   not yet; the notify descriptor will tell
  *   EBUSY  no answer within the budget, or larderd could not get one

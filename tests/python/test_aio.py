@@ -458,7 +458,7 @@ def test_loops_that_have_ended_leave_nothing(cache):
 
 
 def test_a_loop_that_is_closed_under_those_who_wait_goes_with_the_next(cache):
-    cache.lease_acquire("k", hold=600)
+    held = cache.lease_acquire("k", hold=600)[2]
 
     async def waits():
         asyncio.get_running_loop().create_task(cache.fetch_async("k", lambda: b"own", wait=600))
@@ -662,7 +662,7 @@ def test_a_closed_map(cache):
 
 def test_a_map_that_is_closed_while_its_descriptor_rests(cache):
     async def main():
-        cache.lease_acquire("k", hold=600)
+        held = cache.lease_acquire("k", hold=600)[2]
         waiting = asyncio.ensure_future(cache.fetch_async("k", lambda: b"alone", wait=600))
         await asyncio.sleep(0.05)
         cache.watch()._rest()
@@ -674,7 +674,7 @@ def test_a_map_that_is_closed_while_its_descriptor_rests(cache):
 
 def test_a_map_that_another_thread_closes(cache):
     async def main():
-        cache.lease_acquire("k", hold=600)
+        held = cache.lease_acquire("k", hold=600)[2]
         waiting = asyncio.ensure_future(cache.fetch_async("k", lambda: b"alone", wait=600))
         await asyncio.sleep(0.05)
         await asyncio.get_running_loop().run_in_executor(None, cache.close)
@@ -703,8 +703,7 @@ def test_a_map_that_nobody_has_any_more_leaves_the_loop(cache, directory):
 
 def test_waits_end_in_their_order_with_one_timer(cache):
     async def main():
-        for key in ("a", "b", "c"):
-            cache.lease_acquire(key, hold=600)
+        held = [cache.lease_acquire(key, hold=600)[2] for key in ("a", "b", "c")]
         ended = []
 
         async def wait(key, seconds):

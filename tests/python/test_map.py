@@ -1,6 +1,7 @@
 """larder.Map: values, times, marks, many keys, scans, events, figures."""
 
 import datetime
+import gc
 import math
 import threading
 import time
@@ -415,6 +416,33 @@ def test_leases(cache):
     lease = cache.lease_acquire("negative")[2]
     assert lease.fill(None, ttl=60) and cache.lookup("negative").absent
     assert cache.ask("nobody answers", 0.05) is None
+
+
+def test_a_lease_that_is_let_go_of_is_the_next_ones(cache):
+    waiting = []
+
+    def holder():
+        assert cache.lease_acquire("k", hold=600)[0] == larder.FILL  # dropped by the end of the line
+        outcome, _, lease = cache.lease_acquire("k", hold=600)
+        assert outcome == larder.FILL
+        outcome, _, other = cache.lease_acquire("k")
+        assert outcome == larder.WAIT
+        del other  # not its own: ends nothing
+        waiting.append(cache.lease_acquire("k")[2])
+        assert waiting[0].ended() is None
+        raise KeyError(lease)
+
+    with pytest.raises(KeyError):
+        holder()
+    gc.collect()
+    assert waiting[0].wait(5) == larder.OK
+    outcome, _, lease = cache.lease_acquire("k", hold=600)
+    assert outcome == larder.FILL and lease.fill(b"v")
+    del lease
+    assert cache.get("k") == b"v"
+    lease = cache.lease_acquire("closed", hold=600)[2]
+    cache.close()
+    del lease
 
 
 def test_events(cache):

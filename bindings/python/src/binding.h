@@ -57,6 +57,10 @@ int convert_size(PyObject *object, const char *what, uint64_t *size);
 /* Milliseconds since the epoch as float seconds. */
 PyObject *convert_time_out(int64_t ms);
 
+/* How a wait stands: None while it goes on. What a loop asks of all it waits for, at each message.
+ */
+PyObject *convert_outcome(int outcome);
+
 /* ---- arguments.c: fast calls ----------------------------------------------------------------- */
 
 struct arguments {
@@ -127,7 +131,8 @@ int map_add(PyObject *module);
 
 /* Methods of Map that live in other files. */
 extern PyMethodDef map_write_methods[], map_many_methods[], map_lease_methods[],
-    map_event_methods[], map_view_methods[], map_figure_methods[], map_fetch_methods[];
+    map_asked_methods[], map_event_methods[], map_view_methods[], map_figure_methods[],
+    map_fetch_methods[];
 
 /* ---- entry.c --------------------------------------------------------------------------------- */
 
@@ -145,9 +150,9 @@ PyTypeObject *module_add_type(PyObject *module, PyType_Spec *spec);
 PyObject *module_new_object(PyTypeObject *type);
 void module_free_object(PyObject *object);
 
-/* ---- fetch.c, lease.c, follow.c, view.c, session.c
- * --------------------------------------------------------------- */
+/* ---- asked.c, fetch.c, lease.c, follow.c, view.c, session.c --------------------------------- */
 
+int asked_add(PyObject *module);
 int fetch_add(PyObject *module);
 int lease_add(PyObject *module);
 int follow_add(PyObject *module);

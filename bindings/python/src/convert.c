@@ -178,3 +178,8 @@ PyObject *convert_time_out(int64_t ms)
 {
     return PyFloat_FromDouble((double)ms / 1000.0);
 }
+
+PyObject *convert_outcome(int outcome)
+{
+    return outcome == LARDER_WAIT ? Py_NewRef(Py_None) : PyLong_FromLong(outcome);
+}

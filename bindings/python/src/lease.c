@@ -1,5 +1,5 @@
 /* lease.c: get or fill: Map.fetch(), and leases for those who wait in a loop of their own
- * (larder.Lease, larder.Asked; the asyncio form is made of these).
+ * (larder.Lease; the asyncio form is made of these).
  */
 #include "binding.h"
 
@@ -213,24 +213,26 @@ typedef struct lease_object {
     PyObject_HEAD map_object *map;
     PyObject *key; /* bytes */
     larder_lease lease;
+    bool unused; /* ours to fill, and neither filled nor abandoned */
 } lease_object;
 
-typedef struct asked_object {
-    PyObject_HEAD map_object *map;
-    larder_asked asked;
-} asked_object;
+static PyTypeObject *lease_type;
 
-static PyTypeObject *lease_type, *asked_type;
-
+/* Whoever lets go of it will not fill: the others need not wait until hold is over. In a child of
+ * fork() it is the parent's, which is an error that nobody looks at. */
 static void lease_dealloc(PyObject *self)
 {
     lease_object *lease = (lease_object *)self;
+    if (lease->unused && lease->map->handle != NULL && !lease->map->closing) {
+        (void)larder_lease_abandon(lease->map->handle, &lease->lease, 0);
+    }
     Py_CLEAR(lease->map);
     Py_CLEAR(lease->key);
     module_free_object(self);
 }
 
-static PyObject *lease_new(map_object *map, const struct bytes_in *key, const larder_lease *from)
+static PyObject *lease_new(map_object *map, const struct bytes_in *key, const larder_lease *from,
+                           bool own)
 {
     lease_object *lease = (lease_object *)module_new_object(lease_type);
     if (lease == NULL) {
@@ -241,7 +243,9 @@ static PyObject *lease_new(map_object *map, const struct bytes_in *key, const la
     lease->key = PyBytes_FromStringAndSize(key->data, (Py_ssize_t)key->size);
     if (lease->key == NULL) {
         Py_CLEAR(lease);
+        return NULL;
     }
+    lease->unused = own;
     return (PyObject *)lease;
 }
 
@@ -260,7 +264,7 @@ static PyObject *acquired(map_object *map, const struct bytes_in *key, int resul
     entry = bytes != NULL || result == LARDER_ABSENT ? entry_new(result, bytes, info)
                                                      : Py_NewRef(Py_None);
     bool has = result == LARDER_FILL || result == LARDER_REFRESH || result == LARDER_WAIT;
-    held = has ? lease_new(map, key, lease) : Py_NewRef(Py_None);
+    held = has ? lease_new(map, key, lease, result != LARDER_WAIT) : Py_NewRef(Py_None);
     if (entry == NULL || held == NULL) {
         Py_XDECREF(entry);
         Py_XDECREF(held);
@@ -335,12 +339,6 @@ static PyObject *lease_wait(PyObject *self, PyObject *arguments)
     return out;
 }
 
-/* None while it goes on: what a loop asks of all it waits for, at each message. */
-static PyObject *outcome_or_none(int result)
-{
-    return result == LARDER_WAIT ? Py_NewRef(Py_None) : PyLong_FromLong(result);
-}
-
 static PyObject *lease_ended(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -350,7 +348,7 @@ static PyObject *lease_ended(PyObject *self, PyObject *ignored)
         return NULL;
     }
     int result = larder_lease_wait(handle, &lease->lease, 0);
-    return result < 0 ? errors_raise(result) : outcome_or_none(result);
+    return result < 0 ? errors_raise(result) : convert_outcome(result);
 }
 
 static PyObject *lease_fill(PyObject *self, PyObject *const *values, Py_ssize_t count,
@@ -380,6 +378,7 @@ static PyObject *lease_fill(PyObject *self, PyObject *const *values, Py_ssize_t 
         if (PyBytes_AsStringAndSize(lease->key, &key, &size) == 0) {
             WITHOUT_GIL(result = larder_lease_fill(handle, &lease->lease, key, (size_t)size,
                                                    value.data, value.size, &policy.policy));
+            lease->unused = lease->unused && result < 0;
             out = result < 0 ? errors_raise(result) : PyBool_FromLong(result == LARDER_OK);
         }
         map_leave(lease->map);
@@ -418,108 +417,8 @@ static PyObject *lease_abandon(PyObject *self, PyObject *arguments)
         return NULL;
     }
     int result = larder_lease_abandon(handle, &lease->lease, skip ? LARDER_SKIP : 0);
+    lease->unused = lease->unused && result < 0;
     return result < 0 ? errors_raise(result) : PyBool_FromLong(result == LARDER_OK);
-}
-
-/* ---- Asking Redis ---------------------------------------------------------------------------- */
-
-static void asked_dealloc(PyObject *self)
-{
-    Py_CLEAR(((asked_object *)self)->map);
-    module_free_object(self);
-}
-
-static PyObject *map_ask(PyObject *self, PyObject *arguments)
-{
-    map_object *map = (map_object *)self;
-    PyObject *object = NULL, *budget = NULL;
-    struct bytes_in key;
-    int64_t ms = 0;
-    if (!PyArg_ParseTuple(arguments, "OO:ask", &object, &budget) ||
-        convert_duration(budget, "budget", &ms) != 0) {
-        return NULL;
-    }
-    if (bytes_in_take(&key, object, "key") != 0) {
-        return NULL;
-    }
-    larder *handle = map_handle(map); /* last: what gives the bytes may close the map */
-    if (handle == NULL) {
-        bytes_in_release(&key);
-        return NULL;
-    }
-    larder_asked token;
-    int result = larder_ask(handle, key.data, key.size, ms, &token);
-    bytes_in_release(&key);
-    if (result != LARDER_WAIT) {
-        return result < 0 ? errors_raise(result) : Py_NewRef(Py_None);
-    }
-    asked_object *asked = (asked_object *)module_new_object(asked_type);
-    if (asked != NULL) {
-        asked->asked = token;
-        asked->map = (map_object *)Py_NewRef(self);
-    }
-    return (PyObject *)asked;
-}
-
-static PyObject *asked_wait(PyObject *self, PyObject *arguments)
-{
-    asked_object *asked = (asked_object *)self;
-    PyObject *timeout = Py_None;
-    int64_t ms = 0;
-    if (!PyArg_ParseTuple(arguments, "|O:wait", &timeout) ||
-        convert_duration(timeout, "timeout", &ms) != 0) {
-        return NULL;
-    }
-    larder *handle = map_enter(asked->map);
-    if (handle == NULL) {
-        return NULL;
-    }
-    int result;
-    if (ms == 0) {
-        result = larder_ask_wait(handle, &asked->asked, 0);
-    } else {
-        WITHOUT_GIL(result = larder_ask_wait(handle, &asked->asked, ms));
-    }
-    PyObject *out =
-        result < 0 && result != LARDER_EBUSY ? errors_raise(result) : PyLong_FromLong(result);
-    map_leave(asked->map);
-    return out;
-}
-
-static PyObject *asked_ended(PyObject *self, PyObject *ignored)
-{
-    (void)ignored;
-    asked_object *asked = (asked_object *)self;
-    larder *handle = map_handle(asked->map);
-    if (handle == NULL) {
-        return NULL;
-    }
-    int result = larder_ask_wait(handle, &asked->asked, 0);
-    return result < 0 && result != LARDER_EBUSY ? errors_raise(result) : outcome_or_none(result);
-}
-
-/* ---- The notify descriptor ------------------------------------------------------------------- */
-
-static PyObject *map_notify_fd(PyObject *self, PyObject *ignored)
-{
-    (void)ignored;
-    larder *handle = map_handle((map_object *)self);
-    if (handle == NULL) {
-        return NULL;
-    }
-    int result = larder_notify_fd(handle);
-    return result < 0 ? errors_raise(result) : PyLong_FromLong(result);
-}
-
-static PyObject *map_notify_clear(PyObject *self, PyObject *ignored)
-{
-    (void)ignored;
-    larder *handle = map_handle((map_object *)self);
-    if (handle == NULL) {
-        return NULL;
-    }
-    int result = larder_notify_clear(handle);
-    return result < 0 ? errors_raise(result) : Py_NewRef(Py_None);
 }
 
 PyMethodDef map_lease_methods[] = {
@@ -534,13 +433,6 @@ PyMethodDef map_lease_methods[] = {
            "lease_acquire(key, *, hold=10, early=0) -> (outcome, Entry, Lease)\n\nRead a key, and "
            "where it is missing, stale or due take the right to fill it. Never waits. Outcomes: "
            "OK, ABSENT, STALE (another renews it), REFRESH and FILL (the lease is yours), WAIT."),
-    METHOD("ask", map_ask, METH_VARARGS,
-           "ask(key, budget) -> Asked\n\nHave larderd ask Redis for a key; None: nobody to ask."),
-    METHOD("notify_fd", map_notify_fd, METH_NOARGS,
-           "notify_fd() -> int\n\nThis process's descriptor of the map for event loops: readable "
-           "when a lease, a question or a followed event may be ready. Not to be closed."),
-    METHOD("notify_clear", map_notify_clear, METH_NOARGS,
-           "notify_clear()\n\nCall it when notify_fd() is readable, then look again."),
     {NULL, NULL, 0, NULL},
 };
 
@@ -566,7 +458,9 @@ static PyMethodDef lease_methods[] = {
 };
 
 static PyType_Slot lease_slots[] = {
-    {Py_tp_doc, PyDoc_STR("A lease of Map.lease_acquire(). Ends with its process.")},
+    {Py_tp_doc,
+     PyDoc_STR("A lease of Map.lease_acquire(). Ends with its process, and where it is let go of "
+               "unused: the next one may fill.")},
     {Py_tp_dealloc, lease_dealloc},
     {Py_tp_methods, lease_methods},
     {0, NULL},
@@ -577,31 +471,6 @@ static PyType_Spec lease_spec = {
     .basicsize = sizeof(lease_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = lease_slots,
-};
-
-static PyMethodDef asked_methods[] = {
-    METHOD("wait", asked_wait, METH_VARARGS,
-           "wait(timeout=0) -> int\n\nOK (it is in the map), MISS (Redis has none), WAIT (not "
-           "yet), EBUSY (no answer within the budget)."),
-    METHOD(
-        "ended", asked_ended, METH_NOARGS,
-        "ended() -> int or None\n\nwait() without waiting, None for WAIT: what a loop asks at each "
-        "message of notify_fd()."),
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot asked_slots[] = {
-    {Py_tp_doc, PyDoc_STR("A question of Map.ask().")},
-    {Py_tp_dealloc, asked_dealloc},
-    {Py_tp_methods, asked_methods},
-    {0, NULL},
-};
-
-static PyType_Spec asked_spec = {
-    .name = "larder.Asked",
-    .basicsize = sizeof(asked_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = asked_slots,
 };
 
 /* What a fill returns is made in Python: larder._fill is read when the module is made. */
@@ -618,6 +487,5 @@ int lease_add(PyObject *module)
         return -1;
     }
     lease_type = module_add_type(module, &lease_spec);
-    asked_type = module_add_type(module, &asked_spec);
-    return lease_type == NULL || asked_type == NULL ? -1 : 0;
+    return lease_type == NULL ? -1 : 0;
 }

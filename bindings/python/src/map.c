@@ -478,8 +478,9 @@ int map_add(PyObject *module)
     map_type = module_add_type(module, &map_spec);
     return map_type == NULL || add_methods(map_write_methods) != 0 ||
                    add_methods(map_many_methods) != 0 || add_methods(map_lease_methods) != 0 ||
-                   add_methods(map_event_methods) != 0 || add_methods(map_view_methods) != 0 ||
-                   add_methods(map_figure_methods) != 0 || add_methods(map_fetch_methods) != 0
+                   add_methods(map_asked_methods) != 0 || add_methods(map_event_methods) != 0 ||
+                   add_methods(map_view_methods) != 0 || add_methods(map_figure_methods) != 0 ||
+                   add_methods(map_fetch_methods) != 0
                ? -1
                : 0;
 }

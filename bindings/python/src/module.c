@@ -180,9 +180,9 @@ PyMODINIT_FUNC PyInit__larder(void)
 {
     PyObject *module = PyModule_Create(&definition);
     int failed = module == NULL || errors_add(module) != 0 || entry_add(module) != 0 ||
-                 lease_add(module) != 0 || follow_add(module) != 0 || view_add(module) != 0 ||
-                 http_add(module) != 0 || fetch_add(module) != 0 || map_add(module) != 0 ||
-                 session_add(module) != 0;
+                 lease_add(module) != 0 || asked_add(module) != 0 || follow_add(module) != 0 ||
+                 view_add(module) != 0 || http_add(module) != 0 || fetch_add(module) != 0 ||
+                 map_add(module) != 0 || session_add(module) != 0;
     for (size_t i = 0; !failed && i < sizeof numbers / sizeof numbers[0]; i++) {
         failed = PyModule_AddIntConstant(module, numbers[i].name, numbers[i].value) != 0;
     }
