@@ -401,6 +401,31 @@ def test_what_is_not_for_others_is_got_by_each(cache):
     assert cache.get("calls") == b"5"
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_what_is_not_for_others_is_got_by_each_behind_another_process(cache, said):
+    """Where that one says so of its own, or comes to nothing again and again."""
+    calls = []
+
+    async def main():
+        async def fill():
+            calls.append(1)
+            number = len(calls)
+            await asyncio.sleep(0.05)
+            return larder.Skip(b"%d" % number)
+
+        cache.watch()
+        lease = cache.lease_acquire("k")[2]
+        tasks = [asyncio.ensure_future(cache.fetch_async("k", fill)) for _ in range(5)]
+        for _ in range(1 if said else 3):
+            await asyncio.sleep(0)
+            lease.abandon(said)
+            lease = None if said else cache.lease_acquire("k")[2]
+            cache.watch()._look()
+        assert sorted(await asyncio.gather(*tasks)) == [b"1", b"2", b"3", b"4", b"5"]
+
+    run(main())
+
+
 def test_a_stale_value_is_served_and_renewed_beside(cache):
     async def main():
         cache.set("k", b"old", ttl=0.01, stale=60)

@@ -272,6 +272,23 @@ def test_all_who_wait_for_what_cannot_be_kept_have_it():
     assert run(main()) == [b"raw"] * 10
 
 
+def test_all_who_wait_behind_another_process_for_what_cannot_be_kept_have_it(cache):
+    @cached(expire=60)
+    async def raw():
+        await asyncio.sleep(0.01)
+        return b"raw"
+
+    async def main():
+        cache.watch()
+        lease = cache.lease_acquire(raw.cache_key())[2]
+        tasks = [asyncio.ensure_future(raw()) for _ in range(10)]
+        await asyncio.sleep(0)
+        lease.abandon(True)
+        return await asyncio.gather(*tasks)
+
+    assert run(main()) == [b"raw"] * 10
+
+
 def test_a_value_over_the_limit_is_returned_by_all_forms(cache):
     value = b"x" * ((8 << 20) + 1)
     calls = []

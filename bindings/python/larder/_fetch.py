@@ -98,7 +98,7 @@ class Fetch:
             except MISTAKES:
                 raise
             except _larder.Error:
-                return await self.alone()
+                return await self.without_lease()
             if outcome in (_larder.OK, _larder.ABSENT, _larder.STALE):
                 return entry.value
             if outcome in (_larder.REFRESH, _larder.FILL):
@@ -110,9 +110,9 @@ class Fetch:
                     _abandon(lease)  # wherever it came from: others are not to wait for it
                     raise
             if failures == _FAILURES:
-                return await self.alone()  # one after another they would add up to the deadline
+                return await self.without_lease()  # one after another they would add up to the deadline
             if await self.other(watch, lease) != _larder.OK:
-                return await self.alone()  # too long, or it is not for the cache
+                return await self.without_lease()  # too long, or it is not for the cache
 
     async def other(self, watch: Watch, lease: Any) -> Any:
         """How another's fill ended; None: not in time, or nobody knows."""
@@ -200,10 +200,16 @@ class Fetch:
             return result.value, result.policy
         return result, self.policy
 
-    async def alone(self) -> Optional[bytes]:
-        """Without a lease: the cache cannot help, or helped too late. The value is not stored."""
+    async def without_lease(self) -> Any:
+        """The cache cannot help, or helped too late: the value is not stored. A Skip stays one: it is
+        not for those who wait for this caller either."""
         result = await self.call_fill()
-        return result.value if isinstance(result, (Filled, Skip)) else result
+        return result.value if isinstance(result, Filled) else result
+
+    async def alone(self) -> Optional[bytes]:
+        """For this caller alone."""
+        result = await self.without_lease()
+        return result.value if isinstance(result, Skip) else result
 
 
 def _abandon(lease: Any, skip: bool = False) -> None:
