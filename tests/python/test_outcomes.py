@@ -8,10 +8,13 @@ import base64
 import gc
 import itertools
 import json
+import pathlib
 
+import httpx
+import larder.fastapi
 import pytest
-from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, StreamingResponse
 from fastapi.security import APIKeyHeader
 from fastapi.testclient import TestClient
 from larder._pages import Capture, Final, Pending
@@ -380,6 +383,139 @@ def test_the_middleware_form_answers_head_by_what_a_get_left(cache):
     assert head.headers["content-length"] == "6" and head.headers["etag"] == got.headers["etag"]
     assert client.head("/page", headers={"If-None-Match": got.headers["etag"]}).status_code == 304
     assert client.get("/page").headers["x-cache"] == "HIT" and calls == ["HEAD", "HEAD", "GET"]
+
+
+# ---- Who waits for whom
+
+
+def at_once(app, *requests):
+    """The answers to (method, path) that come in one turn of a loop."""
+
+    async def main():
+        async with httpx.AsyncClient(app=app, base_url="http://site") as client:
+            return await asyncio.gather(*[client.request(*request) for request in requests])
+
+    return asyncio.run(asyncio.wait_for(main(), 120))
+
+
+@pytest.mark.parametrize("form", ["dependency", "middleware"])
+def test_nobody_waits_for_the_answer_to_a_head(cache, form):
+    app, calls = FastAPI(), []
+    if form == "dependency":
+        FastAPILarder(app, cache).caching()
+    else:
+        app.add_middleware(ResponseCacheMiddleware, cache=cache)
+
+    @app.api_route("/page", methods=["GET", "HEAD"], **(page() if form == "dependency" else {}))
+    async def endpoint(request: Request):
+        calls.append(request.method)
+        await asyncio.sleep(0.02)
+        return "page"
+
+    for _ in range(2):  # the second time by the short way
+        cache.clear()
+        calls.clear()
+        at_once(app, *[("HEAD", "/page")] * 3, *[("GET", "/page")] * 10)
+        assert sorted(calls) == ["GET", "HEAD", "HEAD", "HEAD"]
+
+
+def test_a_request_does_not_wait_for_itself(cache, monkeypatch):
+    """A router's cache() and a route's own, of which the latter counts; the middleware around itself."""
+    monkeypatch.setattr(larder._pages, "_WAIT", 600.0)  # what ended a wait then is a lease's deadline
+    app, inner, calls = FastAPI(), FastAPI(), []
+    FastAPILarder(app, cache).caching()
+    router = APIRouter(dependencies=[Depends(larder.fastapi.cache(ttl=600))])
+
+    @router.get("/page", dependencies=[Depends(larder.fastapi.cache(ttl=60))])
+    @inner.get("/page")
+    async def endpoint():
+        calls.append(1)
+        return "page"
+
+    @router.get("/two", dependencies=[Depends(cache_put(key_builder=lambda *_: name, ttl=60)) for name in "ab"])
+    async def two():
+        return "two"
+
+    app.include_router(router)
+    app.mount("/inner", inner)
+    for one in app, inner:
+        one.add_middleware(ResponseCacheMiddleware, cache=cache, cacheable_paths=["/inner"])
+    client = TestClient(app)
+    for path, header in ("/page", "x-redis-cache"), ("/inner/page", "x-cache"):
+        for said in ("MISS", "HIT", "HIT"):
+            response = client.get(path)
+            assert (response.json(), response.headers[header]) == ("page", said)
+    assert client.get("/two").json() == "two"
+    assert len(calls) == 2 and cache.stats()["lease_takeovers"] == 0
+
+
+@pytest.mark.parametrize("how", ["cookie", "outer cookie", "empty", "redirect", "stream"])
+def test_a_put_that_is_not_stored_leaves_the_page_to_one(app, how):
+    key, calls = {"key_builder": lambda *_: "page"}, []
+    app.add_middleware(Around)
+
+    @app.get("/page", **page(**key))
+    async def endpoint():
+        calls.append(1)
+        await asyncio.sleep(0.02)
+        return "page"
+
+    @app.put("/page", dependencies=[Depends(cache_put(ttl=600, **key))])
+    async def put():
+        answer = Response(b"put", {"empty": 204, "redirect": 303}.get(how, 200))
+        if how == "cookie":
+            answer.set_cookie("a", "b")
+        return StreamingResponse(iter([b"put"])) if how == "stream" else answer
+
+    at_once(app, ("GET", "/page"))
+    at_once(app, ("PUT", "/page?csrf=1" if how == "outer cookie" else "/page"))
+    answers = at_once(app, *[("GET", "/page")] * 10)
+    assert {(answer.status_code, answer.json()) for answer in answers} == {(200, "page")}
+    assert len(calls) == 2
+
+
+def test_streams_of_a_decorated_endpoint_wait_for_nobody(cache, monkeypatch):
+    monkeypatch.setattr(larder._pages, "_WAIT", 600.0)  # as above
+    app, calls, all_in = FastAPI(), [], asyncio.Event()
+
+    @app.get("/stream")
+    @cache_response(cache=cache)
+    async def stream(request: Request):
+        calls.append(1)
+        if len(calls) == 10:
+            all_in.set()
+        if len(calls) > 1:
+            await all_in.wait()
+        await asyncio.sleep(0.02)  # the others come meanwhile
+        return StreamingResponse(iter([b"stream"]))
+
+    answers = at_once(app, *[("GET", "/stream")] * 10)
+    assert {answer.content for answer in answers} == {b"stream"}
+    assert cache.stats()["lease_takeovers"] == 0
+
+
+# ---- Lengths
+
+
+def test_an_answer_that_is_cut_short_is_not_taken_for_whole(app):
+    """The server, or the client, sees it by the length that was promised. So does a HEAD by a file's."""
+
+    @app.get("/short", **page())
+    async def short():
+        return StreamingResponse(iter([b"12345"]), headers={"Content-Length": "10"})
+
+    @app.api_route("/file", methods=["GET", "HEAD"], **page())
+    async def file():
+        return FileResponse(__file__)
+
+    for _ in range(2):
+        answer = at_once(app, ("GET", "/short"))[0]
+        assert (answer.headers["content-length"], answer.content) == ("10", b"12345")
+        assert status(answer) == "MISS"
+    size = str(pathlib.Path(__file__).stat().st_size)
+    for method in "HEAD", "GET", "HEAD":
+        assert at_once(app, (method, "/file"))[0].headers["content-length"] == size
+    assert status(at_once(app, ("GET", "/file"))[0]) == "HIT"
 
 
 # ---- What is left of a request

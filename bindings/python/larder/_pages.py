@@ -79,7 +79,9 @@ class Pending:
         self.began = now_ms()
         self.lease: Any = None
         self.lease_key = key
+        self.leads = True  # False: a HEAD, whose answer is nobody's page: no other is to wait for it
         self.put = put  # the answer of a PUT, to be stored as what GET gives: 200
+        self.noted = False  # the note of forget() stands
         self.vary: Tuple[bytes, ...] = ()  # the fields that the answer varies by, beside its own
         self.refused = False  # the answer is not for the cache, whatever it looks like
         self.final: Optional[Final] = None  # where it leaves the application, if that is watched
@@ -176,9 +178,17 @@ class Pending:
             noted = await self.store.safely(
                 "put", lambda: self.store.swap(self.key, None, seen, note), False)
         if noted:
+            self.noted = True
             self.versions[self.key] = await self._version(self.key)
         else:
             await self.store.safely("put", lambda: self.store.delete(self.key), False)
+
+    def _remove_note(self) -> None:
+        """The answer of the PUT is not to come. All who GET the page would take the note for a page that
+        is there, and make theirs without waiting for each other."""
+        if self.noted:
+            self.noted = False
+            self.store.at_once("put", lambda: self.cache.quick().delete(self.key), False)
 
     def _lease_of(self, key: bytes) -> Any:
         """A lease of a key that is not there, or None; and what version is."""
@@ -204,7 +214,10 @@ class Pending:
             watch = self.cache.watch()  # before the lease: what it waits for must find it
             outcome, _, lease = self.cache.quick().lease_acquire(key)
             if outcome in (_larder.FILL, _larder.REFRESH):
-                self.lease = lease
+                if self.leads:
+                    self.lease = lease
+                else:
+                    self._abandon(lease, False)
                 return await self._is_in_redis(key)
             if outcome != _larder.WAIT:
                 return outcome == _larder.OK  # it came in this moment
@@ -252,8 +265,8 @@ class Pending:
         kept = 200 if self.put and status in (201, 202, 203) else status
         now = now_ms()
         try:
-            if self.refused:
-                self._abandon(lease, True)
+            if self.refused or (self.put and status in (204, 205)):  # those have no page
+                self._end(lease)
                 return self.request.answer_unstored(
                     self.policy, status, headers, body, _larder.HTTP_MISS, now
                 )
@@ -261,7 +274,7 @@ class Pending:
                 self.policy, kept, headers, body, self.key, self.found, self.began, now, 0, open_ended
             )
             if not writes:
-                self._abandon(lease, True)
+                self._end(lease)
             else:
                 held, lease = lease, None
                 if self.final is None:
@@ -275,7 +288,7 @@ class Pending:
                 )
             answer = self.request.answer(self.policy, stored, _larder.HTTP_MISS, now)
         except _larder.Error as error:
-            self._abandon(lease, True)
+            self._end(lease)
             bypassed(error)
             return status, headers, body
         return (status, *answer[1:]) if kept != status else answer
@@ -292,7 +305,7 @@ class Pending:
     def drop_ready(self) -> None:
         if self.ready is not None:
             (_, lease), self.ready = self.ready, None
-            self._abandon(lease, True)
+            self._end(lease)
 
     async def _write(self, writes: Any, lease: Any) -> None:
         """All of them, in their order, up to the first that something newer stands against."""
@@ -333,7 +346,12 @@ class Pending:
     def give_up(self, skip: bool = False) -> None:
         """There is no answer for the cache: another may make one."""
         lease, self.lease = self.lease, None
+        self._end(lease, skip)
+
+    def _end(self, lease: Any, skip: bool = True) -> None:
+        """Nothing is stored: by default nobody need wait for such an answer."""
         self._abandon(lease, skip)
+        self._remove_note()
 
     @staticmethod
     def _abandon(lease: Any, skip: bool) -> None:
@@ -456,23 +474,24 @@ class Capture:
         body, more = message.get("body", b""), message.get("more_body", False)
         self._body += body
         headers = self._start["headers"]
-        if more and (
-            len(self._body) > self.limit
-            or not any(bytes(name).lower() == b"content-length" for name, _ in headers)
-        ):
+        lengths = [bytes(value).strip() for name, value in headers if bytes(name).lower() == b"content-length"]
+        if more and (len(self._body) > self.limit or not lengths):
             await self._go_through()
+        elif not more and lengths and lengths != [b"%d" % len(self._body)]:
+            # Cut short: nobody is to take it for whole. Or a HEAD's: the length of what a GET would give.
+            await self._go_through(more=False)
         elif not more:
             await self._finish()
 
-    async def _go_through(self) -> None:
+    async def _go_through(self, more: bool = True) -> None:
         assert self.pending is not None
         self.pending.give_up(skip=True)
         _mark(self._start, self.pending.policy, _larder.HTTP_MISS)
         self._through = True
         await self.send(self._start)
-        if self._body:
+        if self._body or not more:
             await self.send(
-                {"type": "http.response.body", "body": bytes(self._body), "more_body": True}
+                {"type": "http.response.body", "body": bytes(self._body), "more_body": more}
             )
 
     async def _finish(self) -> None:
@@ -492,6 +511,7 @@ class Capture:
         """The application has returned, or raised."""
         if self.pending is not None:
             self.pending.give_up()
+            self.pending.versions = {}  # where another takes its place, forget() only removes the page
             self.pending = None
 
 

@@ -15,6 +15,11 @@ from larder._pages import FINAL, Capture, Final, Pending, is_somebody, parse, se
 from ._store import LarderStore, bypassed
 
 
+# Where in a scope the keys are that a ResponseCacheMiddleware makes the page of: one within it, of the
+# same paths or of an application that is mounted, would wait for the lease of its own request.
+_LED = "larder.led"
+
+
 class ResponseCacheMiddleware:
     """app.add_middleware(ResponseCacheMiddleware, cache=larder.Map("pages"), ttl=300,
                           cacheable_paths=["/api/products"], excluded_paths=["/health"])
@@ -74,23 +79,25 @@ class ResponseCacheMiddleware:
             await self.app(scope, receive, send)
             return
         request, key = self._key(scope)
-        if key is None:
+        led = scope.setdefault(_LED, [])
+        if key is None or key in led:
             await self.app(scope, receive, send)
             return
         final = Final(scope, send)
         capture = Capture(final, self.max_body)
         capture.final = scope.get(FINAL, final)
         pending = Pending(self.store, self.policy, request, key, self.group)
+        pending.leads = scope["method"] != "HEAD"
         try:
             answer = await pending.find()
             if answer is not None:
                 await send_answer(send, answer, scope["method"] == "HEAD")
                 return
-            if scope["method"] == "HEAD":  # it has no body that could be kept
-                pending.give_up()
+            if not pending.leads:  # it has no body that could be kept
                 await self.app(scope, receive, send)
                 return
             capture.pending = pending
+            led.append(key)
             await self.app(scope, receive, capture)
         finally:
             pending.give_up()
@@ -139,6 +146,7 @@ def cache_response(
                 if answer is None:
                     made = await make()
                     if not hasattr(made, "body"):
+                        pending.give_up(skip=True)
                         return made  # a stream, a file
                     background = made.background
                     pending.refused = pending.final is None and bool(request.scope.get("session"))

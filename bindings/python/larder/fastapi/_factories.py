@@ -152,6 +152,7 @@ def cache(
 
     async def look(request: Request, capture: Capture, store: Any) -> Optional[Answer]:
         policy, parsed = _policy(ttl, private), parse(request.scope)
+        capture.end()  # of another cache() of the route: the last one counts, and waits for no other
         key = None
         if parsed.classify(policy) == _larder.HTTP_LOOKUP and factory.may_share(request):
             key = await factory.key_or_none(request, parsed)
@@ -159,6 +160,7 @@ def cache(
             capture.bypass(policy)
             return None
         pending = Pending(store, policy, parsed, key, factory.mark)
+        pending.leads = request.method != "HEAD"
         pending.vary = declared_headers(request.scope.get("route"))
         answer = await pending.find()
         if answer is None:
@@ -296,6 +298,7 @@ def cache_put(
         parsed = parse(request.scope, b"GET", _unconditional(request.scope["headers"]))
         pending = Pending(store, policy, parsed, key, factory.mark, put=True)
         pending.vary = declared_headers(request.scope.get("route"))
+        capture.end()  # as in cache()
         await pending.see_put()
         capture.after.append(pending.forget)
         capture.pending = pending
