@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -104,6 +105,13 @@ class Redis:
             self.socket.unlink(missing_ok=True)
             self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
             wait_until(self.socket.exists)
+
+    def said(self, *command):
+        """The reply to one command of plain arguments, as text."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.socket))
+            client.sendall((" ".join(command) + "\r\n").encode())
+            return client.makefile().readline().strip("+\r\n")
 
     def kill(self):
         if self.process is not None:

@@ -12,7 +12,7 @@ import httpx
 import larder
 import pytest
 from fastapi import Depends, FastAPI
-from larder.fastapi import FastAPILarder, cache
+from larder.fastapi import CacheBackend, FastAPILarder, LarderStore, cache
 
 from conftest import insist, wait_until
 from served import Redis
@@ -106,6 +106,19 @@ def test_values_of_another_host(hosts):
         assert await second.fetch_async("b", lambda: b"mine", read_through=30) == b"v"
         assert await second.get_async("none", b"d", read_through=30) == b"d"
         assert not await second.ask_redis("none", 30) and not await second.ask_redis("none", 0)
+
+    run(main())
+
+
+def test_an_update_begins_with_what_redis_has(hosts):
+    first, _, redis = hosts
+    backend = CacheBackend(LarderStore(first, 30))
+
+    async def main():
+        assert await backend.update("none", lambda n: n + 1, default=0, ttl=600) == 1
+        sent(first)
+        assert redis.said("SET", "shared:" + backend._key("n", None), "41") == "OK"
+        assert await backend.update("n", lambda n: n + 1, default=0, ttl=600) == 42
 
     run(main())
 

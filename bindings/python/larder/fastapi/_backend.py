@@ -105,11 +105,15 @@ class CacheBackend:
         mark = self._mark(eviction_group)
         if mark is not None:
             policy["group"] = mark
-        changed = default
+        changed, asked = default, False
         for _ in range(_SWAPS):
             data, version = await self.store.safely(
                 "update", lambda: self.store.version(name), (None, None)
             )
+            if version is None and not asked:
+                asked = True  # another host may have it, as for get()
+                if await self.store.safely("update", lambda: self.store.get(name), None) is not None:
+                    continue
             changed = change(self._decode(data, key, default))
             encoded = self.coder.encode(changed)
             done = await self.store.safely(
