@@ -289,6 +289,32 @@ def test_all_who_wait_behind_another_process_for_what_cannot_be_kept_have_it(cac
     assert run(main()) == [b"raw"] * 10
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_error_of_larders_that_the_function_raises_is_its_own(plain):
+    calls = []
+
+    @cached(expire=60, name=f"coroutine {plain}")
+    async def coroutine():
+        calls.append(1)
+        await asyncio.sleep(0.01)
+        raise larder.BusyError("own")
+
+    @cached(expire=60, name=f"function {plain}")
+    def function():
+        calls.append(1)
+        raise larder.BusyError("own")
+
+    async def main():
+        return await asyncio.gather(*[coroutine() for _ in range(10)], return_exceptions=True)
+
+    if plain:
+        with pytest.raises(larder.BusyError, match="own"):
+            function()
+    else:
+        assert {str(error) for error in run(main())} == {"own"}
+    assert calls == [1]
+
+
 def test_a_value_over_the_limit_is_returned_by_all_forms(cache):
     value = b"x" * ((8 << 20) + 1)
     calls = []

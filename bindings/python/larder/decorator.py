@@ -235,6 +235,9 @@ def _decoder(model: Any) -> Callable[[bytes], Any]:
 # ---- The decorator
 
 
+_OWN = "larder_own"  # set in an error that is the function's
+
+
 def cache(
     expire: Union[int, float, datetime.timedelta, None] = None,
     *,
@@ -333,7 +336,10 @@ def cache(
                 made: list[Any] = []
 
                 async def fill() -> Any:
-                    made.append(await function(*args, **kwargs))
+                    try:
+                        made.append(await function(*args, **kwargs))
+                    except larder.Error as error:
+                        raise _own(error)
                     return filled(function, made[0], args, kwargs)
 
                 try:
@@ -359,7 +365,10 @@ def cache(
                 made: list[Any] = []
 
                 def fill() -> Any:
-                    made.append(function(*args, **kwargs))
+                    try:
+                        made.append(function(*args, **kwargs))
+                    except larder.Error as error:
+                        raise _own(error)
                     return filled(function, made[0], args, kwargs)
 
                 try:
@@ -384,7 +393,14 @@ def cache(
     return decorate
 
 
+def _own(error: "larder.Error") -> "larder.Error":
+    """One of larder's that the function raised: not the cache's trouble, for which the function would be
+    called once more, by each who waited for it."""
+    setattr(error, _OWN, True)
+    return error
+
+
 def _told(error: Exception, skip: bool) -> None:
-    if not skip:
+    if not skip or getattr(error, _OWN, False):
         raise error
     log.info("larder: going on without the cache: %r", error)
