@@ -429,6 +429,60 @@ def test_events_reach_all_handlers(cache):
     run(main())
 
 
+def test_who_listens_and_is_cancelled_loses_no_event(cache):
+    async def main():
+        bus, heard = CacheEventBus(cache), []
+        await bus.subscribe("e", heard.append)
+        for number in range(3):
+            listening = asyncio.ensure_future(bus.listen())
+            await asyncio.sleep(0)
+            await bus.publish("e", str(number))
+            cache.watch()._look()  # it was taken; who is cancelled now has not told it
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+        listening = asyncio.ensure_future(bus.listen())
+        await bus.publish("e", "3")
+        for _ in range(6000):
+            if len(heard) == 4:
+                break
+            await asyncio.sleep(0.01)
+        assert heard == ["0", "1", "2", "3"]
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        bus.close()
+
+    run(main())
+
+
+def test_who_is_cancelled_has_invalidated_by_all_tags(cache, monkeypatch):
+    """Once it has begun: what the tags stand for has changed already."""
+    began, gate, real = threading.Event(), threading.Event(), cache.quick()
+
+    class Slow:
+        def invalidate_tag(self, name, count):
+            began.set()
+            assert gate.wait(60)
+            return real.invalidate_tag(name, count=count)
+
+    async def main():
+        for name in "ab":
+            cache.set(name, b"v", tags=[name])
+        monkeypatch.setattr(cache, "quick", Slow)
+        task = asyncio.ensure_future(CacheInvalidator(cache).invalidate_by_tags(["a", "b"]))
+        while not began.is_set():
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        gate.set()
+        for _ in range(6000):
+            if "a" not in cache and "b" not in cache:
+                break
+            await asyncio.sleep(0.01)
+        assert "a" not in cache and "b" not in cache
+
+    run(main())
+
+
 def test_a_walk_over_the_keys_does_not_hold_the_loop_up():
     class Slow:
         """A map whose walks take as long as the loop needs for a turn of its own."""

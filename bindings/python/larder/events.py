@@ -31,6 +31,7 @@ class CacheEventBus:
         self.on_missed = on_missed
         self.handlers: Dict[str, List[Callable[[str], Any]]] = {}
         self._follower: Any = None
+        self._held: Any = None  # an event that was taken and is not told yet: who listens may be cancelled
 
     async def subscribe(self, event: str, handler: Callable[[str], Any]) -> None:
         """Have handler(data) called, or awaited, for each event of the name; any number of them."""
@@ -49,10 +50,9 @@ class CacheEventBus:
             raise RuntimeError("listen() before subscribe()")
         watch = self.cache.watch()
         while self._follower is not None:
-            event = await watch.wait(self._next, 3600.0)
-            for handled in range(_A_TURN):
-                if handled > 0:
-                    event = self._next()
+            await watch.wait(self._next, 3600.0)
+            for _ in range(_A_TURN):
+                event, self._held = self._next(), None
                 if event is _CLOSED:
                     return
                 if event is None:
@@ -62,10 +62,12 @@ class CacheEventBus:
                 await asyncio.sleep(0)
 
     def _next(self) -> Any:
-        try:
-            return _CLOSED if self._follower is None else self._follower.next()
-        except _larder.ClosedError:
-            return _CLOSED
+        if self._held is None:
+            try:
+                self._held = _CLOSED if self._follower is None else self._follower.next()
+            except _larder.ClosedError:
+                self._held = _CLOSED
+        return self._held
 
     async def _tell(self, event: Any) -> None:
         if event.kind == 0:
@@ -78,7 +80,7 @@ class CacheEventBus:
 
     def close(self) -> None:
         """Stop; listen() returns at the next event, or when it is cancelled or the map closed."""
-        follower, self._follower = self._follower, None
+        follower, self._follower, self._held = self._follower, None, None
         if follower is not None:
             follower.close()
 

@@ -27,7 +27,8 @@ class CacheInvalidator:
         """All that carries one of the tags; how many lived."""
         names = [tags] if isinstance(tags, str) else list(tags)
         invalidate = self.cache.quick().invalidate_tag
-        return sum([await asyncio.to_thread(invalidate, name, count=True) for name in names])
+        # In one go: who is cancelled meanwhile has invalidated by all of them.
+        return await asyncio.to_thread(lambda: sum([invalidate(name, count=True) for name in names]))
 
     async def set_with_tags(self, key: str, value: Any, ttl: Any, tags: Iterable[str]) -> bool:
         """Store it; whether it was stored. With more than 16 tags (larder.TAGS_MAX) it is not, since no
