@@ -730,6 +730,48 @@ def test_the_store_by_the_name_of_redis(site):
     assert issubclass(larder.fastapi.LarderStore, Redis) and issubclass(larder.fastapi.RedisStore, Redis)
 
 
+@pytest.mark.parametrize("how", ["refused", "cancelled"])
+def test_a_group_is_evicted_whatever_keeps_it_from_being_counted(cache, monkeypatch, how):
+    async def main():
+        backend, waits = CacheBackend(cache), asyncio.Event()
+        for n in range(300):
+            await backend.set(str(n), n, eviction_group="g")
+        keys = type(cache).keys
+
+        def failing(self, prefix):
+            yield from keys(self, prefix)
+            raise larder.BusyError("busy")
+
+        async def sleep(_):
+            waits.set()
+            await asyncio.Event().wait()
+
+        if how == "refused":
+            monkeypatch.setattr(type(cache), "keys", failing)
+            assert await backend.delete_group("g") == 0
+        else:
+            monkeypatch.setattr(larder._store.asyncio, "sleep", sleep)
+            task = asyncio.ensure_future(backend.delete_group("g"))
+            await waits.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert not await backend.has("0", eviction_group="g")
+
+    asyncio.run(main())
+
+
+def test_updates_of_a_client_that_decodes_are_kept():
+    aioredis = pytest.importorskip("fakeredis.aioredis")
+
+    async def main():
+        backend = CacheBackend(aioredis.FakeRedis(decode_responses=True))
+        for number in range(1, 4):
+            assert await backend.update("n", lambda n: n + 1, default=0) == number
+            assert await backend.get("n") == number
+
+    asyncio.run(main())
+
+
 def test_updates_do_not_lose_each_other(cache):
     async def main():
         async def add(backend):

@@ -153,13 +153,15 @@ class LarderStore(Store):
         return await self.get(key) is not None
 
     async def delete_group(self, prefix: str, group: str) -> int:
-        mark = group_mark(prefix, group)
-        count = int(self.cache.has(mark))  # the page of "/"
-        for _ in self.cache.keys(mark + ":"):
-            count += 1
-            if count % 256 == 0:
-                await asyncio.sleep(0)
-        self.cache.quick().invalidate_group(mark)
+        mark, count = group_mark(prefix, group), 0
+        try:
+            count = int(self.cache.has(mark))  # the page of "/"
+            for _ in self.cache.keys(mark + ":"):
+                count += 1
+                if count % 256 == 0:
+                    await asyncio.sleep(0)
+        finally:  # counted or not: an invalidation is not refused, nor does it go with who is cancelled
+            self.cache.quick().invalidate_group(mark)
         return count
 
 
@@ -191,6 +193,11 @@ class NoStore(Store):
 _SPECIAL = re.compile(r"([*?\[\]\\])")
 
 
+def _as_bytes(value: Any) -> Any:
+    """A client may decode what it reads."""
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+
+
 class RedisStore(Store):
     """A client of redis.asyncio (or a fake one): plain keys, PX and PXAT, SCAN for groups."""
 
@@ -199,8 +206,7 @@ class RedisStore(Store):
         self.client = client
 
     async def get(self, key: Key) -> Optional[bytes]:
-        value = await self.client.get(key)
-        return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        return _as_bytes(await self.client.get(key))
 
     async def version(self, key: Key) -> Tuple[Optional[bytes], Any]:
         value = await self.get(key)
@@ -209,7 +215,7 @@ class RedisStore(Store):
     async def swap(self, key: Key, value: bytes, version: Any, policy: Dict[str, Any]) -> bool:
         async with self.client.pipeline(transaction=True) as pipe:
             await pipe.watch(key)
-            if await pipe.get(key) != version:
+            if _as_bytes(await pipe.get(key)) != version:
                 return False
             pipe.multi()
             pipe.set(key, value, **_expiry(policy))
