@@ -96,14 +96,17 @@ bool clock_lower(struct control *control)
 void clock_note(struct control *control)
 {
     uint64_t last = atomic_load_explicit(&control->clock, memory_order_relaxed);
-    if (last <= clock_limit(control)) {
+    uint64_t limit = clock_limit(control);
+    if (limit != UINT64_MAX && last <= limit) {
         monotone_raise(&control->clock_seen, last);
     }
 }
 
 void clock_observe(struct control *control, uint64_t clock)
 {
-    if (atomic_load_explicit(&control->clock_seen, memory_order_relaxed) >= clock) {
+    /* Both: where Redis's clock was set back the one stays ahead while the other was lowered. */
+    if (atomic_load_explicit(&control->clock_seen, memory_order_relaxed) >= clock &&
+        atomic_load_explicit(&control->clock, memory_order_relaxed) >= clock) {
         return;
     }
     uint64_t limit = clock_limit(control);

@@ -44,8 +44,9 @@ void clock_observe(struct control *control, uint64_t clock);
 /* The highest version that is not too far ahead now; UINT64_MAX while Redis's clock is unknown. */
 uint64_t clock_limit(const struct control *control);
 
-/* Remember how far the versions given have come, unless they are too far ahead. Called by larderd
- * so often, that clock_lower() gives none of them again. */
+/* Remember how far the versions given have come, unless they are too far ahead, or nobody knows
+ * whether they are: a map that is made while the host's clock is wrong has yet to learn Redis's.
+ * Called by larderd so often, that clock_lower() gives none of them again. */
 #define CLOCK_NOTED_EVERY_MS 2000
 void clock_note(struct control *control);
 

@@ -133,9 +133,10 @@ int replica_publish_clock(larder *handle, uint64_t fence, int64_t redis_minus_mo
         result = replica_check_fence(control, fence);
         if (result == LARDER_OK) {
             int64_t ours = clock_wall_ms() - clock_monotonic_ms();
-            clock_note(control);
+            clock_note(control); /* by what was believed so far, and by this */
             atomic_store(&control->clock_redis_ms, redis_minus_monotonic_ms);
             atomic_store(&control->clock_offset_ms, redis_minus_monotonic_ms - ours);
+            clock_note(control);
         }
     }
     return result;

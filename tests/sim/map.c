@@ -124,7 +124,7 @@ larder_version map_next_version(host *self)
     host_map *map = &self->map;
     uint64_t physical = (uint64_t)(host_wall(self) + map->offset_ms) << 16;
     map->clock = physical > map->clock ? physical : map->clock + 1;
-    if (map->clock <= limit(map)) /* the real one notes it every second */
+    if (map->clock_known && map->clock <= limit(map)) /* the real one notes it every second */
         map->clock_seen = map->clock > map->clock_seen ? map->clock : map->clock_seen;
     return (larder_version){.clock = map->clock, .node = map->node};
 }

@@ -78,6 +78,46 @@ START_TEST(what_was_observed_is_never_given_again)
 }
 END_TEST
 
+static uint64_t redis_clock(int64_t ahead_ms)
+{
+    return (uint64_t)(clock_wall_ms() + ahead_ms) << 16;
+}
+
+static void learn_redis_clock(void)
+{
+    atomic_store(&control->clock_redis_ms, clock_wall_ms() - clock_monotonic_ms());
+    atomic_store(&control->clock_offset_ms, 0);
+}
+
+/* A map that was made while the host's clock was wrong, and then hears of Redis's. */
+START_TEST(a_clock_that_began_ahead_goes_back_and_follows_again)
+{
+    atomic_store(&control->clock_offset_ms, 300000);
+    ck_assert_uint_gt(clock_next(control).clock, redis_clock(299000));
+    clock_note(control); /* of no clock that anybody knows */
+    learn_redis_clock();
+    clock_note(control);
+    ck_assert(clock_lower(control));
+    ck_assert_uint_lt(clock_next(control).clock, redis_clock(CLOCK_NOTED_EVERY_MS + 1000));
+    uint64_t heard = redis_clock(30000);
+    clock_observe(control, heard);
+    ck_assert_uint_eq(clock_next(control).clock, heard + 1);
+}
+END_TEST
+
+START_TEST(where_redis_was_set_back_what_comes_in_is_followed)
+{
+    learn_redis_clock();
+    atomic_store(&control->clock, redis_clock(300000));
+    atomic_store(&control->clock_seen, redis_clock(300000)); /* was no more than allowed then */
+    ck_assert(clock_lower(control));
+    uint64_t next = clock_next(control).clock;
+    ck_assert_uint_lt(next, redis_clock(CLOCK_AHEAD_MS));
+    clock_observe(control, next + 100);
+    ck_assert_uint_eq(clock_next(control).clock, next + 101);
+}
+END_TEST
+
 enum { THREADS = 4, EACH = 20000 };
 static uint64_t given[THREADS][EACH];
 
@@ -165,6 +205,8 @@ int main(void)
     tcase_add_test(tests, a_wall_clock_that_was_ahead_is_not_followed_back);
     tcase_add_test(tests, the_offset_of_redis_moves_versions);
     tcase_add_test(tests, what_was_observed_is_never_given_again);
+    tcase_add_test(tests, a_clock_that_began_ahead_goes_back_and_follows_again);
+    tcase_add_test(tests, where_redis_was_set_back_what_comes_in_is_followed);
     tcase_add_test(tests, threads_never_get_the_same_version);
     tcase_add_test(tests, versions_order_by_clock_then_node);
     tcase_add_test(tests, expiry_is_half_open);
