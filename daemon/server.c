@@ -22,6 +22,7 @@
 #define STOP_GRACE_MS 500 /* beyond the drain, for the loop's last rounds */
 #define RESTART_PAUSE_MS 1000
 #define READABLE_MS 5000 /* a map that could not be read for so long is not readable */
+#define HELD_UP_MS 5000  /* what waits for so long to go to Redis is held up */
 
 int64_t server_clock_ms(clockid_t clock)
 {
@@ -48,6 +49,14 @@ static void leave(struct server *self, int code)
 
 /* ---- The state ------------------------------------------------------------------------------- */
 
+/* Up, and yet what was written does not go: Redis refuses it (it has no memory, a right was taken
+ * away), or there is much of it. */
+static bool is_held_up(const struct server *self)
+{
+    int64_t oldest = self->stats.oldest_dirty_ms;
+    return oldest > 0 && server_clock_ms(CLOCK_REALTIME) - oldest > HELD_UP_MS;
+}
+
 /* Look at map and replicator; called at least once a second. */
 static void look(struct server *self)
 {
@@ -71,7 +80,7 @@ static void look(struct server *self)
     if (self->replicator) {
         replicator_status_read(self->replicator, &self->redis);
     }
-    bool degraded = self->replicates && self->redis.state != REPLICATOR_UP;
+    bool degraded = self->replicates && (self->redis.state != REPLICATOR_UP || is_held_up(self));
     if (degraded && !self->degraded) {
         self->degraded_since_ms = server_clock_ms(CLOCK_REALTIME);
     }

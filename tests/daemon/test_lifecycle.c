@@ -189,6 +189,12 @@ START_TEST(is_ready_without_redis_and_notices_when_it_comes)
     ck_assert(shell_metric(&self, "larder_redis_state{state=\"up\"}") == 1);
     ck_assert_uint_eq(stats_of(map).redis_up, 1);
     ck_assert(harness_redis_says(&redis, "vvvvvvvvvv", "GET", "m:k4", (char *)NULL));
+    /* Reached, and out of memory: what is written does not go. */
+    ck_assert(harness_redis_says(&redis, "OK", "CONFIG", "SET", "maxmemory", "1", (char *)NULL));
+    set_many(map, "refused", 1, 10, NULL);
+    ck_assert(shell_shows(&self, "/healthz", "\"redis\":\"up\",\"degraded_since\":\"2", 20000));
+    ck_assert(harness_redis_says(&redis, "OK", "CONFIG", "SET", "maxmemory", "0", (char *)NULL));
+    ck_assert(shell_shows(&self, "/healthz", "\"status\":\"ok\"", 10000));
     harness_redis_kill(&redis);
     ck_assert(shell_shows(&self, "/healthz", "\"status\":\"degraded\"", 10000));
     larder_close(&map);
