@@ -741,6 +741,31 @@ def test_waits_end_in_their_order_with_one_timer(cache):
     run(main())
 
 
+class NearTimers(asyncio.SelectorEventLoop):
+    """As uvloop: what is less than half a millisecond away is called in the next turn, by a handle that
+    has no when()."""
+
+    def call_at(self, when, callback, *args, context=None):
+        if when - self.time() < 0.0005:
+            return self.call_soon(callback, *args, context=context)
+        return super().call_at(when, callback, *args, context=context)
+
+
+def test_waits_in_a_loop_whose_near_timers_do_not_say_when(cache):
+    async def main():
+        held = [cache.lease_acquire(key, hold=600)[2] for key in ("a", "b")]
+        for _ in range(20):  # the first wait is over before it begins where that takes half a millisecond
+            assert await asyncio.gather(
+                cache.fetch_async("a", lambda: b"alone", wait=0.0004),
+                cache.fetch_async("b", lambda: b"alone", wait=0.02)) == [b"alone"] * 2
+
+    loop = NearTimers()
+    try:
+        loop.run_until_complete(asyncio.wait_for(main(), 120))
+    finally:
+        loop.close()
+
+
 def test_a_descriptor_that_cannot_be_cleared_holds_no_loop_up(cache, monkeypatch):
     """It stays readable: a loop that read it at once again would do nothing else."""
 

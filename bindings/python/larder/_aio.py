@@ -46,6 +46,7 @@ class Watch(_larder.Watch):
         # Who waits, for what, and until when: one timer for all, at the first end or before.
         self._waiting: "Dict[asyncio.Future[Any], Tuple[Callable[[], Any], float]]" = {}
         self._timer: Optional[asyncio.TimerHandle] = None
+        self._wakes_at = math.inf  # not to be had of the timer: uvloop's has no when() where that is near
         self._ended: "Deque[Tuple[asyncio.Future[Any], Any, Optional[Exception]]]" = deque()
         self._file = os.dup(handle.notify_fd())
         os.set_inheritable(self._file, False)
@@ -84,7 +85,7 @@ class Watch(_larder.Watch):
         future = loop.create_future()
         until = loop.time() + timeout
         self._waiting[future] = probe, until
-        if self._timer is None or until < self._timer.when():
+        if until < self._wakes_at:
             self._wake_at(loop, until)
         try:
             return await future
@@ -93,7 +94,7 @@ class Watch(_larder.Watch):
             if not self._waiting and self._timer is not None and asyncio._get_running_loop() is loop:
                 # It holds the loop, and the map holds this: a loop that ends would never go.
                 self._timer.cancel()
-                self._timer = None
+                self._timer, self._wakes_at = None, math.inf
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once and for all: taking it out and in again costs a wait more than the wait itself."""
@@ -143,11 +144,11 @@ class Watch(_larder.Watch):
         timer = loop.call_at(when, _expire, weakref.ref(self))
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = timer
+        self._timer, self._wakes_at = timer, when
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
-        now, self._timer = loop.time(), None
+        now, self._timer, self._wakes_at = loop.time(), None, math.inf
         for future, (_, until) in list(self._waiting.items()):
             if until <= now:
                 self._end(future, None)
