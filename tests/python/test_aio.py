@@ -1,12 +1,14 @@
 """fetch_async(): one filler of a host, whoever waits and whatever happens to it; the loop never waits."""
 
 import asyncio
+import contextlib
 import contextvars
 import datetime
 import gc
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,6 +17,8 @@ import weakref
 
 import larder
 import pytest
+from larder.backends import LarderBackend
+from larder.invalidation import CacheInvalidator
 
 from conftest import Lag, end_of, insist, start_child, wait_until
 
@@ -602,18 +606,24 @@ def test_two_loops_in_two_threads(cache):
     assert got == [b"v"] * 2
 
 
-def test_a_gate_that_is_held_holds_no_loop_up(cache, directory):
-    """A writer that was stopped holding the gate: values come, uncached, and the loop goes on."""
+@contextlib.contextmanager
+def held_gate(cache, directory):
+    """A writer of the map that was stopped holding the gate."""
     holder = os.environ.get("BUILDDIR", "") + "/tests/tool/hold_gate"
     if not os.path.exists(holder):
         pytest.skip("tests/tool/hold_gate is not built")
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(write, 1)
-        os.execv(holder, [holder, str(directory), "test"])
-    os.close(write)
-    assert os.read(read, 1) != b""
+    # It lets go when its input ends.
+    with subprocess.Popen([holder, str(directory), "test"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(larder.BusyError):
+            cache.quick().set("k", b"v")
+        yield
+    wait_until(lambda: insist(lambda: cache.set("k", b"v")) is None)
+
+
+def test_a_gate_that_is_held_holds_no_loop_up(cache, directory):
+    """Values come, uncached, and the loop goes on."""
     calls = []
 
     async def slow():
@@ -621,27 +631,54 @@ def test_a_gate_that_is_held_holds_no_loop_up(cache, directory):
         await asyncio.sleep(0.05)
         return b"joined"
 
-    try:
-        async def main():
-            async with Lag() as lag:
-                for i in range(20):
-                    fill = lambda: b"value"
-                    assert await cache.fetch_async(f"held:{i}", fill, ttl=60) == b"value"
-                    await asyncio.sleep(0)
-            # Whoever joined a fill that could not be stored has its value all the same.
-            assert await asyncio.gather(*[
-                cache.fetch_async("joined", slow, ttl=60) for _ in range(20)]) == [b"joined"] * 20
-            assert calls == [1]
-            return lag
+    async def main():
+        async with Lag() as lag:
+            for i in range(20):
+                fill = lambda: b"value"
+                assert await cache.fetch_async(f"held:{i}", fill, ttl=60) == b"value"
+                await asyncio.sleep(0)
+        # Whoever joined a fill that could not be stored has its value all the same.
+        assert await asyncio.gather(*[
+            cache.fetch_async("joined", slow, ttl=60) for _ in range(20)]) == [b"joined"] * 20
+        assert calls == [1]
+        return lag
 
+    with held_gate(cache, directory):
         lag = run(main())
-        # Each of 20 fills waited its 4 ms at most; one that took the library's 50 would show.
-        assert lag.median < 0.045
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(read)
-    wait_until(lambda: insist(lambda: cache.set("k", b"v")) is None)
+    # Each of 20 fills waited its 4 ms at most; one that took the library's 50 would show.
+    assert lag.median < 0.045
+
+
+def test_a_gate_that_is_held_raises_nothing_to_who_sets_a_value(cache, directory):
+    """The value is not kept, nor is the one before it; a mistake is raised as ever."""
+    backend, invalidator = LarderBackend(cache), CacheInvalidator(cache)
+    fixed = LarderBackend(cache, expire_at=lambda: time.time() + 60)
+
+    async def main():
+        for one in (backend, fixed):
+            await one.set("b", b"new", 60)
+            await one.set("b", b"new")
+        assert await invalidator.set_with_tags("t", b"new", 60, ["x"]) is False
+        assert await backend.get("b") is None and cache.get("t") is None
+
+    async def whole():
+        for one, expire in ((backend, None), (backend, 60), (fixed, None), (fixed, 60)):
+            await one.set("b", b"old", expire)
+            assert await one.get("b") == b"old"
+            ttl, _ = await one.get_with_ttl("b")
+            assert (ttl > 0) == (one is fixed or expire is not None)
+            await one.clear(key="b")
+        await backend.set("b", b"old")
+        assert await invalidator.set_with_tags("t", b"old", 60, ["x"]) is True
+        for mistake in (backend.set("b", 1), backend.set("b", b"v", "soon"), backend.set("b", b"v", -1),
+                        invalidator.set_with_tags("t", object(), 60, ["x"]),
+                        invalidator.set_with_tags("t", b"v", -1, ["x"])):
+            with pytest.raises((TypeError, ValueError)):
+                await mistake
+
+    run(whole())
+    with held_gate(cache, directory):
+        run(main())
 
 
 def test_a_child_waits_by_a_descriptor_of_its_own(cache):

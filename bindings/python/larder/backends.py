@@ -8,6 +8,7 @@ import math
 from typing import Any, Optional, Tuple
 
 import larder
+from larder._store import LarderStore
 
 try:
     from fastapi_cache.types import Backend  # type: ignore[import-not-found]
@@ -20,10 +21,12 @@ except ImportError:
 
 class LarderBackend(Backend):  # type: ignore[misc,valid-type]
     """Get, set and clear; TTLs are whole seconds there. expire_at: called at each set without an
-    expire of its own, gives the instant at which the value expires."""
+    expire of its own, gives the instant at which the value expires. A set that the map refuses is
+    logged, and the value is not kept."""
 
     def __init__(self, cache: "larder.Map", expire_at: Any = None) -> None:
         self.cache = cache
+        self.store = LarderStore(cache)
         self.expire_at = expire_at
 
     async def get_with_ttl(self, key: str) -> Tuple[int, Optional[bytes]]:
@@ -37,10 +40,9 @@ class LarderBackend(Backend):  # type: ignore[misc,valid-type]
         return self.cache.get(key)
 
     async def set(self, key: str, value: bytes, expire: Optional[int] = None) -> None:
-        if expire is None and self.expire_at is not None:
-            self.cache.quick().set(key, value, at=self.expire_at())
-        else:
-            self.cache.quick().set(key, value, ttl=expire)
+        at = self.expire_at() if expire is None and self.expire_at is not None else None
+        self.store.at_once(
+            "set", lambda: self.cache.quick().set(key, value, ttl=expire, at=at), None)
 
     async def clear(self, namespace: Optional[str] = None, key: Optional[str] = None) -> int:
         """One key, or all of a namespace: what begins with NAMESPACE and a colon. That walks over

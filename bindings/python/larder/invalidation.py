@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Iterable, Union
 
 import larder
-from larder._store import unkept
+from larder._store import LarderStore, unkept
 
 
 class CacheInvalidator:
@@ -13,6 +13,7 @@ class CacheInvalidator:
 
     def __init__(self, cache: "larder.Map") -> None:
         self.cache = cache
+        self.store = LarderStore(cache)
 
     async def invalidate_single(self, key: str) -> bool:
         """Whether it was there."""
@@ -31,13 +32,18 @@ class CacheInvalidator:
         return await asyncio.to_thread(lambda: sum([invalidate(name, count=True) for name in names]))
 
     async def set_with_tags(self, key: str, value: Any, ttl: Any, tags: Iterable[str]) -> bool:
-        """Store it; whether it was stored. With more than 16 tags (larder.TAGS_MAX) it is not, since no
-        one of them could be relied on to invalidate it: the key's old value is deleted, and the first
-        time is logged. Give what depends on more than that a tag of all of them ("users")."""
+        """Store it; whether it was stored: the map may refuse it, which is logged. With more than 16 tags
+        (larder.TAGS_MAX) it is not, since no one of them could be relied on to invalidate it: the key's
+        old value is deleted, and the first time is logged. Give what depends on more than that a tag of
+        all of them ("users")."""
         names = list(dict.fromkeys([tags] if isinstance(tags, str) else tags))
         if len(names) > larder.TAGS_MAX:
             unkept(repr(key), f"{len(names)} tags: the limit is {larder.TAGS_MAX}")
             self.cache.quick().delete(key)
             return False
-        self.cache.quick().set(key, value, ttl=ttl, tags=names)
-        return True
+
+        def store() -> bool:
+            self.cache.quick().set(key, value, ttl=ttl, tags=names)
+            return True
+
+        return self.store.at_once("set", store, False)
