@@ -607,6 +607,53 @@ def test_a_page_that_was_begun_before_a_put_is_not_stored_after_it(cache):
         gate.clear()
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_who_comes_between_a_puts_note_and_its_page_waits_a_moment(cache, comes):
+    """For the page, and where it does not come no longer than that."""
+    site = Site()
+    FastAPILarder(site.app, cache).caching()
+    key = {"key_builder": lambda *_: "own"}
+
+    @site.app.get("/own", dependencies=[Depends(larder.fastapi.cache(ttl=60, **key))])
+    async def get():
+        return f"call {site.call()}"
+
+    async def main():
+        noted, whole = asyncio.Event(), asyncio.Event()
+
+        @site.app.put("/own", dependencies=[Depends(cache_put(ttl=60, **key))])
+        async def put():
+            async def body():  # begun when the answer has: the note stands
+                noted.set()
+                await whole.wait()
+                yield b'"put"'
+
+            return StreamingResponse(body(), media_type="application/json", headers={"content-length": "5"})
+
+        async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=site.app), base_url="http://site") as client:
+            assert (await client.get("/own")).json() == "call 1"
+            answer = asyncio.ensure_future(client.put("/own"))
+            await noted.wait()
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            if comes:
+                loop.call_later(0.01, whole.set)
+            requests = [client.head("/own"), *[client.get("/own") for _ in range(10)]]
+            _, *got = await asyncio.gather(*requests)
+            took = loop.time() - began
+            whole.set()
+            assert (await answer).json() == "put"
+            return [(response.json(), status(response)) for response in got], took
+
+    got, took = asyncio.run(asyncio.wait_for(main(), 60))
+    if comes:
+        assert got == [("put", "HIT")] * 10 and site.calls == 1
+    else:
+        assert all(page != "put" for page, _ in got) and site.calls > 1
+        assert sum(larder._pages._PAUSES) <= took < 5  # where a lease is waited for, for 10 s
+
+
 # ---- CacheBackend
 
 

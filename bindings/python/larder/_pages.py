@@ -3,6 +3,7 @@ answer. Pure of any framework but for the shape of ASGI's headers; the routes' d
 middleware are made of this.
 """
 
+import asyncio
 import time
 import urllib.parse
 from typing import Any, Awaitable, Dict, List, Optional, Set, Tuple
@@ -17,6 +18,12 @@ _LOOKS = 100  # how often it looks again, should all the pages that it waits for
 _NOTE: Dict[str, Any] = {"ttl": 10.0}  # how long the place of a PUT's answer is kept for it
 _FAILURES = 2  # pages of others that came to nothing, after which whoever waits makes its own
 _WAIT = 10.0  # seconds that a request waits for another's page before it makes its own
+
+# Where a note stands, a PUT's page is about to come, or the note goes: a moment later, and on other hosts
+# when Redis has brought it. There is no lease to wait for, and nothing that tells of either; but if all
+# who come meanwhile made the page, a PUT would cost the origin dozens. So each looks again after so many
+# seconds, then makes it: the PUT's process may have died, or Redis.
+_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 
 def now_ms() -> int:
@@ -87,6 +94,7 @@ class Pending:
         self.final: Optional[Final] = None  # where it leaves the application, if that is watched
         self.ready: Any = None  # what is to be stored then
         self.waited: Dict[bytes, int] = {}  # how many fills of others were waited for
+        self.pauses = 0  # how often it has looked again where a note stands
         self.asked: Set[bytes] = set()  # what Redis was asked for
         # What stood there when the answer was begun. It is written with a lease, or over just that:
         # anything else would bring back what was invalidated meanwhile.
@@ -205,8 +213,8 @@ class Pending:
         return None
 
     async def _take_lease(self, deadline: float) -> bool:
-        """Whether to look again: another's lease has ended, or Redis had it. False: make the page
-        yourself."""
+        """Whether to look again: another's lease has ended, Redis had it, or a PUT's page may have come.
+        False: make the page yourself."""
         key = self.lease_key
         if self.cache is None:
             return False  # everybody makes his own
@@ -219,6 +227,8 @@ class Pending:
                 else:
                     self._abandon(lease, False)
                 return await self._is_in_redis(key)
+            if outcome == _larder.ABSENT:
+                return await self._pause(deadline)
             if outcome != _larder.WAIT:
                 return outcome == _larder.OK  # it came in this moment
             waited = self.waited.get(key, 0)
@@ -229,6 +239,14 @@ class Pending:
             return ended == _larder.OK
         except (_larder.Error, ValueError, OSError):
             return False
+
+    async def _pause(self, deadline: float) -> bool:
+        left = deadline - time.monotonic()
+        if self.pauses == len(_PAUSES) or left <= 0:
+            return False
+        self.pauses += 1
+        await asyncio.sleep(min(_PAUSES[self.pauses - 1], left))
+        return True
 
     async def _is_in_redis(self, key: bytes) -> bool:
         """Of all who miss the page, the one with the lease asks for it; the lease ends where another
