@@ -342,14 +342,18 @@ static void now_connected(connection *self)
     self->callbacks.up(self->context);
 }
 
-/* Was it TLS? Then why it was is left in trouble. */
+/* Was it TLS? Then why it was is left in trouble. Of a certificate of ours that it does not like a
+ * TLS 1.3 server tells only after the handshake, in place of its first bytes. A server that has
+ * sent some has refused nothing, whatever ends the session. */
 static bool session_failed(connection *self)
 {
     char why[256];
+    bool refused = false;
     if (self->tls == NULL ||
         !tls_failure(bufferevent_openssl_get_ssl(self->socket),
-                     bufferevent_get_openssl_error(self->socket), why, sizeof why, &self->refused))
+                     bufferevent_get_openssl_error(self->socket), why, sizeof why, &refused))
         return false;
+    self->refused = refused && self->bytes_in == 0;
     snprintf(self->trouble, sizeof self->trouble, "%s: %s", self->name, why);
     return true;
 }

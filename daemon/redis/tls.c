@@ -332,13 +332,14 @@ bool tls_failure(struct ssl_st *session, unsigned long error, char *out, size_t 
 {
     long result = SSL_get_verify_result(session);
     int reason = ERR_GET_REASON(error);
+    *refused = false;
+    if (result == X509_V_OK && (error == 0 || ERR_GET_LIB(error) != ERR_LIB_SSL))
+        return false;
     *refused = true;
     if (result != X509_V_OK) {
         certificate_failure(result, out, out_size);
         return true;
     }
-    if (error == 0 || ERR_GET_LIB(error) != ERR_LIB_SSL)
-        return false;
     switch (reason) {
     case SSL_R_WRONG_VERSION_NUMBER:
     case SSL_R_PACKET_LENGTH_TOO_LONG:

@@ -37,7 +37,8 @@ bool tls_same(const tls *a, const tls *b);
 struct ssl_st *tls_session(tls *self, const char *host);
 
 /* After a session failed with one of OpenSSL's errors (0: none was left): a sentence. false: it was
- * not TLS that failed. refused: trying again changes nothing until somebody has put it right. */
+ * not TLS that failed. refused: trying again changes nothing until somebody has put it right; never
+ * where it was not TLS. */
 bool tls_failure(struct ssl_st *session, unsigned long error, char *out, size_t out_size,
                  bool *refused);
 

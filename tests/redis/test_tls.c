@@ -296,6 +296,52 @@ START_TEST(directory_of_authorities)
 }
 END_TEST
 
+/* What ends a session that was up is nobody's to put right: it is only tried again. The server is
+ * one that has a certificate of ours to like. */
+static void check_ends(const char *protocols)
+{
+    char group[768];
+    certificate_make("client", "ca", NULL, -DAY, 10 * DAY);
+    start_server("server", "--tls-auth-clients", "yes", "--tls-protocols", protocols, NULL);
+    (void)snprintf(group, sizeof group, "%s %s %s", setting("ca", "ca.crt"),
+                   setting("cert", "client.crt"), setting("key", "client.key"));
+    start_host("rediss", "127.0.0.1", group);
+    static const char *const killed[] = {"normal", "pubsub"};
+    for (size_t i = 0; i < sizeof killed / sizeof *killed; i++) {
+        host_set(&lone, "before", killed[i]);
+        redis_comes_to(&redis, "m:before", killed[i]);
+        host_redis_up(&lone, true);
+        ck_assert(harness_redis_says(&redis, "1", "CLIENT", "KILL", "TYPE", killed[i], NULL));
+        host_set(&lone, "after", killed[i]);
+        redis_comes_to(&redis, "m:after", killed[i]);
+    }
+    host_redis_up(&lone, true);
+    harness_redis_end(&redis);
+    host_redis_up(&lone, false); /* nobody listens */
+    harness_redis_restart(&redis);
+    host_redis_up(&lone, true);
+    harness_redis_kill(&redis);
+    harness_redis_restart(&redis);
+    host_set(&lone, "last", "v");
+    redis_comes_to(&redis, "m:last", "v");
+    char *log = harness_log(&lone.larderd.process);
+    ck_assert_msg(strstr(log, "parked") == NULL, "%s", log);
+    free(log);
+    works();
+}
+
+START_TEST(ends_of_a_session_do_not_park)
+{
+    check_ends("TLSv1.3");
+}
+END_TEST
+
+START_TEST(ends_of_a_session_do_not_park_in_1_2)
+{
+    check_ends("TLSv1.2");
+}
+END_TEST
+
 /* ---- Settings that cannot be right --------------------------------------------------------------
  */
 
@@ -415,6 +461,8 @@ int main(void)
     tcase_add_test(all, plain_url);
     tcase_add_test(all, renewed_and_read_again);
     tcase_add_test(all, directory_of_authorities);
+    tcase_add_test(all, ends_of_a_session_do_not_park);
+    tcase_add_test(all, ends_of_a_session_do_not_park_in_1_2);
     tcase_add_test(all, settings_that_cannot_be_right);
     tcase_add_test(all, key_from_the_credentials_directory);
     tcase_add_test(all, what_was_read_is_compared);
