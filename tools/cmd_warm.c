@@ -14,16 +14,23 @@ enum {
     WINDOW = 128, /* of the 512 keys that may be asked for at a time: the workers ask, too */
     BUDGET_MS = 5000,
     TRIES = 4,
-    GIVE_UP = 3 * WINDOW /* keys in a row that nobody answered */
+    GIVE_UP = 3 * WINDOW, /* keys in a row that nobody answered */
+    KEY_MAX = 960         /* bytes; longer ones are not asked for: larder_ask() */
+};
+
+struct asked_key {
+    larder_asked asked;
+    size_t size;
+    char bytes[KEY_MAX];
 };
 
 struct warming {
     struct tool *tool;
     int64_t budget_ms;
     uint64_t line;
-    larder_asked window[WINDOW];
+    struct asked_key window[WINDOW];
     size_t asked;
-    uint64_t there, found, absent, unanswered, in_a_row;
+    uint64_t there, found, not_kept, absent, unanswered, in_a_row;
 };
 
 static void note_unanswered(struct warming *warming)
@@ -32,19 +39,39 @@ static void note_unanswered(struct warming *warming)
     warming->in_a_row++;
 }
 
+static bool is_there(struct warming *warming, const char *key, size_t size)
+{
+    static const larder_read peek = {.flags = LARDER_PEEK};
+    larder_info info;
+    int code = larder_get_with(warming->tool->handle, key, size, NULL, 0, &info, &peek);
+    return code == LARDER_OK || code == LARDER_ESIZE || code == LARDER_ABSENT;
+}
+
+/* What Redis had may be dead on this host, invalidated by a tag, or have been evicted since. */
+static void note_answer(struct warming *warming, const struct asked_key *key, int code)
+{
+    warming->in_a_row = 0;
+    if (code == LARDER_MISS) {
+        warming->absent++;
+    } else if (code == LARDER_OK && is_there(warming, key->bytes, key->size)) {
+        warming->found++;
+    } else if (code == LARDER_OK) {
+        warming->not_kept++;
+    }
+}
+
 /* Wait for all that was asked for. */
 static int collect(struct warming *warming)
 {
     for (size_t i = 0; i < warming->asked; i++) {
-        int code = larder_ask_wait(warming->tool->handle, &warming->window[i], warming->budget_ms);
+        const struct asked_key *key = &warming->window[i];
+        int code = larder_ask_wait(warming->tool->handle, &key->asked, warming->budget_ms);
         if (code == LARDER_EBUSY) {
             note_unanswered(warming);
         } else if (code < 0) {
             return tool_fail(warming->tool, code, NULL);
         } else {
-            warming->found += code == LARDER_OK;
-            warming->absent += code == LARDER_MISS;
-            warming->in_a_row = 0;
+            note_answer(warming, key, code);
         }
     }
     warming->asked = 0;
@@ -53,18 +80,17 @@ static int collect(struct warming *warming)
 
 static int ask(struct warming *warming, larder_bytes key)
 {
-    static const larder_read peek = {.flags = LARDER_PEEK};
     struct tool *tool = warming->tool;
-    larder_info info;
-    int code = larder_get_with(tool->handle, key.data, key.size, NULL, 0, &info, &peek);
-    if (code == LARDER_OK || code == LARDER_ESIZE || code == LARDER_ABSENT) {
+    if (is_there(warming, key.data, key.size)) {
         warming->there++;
         return TOOL_OK;
     }
     for (int tries = 0; tries < TRIES; tries++) {
-        code = larder_ask(tool->handle, key.data, key.size, warming->budget_ms,
-                          &warming->window[warming->asked]);
+        struct asked_key *next = &warming->window[warming->asked];
+        int code = larder_ask(tool->handle, key.data, key.size, warming->budget_ms, &next->asked);
         if (code == LARDER_WAIT) {
+            next->size = key.size <= KEY_MAX ? key.size : 0;
+            memcpy(next->bytes, key.data, next->size);
             warming->asked++;
             return warming->asked == WINDOW ? collect(warming) : TOOL_OK;
         }
@@ -131,6 +157,7 @@ static int report(const struct warming *warming)
         struct document counts = document_object();
         document_count(&counts, "found", warming->found);
         document_count(&counts, "there", warming->there);
+        document_count(&counts, "not_kept", warming->not_kept);
         document_count(&counts, "absent", warming->absent);
         document_count(&counts, "unanswered", warming->unanswered);
         if (!output_document(&counts)) {
@@ -138,8 +165,9 @@ static int report(const struct warming *warming)
         }
     } else {
         (void)printf("%" PRIu64 " brought, %" PRIu64 " there already, %" PRIu64
-                     " not in Redis, %" PRIu64 " without an answer\n",
-                     warming->found, warming->there, warming->absent, warming->unanswered);
+                     " not kept here, %" PRIu64 " not in Redis, %" PRIu64 " without an answer\n",
+                     warming->found, warming->there, warming->not_kept, warming->absent,
+                     warming->unanswered);
     }
     if (warming->in_a_row >= GIVE_UP) {
         output_error("warm: given up at line %" PRIu64 ": there is no larderd that reaches Redis",

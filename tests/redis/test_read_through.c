@@ -495,7 +495,8 @@ START_TEST(the_tool_reads_through_and_warms)
     ck_assert_int_eq(code, 0);
     (void)snprintf(script, sizeof script, "larder warm --hex %s", list);
     ck_assert_str_eq(shell(&code, &b, script),
-                     "999 brought, 1 there already, 1 not in Redis, 0 without an answer\n");
+                     "999 brought, 1 there already, 0 not kept here, 1 not in Redis, "
+                     "0 without an answer\n");
     ck_assert_int_eq(code, 0);
     for (int i = 0; i < 1000; i++) {
         (void)snprintf(key, sizeof key, "key %d", i);
@@ -510,6 +511,26 @@ START_TEST(the_tool_reads_through_and_warms)
     host_stop_daemon(&b);
     said = shell(&code, &b, "echo another | larder warm --read-through 10ms -");
     ck_assert_msg(code == 5 && strstr(said, "1 without an answer") != NULL, "%d %s", code, said);
+}
+END_TEST
+
+/* Of what Redis has, the values of a tag that was invalidated here are brought to nobody. */
+START_TEST(warming_counts_what_can_be_read)
+{
+    int code;
+    larder_bytes tag = {"tag", 3};
+    larder_policy tagged = {.tags = &tag, .tag_count = 1};
+    ck_assert_int_eq(larder_set(a.map, "tagged", 6, "v", 1, &tagged), LARDER_OK);
+    host_set(&a, "plain", "v");
+    host_drained(&a);
+    start_b();
+    ck_assert_int_eq(larder_invalidate_tag(b.map, tag, NULL), LARDER_OK);
+    const char *said = shell(&code, &b, "printf 'tagged\nplain\n' | larder warm -");
+    ck_assert_str_eq(said, "1 brought, 0 there already, 1 not kept here, 0 not in Redis, "
+                           "0 without an answer\n");
+    ck_assert_int_eq(code, 0);
+    ck_assert(host_has(&b, "plain", "v"));
+    ck_assert(host_has(&b, "tagged", NULL));
 }
 END_TEST
 
@@ -551,6 +572,7 @@ int main(void)
     tcase_add_test(tests, an_event_loop_is_told);
     tcase_add_test(tests, a_fetch_asks_redis_before_its_origin);
     tcase_add_test(tests, the_tool_reads_through_and_warms);
+    tcase_add_test(tests, warming_counts_what_can_be_read);
     tcase_add_test(tests, a_value_that_is_too_large_ends_one_session);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
