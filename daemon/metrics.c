@@ -40,7 +40,8 @@ static const metric_row own_rows[] = {
     {"larder_redis_breaker", GAUGE, "state=", BREAKER, AT(redis.breaker),
      "1 for the state that the circuit breaker is in."},
     {"larder_degraded", GAUGE, NULL, U64, AT(degraded_now),
-     "1: the map should be in step with Redis and is not."},
+     "1: the map should be in step with Redis and is not: "
+     "Redis is not reached, or takes nothing for 5 s."},
     {"larder_replication_lag_seconds", GAUGE, NULL, I64_MS, AT(redis.lag_ms),
      "Age of the oldest event of another host in the batch applied last."},
     {"larder_redis_round_trip_seconds", GAUGE, NULL, I64_US, AT(redis.round_trip_us),

@@ -167,8 +167,9 @@ static void make_trouble(test_random *random)
     } else {
         upkeep_step step = {.next_row = 0};
         int result = upkeep_expire(parent_handle, &step, 500, 0);
-        test_check(result == LARDER_OK || result == LARDER_EBUSY, "expire: %d %s", result,
-                   larder_last_error());
+        /* full: while a reader that was stopped keeps all that was let go since; seldom */
+        test_check(result == LARDER_OK || result == LARDER_EBUSY || result == LARDER_EFULL,
+                   "expire: %d %s", result, larder_last_error());
     }
 }
 
