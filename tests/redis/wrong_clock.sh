@@ -19,7 +19,7 @@ printf 'redis = { linger = "1ms"; };\n' >"$directory/conf"
 chmod 600 "$directory/conf"
 checks=0 failed=0
 
-# on HOST COMMAND...: with that host's clock
+# on HOST COMMAND...: with that host's clock; COMMAND may begin with exec, so that $! is its pid
 on() {
     if [ "$1" = a ]; then
         LD_PRELOAD=$shim LARDER_CHAOS_CLOCK=$directory/ahead "${@:2}"
@@ -48,7 +48,7 @@ check() {
 started+=($!)
 within 30 test -S "$directory/redis" || exit 1
 for host in a b; do
-    on "$host" "$LARDERD" -c "$directory/conf" --map m --dir "$directory/$host" \
+    on "$host" exec "$LARDERD" -c "$directory/conf" --map m --dir "$directory/$host" \
         --redis "unix://$directory/redis" 2>"$directory/$host.log" &
     started+=($!)
 done
