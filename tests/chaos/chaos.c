@@ -151,6 +151,23 @@ static void see_what_is_bare(void)
     redis_tell(redis, (const char *const[]){"DEL", full, NULL});
 }
 
+/* A value beside a deletion's record, where no move of its slot can have brought it. */
+static void see_what_is_beside(void)
+{
+    char name[32], full[64];
+    uint32_t key = HOT;
+    while (key < KEYS - OWNED && !compare_knows_deleted(key))
+        key++;
+    if (key == KEYS - OWNED)
+        return;
+    (void)key_name(key, name);
+    size_t size = (size_t)snprintf(full, sizeof full, PREFIX "%s", name);
+    const struct redis *redis = redis_of(&redis_side, full, size);
+    redis_tell(redis, (const char *const[]){"SET", full, "not deleted", NULL});
+    must_differ("a value beside its deletion", 0, &differences.in_redis);
+    redis_tell(redis, (const char *const[]){"DEL", full, NULL});
+}
+
 static void see_that_it_sees(void)
 {
     char full[64];
@@ -161,6 +178,7 @@ static void see_that_it_sees(void)
     const struct redis *redis = redis_of(&redis_side, full, strlen(full));
     test_check(differences.total == differences.dirty, "it sees what is not there");
     see_what_is_bare();
+    see_what_is_beside();
     redis_tell(redis, (const char *const[]){"SET", full, "something else", NULL});
     must_differ("a value of Redis's that is not its record's", 0, &differences.in_redis);
     redis_tell(redis, (const char *const[]){"DEL", full, NULL});
@@ -381,6 +399,7 @@ static void see_that_marks_hold(void)
     hidden_stay_hidden(hosts, &redis_side, board, &answered);
     test_figure("chaos_hidden_in_redis", (double)hidden, "count");
     test_figure("chaos_bare_in_redis", (double)differences.bare, "count");
+    test_figure("chaos_beside_deletions_in_redis", (double)differences.beside, "count");
     test_figure("chaos_hidden_asked_for", (double)answered, "count");
     test_check(hidden == 0 || answered != 0, "no larderd asks Redis");
 }

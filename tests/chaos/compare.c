@@ -15,6 +15,7 @@
 #include "lib/replica.h"
 #include "tests/chaos/explain.h"
 #include "tests/chaos/heard.h"
+#include "tests/chaos/nodes.h"
 
 enum { PIPELINE = 1000, REDIS = HOSTS, DETAILS_MAX = 200, ASKED_MAX = 2000, ASK_MS = 5000 };
 
@@ -259,6 +260,27 @@ static bool is_bare(uint32_t key, const struct sight *newest)
            !newest->deleted;
 }
 
+static bool slot_was_moved(uint32_t key)
+{
+    char name[32], full[64];
+    key_name(key, name);
+    int size = snprintf(full, sizeof full, PREFIX "%s", name);
+    return form == REDIS_CLUSTER &&
+           nodes_began_to_move(names_slot((const uint8_t *)full, (size_t)size));
+}
+
+static bool redis_knows_deletion(uint32_t key, const struct sight *newest)
+{
+    const struct sight *sight = &sights[REDIS][key];
+    return sight->deleted && newest->deleted && order(&sight->version, &newest->version) == 0;
+}
+
+/* A deletion's record and a value: see compare.h. */
+static bool is_beside(uint32_t key, const struct sight *newest)
+{
+    return redis_knows_deletion(key, newest) && slot_was_moved(key);
+}
+
 /* Redis has it, no host knows of it, and an invalidation of many, or of a bucket, has hit it. */
 static bool is_hidden(uint32_t key, const struct sight *newest, const struct board *board)
 {
@@ -332,6 +354,8 @@ static void judge(uint32_t key, const struct board *board, struct differences *o
             continue;
         if (place == REDIS && is_bare(key, newest))
             judge_bare(key, board, out);
+        else if (place == REDIS && is_beside(key, newest))
+            out->beside++;
         else if (place == REDIS && is_hidden(key, newest, board))
             hidden[hidden_count++] = key;
         else
@@ -381,6 +405,11 @@ bool compare_knows(uint32_t key)
     for (unsigned place = 0; place <= REDIS; place++)
         known = known || sights[place][key].present || sights[place][key].version.clock != 0;
     return known;
+}
+
+bool compare_knows_deleted(uint32_t key)
+{
+    return redis_knows_deletion(key, newest_of(key)) && !slot_was_moved(key);
 }
 
 /* What the test knows of it, in a file that is kept, and to whoever reads the test's output. */

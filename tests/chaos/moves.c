@@ -16,6 +16,7 @@ static struct {
     uint16_t slots[MOVED_MAX];
     unsigned count;
     uint64_t moved;
+    bool begun[SLOTS];
 } move;
 
 static bool serves(const struct node_view *view, unsigned node)
@@ -68,6 +69,7 @@ static void open_slots(const struct redis_side *side, struct node_view *view, te
                 !set_slot(&from, slot, "MIGRATING", side->servers[move.to].id))
                 continue;
             view->owner[slot] = 255;
+            move.begun[slot] = true;
             move.slots[move.count++] = slot;
         }
     nodes_close(&from);
@@ -132,4 +134,9 @@ bool nodes_move_step(struct redis_side *side, test_random *random)
 uint64_t nodes_moved(void)
 {
     return move.moved;
+}
+
+bool nodes_began_to_move(uint16_t slot)
+{
+    return move.begun[slot];
 }

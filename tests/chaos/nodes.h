@@ -35,5 +35,7 @@ bool nodes_move_begin(struct redis_side *side, test_random *random);
 bool nodes_move_step(struct redis_side *side, test_random *random);
 /* How many slots have changed hands since the beginning. */
 uint64_t nodes_moved(void);
+/* Whether that one was ever opened, however it ended. */
+bool nodes_began_to_move(uint16_t slot);
 
 #endif
