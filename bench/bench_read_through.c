@@ -11,6 +11,7 @@
  *   bench_read_through [--keys N (a caller and round)] [--rounds N] [--callers N] [--crowds N]
  *                      [--block N (keys; divides --keys)]
  *                      [--busy-poll N (redis.busy_poll_us of B)]
+ *                      [--tcp 1 (all speak to Redis by the loopback instead of its unix socket)]
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -23,6 +24,7 @@
 #include "bench/measure.h"
 #include "bench/sides.h"
 #include "larder.h"
+#include "tests/ports.h"
 
 enum {
     KEYS_MAX = 100000,
@@ -323,6 +325,9 @@ int main(int argc, char **argv)
     bare = test_shared(total * sizeof *bare);
     snprintf(settings, sizeof settings, "redis = { busy_poll_us = %" PRIu64 "; };\n",
              measure_option(argc, argv, "--busy-poll", 100));
+    if (measure_option(argc, argv, "--tcp", 0) != 0) {
+        test_check(port_claim(redis.port), "no port");
+    }
     server_redis_start(&redis, "redis", NULL);
     side_start(&a, "through", "a", redis.url, "");
     fill("key", total);

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -71,10 +73,24 @@ void server_redis_start(struct server *redis, const char *name, const char *cons
     struct client client;
     snprintf(redis->socket, sizeof redis->socket, "%s/%s.sock", test_directory(), name);
     snprintf(redis->log, sizeof redis->log, "%s/%s.log", test_directory(), name);
-    snprintf(redis->url, sizeof redis->url, "unix://%s", redis->socket);
-    const char *words[13 + SETTINGS_MAX + 1] = {
-        "redis-server", "--port", "0",     "--unixsocket",   redis->socket, "--save", "",
-        "--appendonly", "no",     "--dir", test_directory(), "--daemonize", "no"};
+    bool by_port = redis->port[0] != '\0';
+    if (by_port)
+        snprintf(redis->url, sizeof redis->url, "redis://127.0.0.1:%s", redis->port);
+    else
+        snprintf(redis->url, sizeof redis->url, "unix://%s", redis->socket);
+    const char *words[13 + SETTINGS_MAX + 1] = {"redis-server",
+                                                "--port",
+                                                by_port ? redis->port : "0",
+                                                "--unixsocket",
+                                                redis->socket,
+                                                "--save",
+                                                "",
+                                                "--appendonly",
+                                                "no",
+                                                "--dir",
+                                                test_directory(),
+                                                "--daemonize",
+                                                "no"};
     for (size_t at = 0; settings != NULL && settings[at] != NULL; at++) {
         test_check(at < SETTINGS_MAX, "too many settings");
         words[13 + at] = settings[at];
@@ -156,14 +172,25 @@ void server_wait_clean(larder *handle, uint64_t milliseconds)
 
 /* ---- A client ------------------------------------------------------------------------------ */
 
+static bool connect_to(struct client *client, int family, const void *address, socklen_t size)
+{
+    client->socket = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    test_check(client->socket >= 0, "socket: %s", strerror(errno));
+    return connect(client->socket, address, size) == 0;
+}
+
 bool client_connect(struct client *client, const struct server *redis)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct sockaddr_un file = {.sun_family = AF_UNIX};
+    struct sockaddr_in port = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int no_delay = 1;
     memset(client, 0, sizeof *client);
-    snprintf(address.sun_path, sizeof address.sun_path, "%s", redis->socket);
-    client->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    test_check(client->socket >= 0, "socket: %s", strerror(errno));
-    if (connect(client->socket, (struct sockaddr *)&address, sizeof address) == 0)
+    snprintf(file.sun_path, sizeof file.sun_path, "%s", redis->socket);
+    port.sin_port = htons((uint16_t)strtoul(redis->port, NULL, 10));
+    if (port.sin_port == 0 ? connect_to(client, AF_UNIX, &file, sizeof file)
+                           : connect_to(client, AF_INET, &port, sizeof port) &&
+                                 setsockopt(client->socket, IPPROTO_TCP, TCP_NODELAY, &no_delay,
+                                            sizeof no_delay) == 0)
         return true;
     close(client->socket);
     return false;

@@ -13,7 +13,8 @@
 #include "larder.h"
 
 struct server {
-    pid_t pid; /* 0: not running */
+    pid_t pid;    /* 0: not running */
+    char port[8]; /* Redis listens there on the loopback, too, and is spoken to so; "": by socket */
     char log[300], socket[108], url[128];
 };
 
