@@ -8,6 +8,7 @@
  *   LARDER_SEED=N            the same schedule again
  *   LARDER_CHAOS_FORM=N      0: one Redis; 1: a master, a replica and three Sentinels; 2: a cluster
  *                            (by the seed)
+ *   LARDER_CHAOS_SCRIPTS=N   0: Redis refuses scripts, no cluster; 1: it runs them (by the seed)
  *   LARDER_CHAOS_SECONDS=N   of trouble (20; 120 in the long form)
  *   LARDER_CHAOS_SCHEDULES=N one after another, each with a seed of its own (1; 20)
  *   LARDER_CHAOS_RATE=N      operations a second of a worker (250; 0: as many as it can)
@@ -219,7 +220,11 @@ static void begin(uint64_t rate)
         test_number("LARDER_CHAOS_FORM", test_seed() % REDIS_FORMS, test_seed() % REDIS_FORMS);
     test_check(form < REDIS_FORMS, "there is no form %" PRIu64, form);
     printf("%s\n", forms[form]);
-    redis_side_begin(&redis_side, (enum redis_form)form, keeps);
+    /* Of four fleets one does without; clusters know no such mode. */
+    uint64_t drawn = test_random_below(&random, 4) != 0;
+    bool scripts = test_number("LARDER_CHAOS_SCRIPTS", drawn, drawn) != 0 || form == REDIS_CLUSTER;
+    printf("%s scripts\n", scripts ? "with" : "without");
+    redis_side_begin(&redis_side, (enum redis_form)form, keeps, scripts);
     struct host_settings settings = {.board = path, .url = redis_side.url, .rate = rate};
     for (unsigned i = 0; i < HOSTS; i++)
         host_begin(&hosts[i], i, &settings);
@@ -231,8 +236,11 @@ static void begin(uint64_t rate)
 static void look(void)
 {
     redis_side_look(&redis_side);
-    for (unsigned i = 0; i < HOSTS; i++)
+    for (unsigned i = 0; i < HOSTS; i++) {
         host_look(&hosts[i]);
+        if (host_stats(&hosts[i]).tombstones > TOMBSTONES_KEPT)
+            atomic_store(&board->crowded, 1);
+    }
 }
 
 static bool filled(void)
@@ -367,6 +375,7 @@ static void settle(uint64_t limit_s)
 static void figures(void)
 {
     uint64_t sets = 0, deletes = 0, gets = 0, hits = 0, refused = 0, evictions = 0, tombstones = 0;
+    uint64_t overflows = 0;
     for (unsigned i = 0; i < HOSTS * WORKERS; i++) {
         const struct worker_board *of = &board->workers[i];
         sets += atomic_load(&of->sets);
@@ -378,6 +387,7 @@ static void figures(void)
     for (unsigned i = 0; i < HOSTS; i++) {
         larder_stats stats = host_stats(&hosts[i]);
         evictions += stats.evictions;
+        overflows += stats.pending_overflows;
         tombstones = stats.tombstones > tombstones ? stats.tombstones : tombstones;
     }
     test_figure("chaos_sets", (double)sets, "count");
@@ -386,10 +396,12 @@ static void figures(void)
     test_figure("chaos_gets", (double)gets, "count");
     test_figure("chaos_hits", (double)hits, "count");
     test_figure("chaos_evictions", (double)evictions, "count");
+    test_figure("chaos_pending_overflows", (double)overflows, "count");
     test_figure("chaos_tombstones", (double)tombstones, "count");
     test_figure("chaos_marks", (double)atomic_load(&board->marks), "count");
     test_figure("chaos_clears", (double)atomic_load(&board->clears), "count");
     faults_figures();
+    test_figure("chaos_crowded", (double)atomic_load(&board->crowded), "count");
     test_check(sets > 0 && hits > 0, "nothing was done");
 }
 

@@ -32,6 +32,11 @@ enum {
     MANY_NAME = 40         /* what the fleet calls one, with its zero */
 };
 
+/* So small that it evicts all the time. Where it has more tombstones than an eighth of it has room
+ * for, at 256 bytes each, it forgets those that Redis has taken: most schedules have fewer. */
+#define MAP_BYTES (64 << 20)
+#define TOMBSTONES_KEPT (MAP_BYTES / 2048)
+
 #define MAP_NAME "chaos"
 #define PREFIX "chaos:"
 #define STREAM "larder:{chaos:}:events"
@@ -87,6 +92,7 @@ struct many_note {
 struct board {
     _Atomic uint32_t go, stop;
     _Atomic uint64_t lost_ms;             /* when Redis lost data last, by the monotonic clock */
+    _Atomic uint32_t crowded;             /* some host had more tombstones than TOMBSTONES_KEPT */
     _Atomic uint32_t clear_wanted[HOSTS]; /* a worker of that host is to clear its map */
     _Atomic uint64_t marks, clears;       /* how many */
     struct many_dead_clocks dead[HOSTS];

@@ -198,12 +198,15 @@ static const char *place_name(unsigned place)
     return names[place];
 }
 
-/* Its host may have evicted what Redis had taken long before it lost it: then an older value that
- * somebody who was away still had is the newest that is left. */
+/* Its host may have evicted what Redis had taken long before it lost it, or have forgotten that it
+ * had deleted it: then an older value that somebody who was away still had, or Redis itself, is the
+ * newest that is left. */
 static bool forgotten(const struct deed *deed, const struct board *board)
 {
-    return !tag_deletes(atomic_load(&deed->done)) &&
-           atomic_load(&deed->done_ms) + REMEMBERED_MS < atomic_load(&board->lost_ms);
+    uint64_t done_ms = atomic_load(&deed->done_ms), lost_ms = atomic_load(&board->lost_ms);
+    return tag_deletes(atomic_load(&deed->done))
+               ? atomic_load(&board->crowded) != 0 && done_ms < lost_ms
+               : done_ms + REMEMBERED_MS < lost_ms;
 }
 
 static void tell_sights(FILE *out, uint32_t key)

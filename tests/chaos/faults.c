@@ -180,6 +180,11 @@ static struct broken *broken_at(enum where where, unsigned target)
     return NULL;
 }
 
+static bool can_have(enum kind kind)
+{
+    return (kinds[kind].forms >> side->form & 1) != 0 && (kind != FORGET_SCRIPTS || side->scripts);
+}
+
 /* A failover forgets what the replica had not got, a broken move what the old owner had not. */
 static bool forgets(enum kind kind)
 {
@@ -383,7 +388,7 @@ static enum kind draw_kind(void)
 {
     unsigned sum = 0, weights[KINDS];
     for (unsigned kind = 0; kind < KINDS; kind++) {
-        weights[kind] = (kinds[kind].forms >> side->form & 1) != 0 ? kinds[kind].weight : 0;
+        weights[kind] = can_have(kind) ? kinds[kind].weight : 0;
         sum += weights[kind];
     }
     unsigned at = below(sum), kind = 0;

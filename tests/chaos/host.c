@@ -106,12 +106,11 @@ void host_begin(struct host *host, unsigned number, const struct host_settings *
     wall_clock_make(&host->clock, name);
     FILE *file = fopen(host->config, "we");
     test_check(file != NULL, "%s: %s", host->config, strerror(errno));
-    /* so small that it evicts all the time, and so large that it remembers all deletions (an eighth
-     * of it may be tombstones before acknowledged ones are forgotten); deadlines such that a cut is
-     * noticed in seconds */
+    /* deadlines such that a cut is noticed in seconds */
     fprintf(file,
-            "map = { size = \"48M\"; };\n"
-            "redis = { reply_timeout = \"2s\"; connect_timeout = \"2s\"; ping = \"1s\"; };\n");
+            "map = { size = %d; };\n"
+            "redis = { reply_timeout = \"2s\"; connect_timeout = \"2s\"; ping = \"1s\"; };\n",
+            MAP_BYTES);
     fclose(file);
     host_start_larderd(host);
     larder_options options = {.dir = host->directory, .flags = LARDER_ATTACH};

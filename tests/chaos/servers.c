@@ -31,6 +31,9 @@ static void await(const struct redis *redis)
     }
 }
 
+static const char *const no_scripts[] = {"--user", "default", "on",          "nopass", "~*",
+                                         "&*",     "+@all",   "-@scripting", NULL};
+
 /* master: its address, or NULL */
 static void start(const struct redis_side *side, struct redis *redis, const char *master)
 {
@@ -59,6 +62,8 @@ static void start(const struct redis_side *side, struct redis *redis, const char
     memcpy(words, first, sizeof first);
     for (size_t i = 0; side->form == REDIS_CLUSTER && nodes_settings[i] != NULL; i++)
         words[count++] = nodes_settings[i];
+    for (size_t i = 0; !side->scripts && no_scripts[i] != NULL; i++)
+        words[count++] = no_scripts[i];
     if (master != NULL) {
         words[count++] = "--replicaof";
         words[count++] = replica_of;
@@ -139,10 +144,11 @@ static void begin_cluster(struct redis_side *side, bool keeps)
              side->servers[MASTERS].place.address, REDIS_PORT);
 }
 
-void redis_side_begin(struct redis_side *side, enum redis_form form, bool keeps)
+void redis_side_begin(struct redis_side *side, enum redis_form form, bool keeps, bool scripts)
 {
     memset(side, 0, sizeof *side);
     side->form = form;
+    side->scripts = scripts;
     if (form == REDIS_SINGLE)
         begin_single(side, keeps);
     else if (form == REDIS_SENTINEL)

@@ -39,6 +39,7 @@ struct redis {
 
 struct redis_side {
     enum redis_form form;
+    bool scripts; /* else the servers refuse them */
     struct redis servers[SERVERS_MAX];
     unsigned count;
     struct place sentinel_places[SENTINELS];
@@ -49,7 +50,7 @@ struct redis_side {
     char missing[200];          /* what it lacked when redis_whole() looked last */
 };
 
-void redis_side_begin(struct redis_side *side, enum redis_form form, bool keeps);
+void redis_side_begin(struct redis_side *side, enum redis_form form, bool keeps, bool scripts);
 /* For each key there is one server that all must agree with, and everybody knows it; replicas have
  * caught up; no slot is on the move. */
 bool redis_whole(struct redis_side *side);
