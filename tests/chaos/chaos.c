@@ -196,6 +196,7 @@ static void see_that_it_sees(void)
     struct deed *deed = &board->deeds[OWNED - 1]; /* as if it had been deleted just now */
     atomic_store(&deed->begun, tag_of(KEYS - 1, 0, 1, true));
     atomic_store(&deed->done, tag_of(KEYS - 1, 0, 1, true));
+    atomic_store(&deed->done_ms, test_now_us() / 1000);
     (void)set_locally(&hosts[1], KEYS - 1);
     must_differ("an owned key that its writer did not write", 0, &differences.deeds);
     delete_what_is_there(key);
