@@ -80,7 +80,8 @@ static bool is_dead_value(struct control *control, const struct key *key, const 
            replica_of_record(old, control->home).value_hash == event->record.value_hash;
 }
 
-/* What another program took away. A copy that Redis has yet to be told stays, and is told. */
+/* What another program took away, or wrote over with what may not come in. A copy that Redis has
+ * yet to be told stays, and is told. */
 static int apply_gone(struct writer *writer, const struct key *key, const struct record *old,
                       replica_event *event)
 {
@@ -126,7 +127,10 @@ static int apply_foreign(struct writer *writer, const struct key *key, const str
     in->expires_at_ms = in->expires_at_ms < soon ? in->expires_at_ms : soon;
     clock_observe(control, known);
     if (removed_since(control, key, &event->fill, in->version.clock)) {
-        return refuse(event);
+        /* Perhaps another key of the bucket was. What is here is outdated all the same, and nobody
+         * tells of that once more. */
+        return event->fill.kind == REPLICA_FILL_CHANGED ? apply_gone(writer, key, old, event)
+                                                        : refuse(event);
     }
     return replica_store_inbound(writer, key, old, event);
 }

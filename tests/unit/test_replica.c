@@ -719,6 +719,38 @@ START_TEST(what_was_invalidated_does_not_come_back_when_its_record_is_lost)
 }
 END_TEST
 
+/* Redis was asked after a change, and something of the key's bucket was removed meanwhile: the
+ * reply may be older than that, and is not stored; but what was changed must not stay. */
+START_TEST(what_another_program_changed_goes_also_where_its_value_may_not_come)
+{
+    struct key key;
+    ck_assert_int_eq(key_make(&key, "k", 1), LARDER_OK);
+    replica_event ours = event_of("k", 0, REPLICA_VALUE, "ours");
+    ck_assert_int_eq(apply(&ours), REPLICA_APPLIED);
+    replica_event event = event_of("k", 0, REPLICA_VALUE, "theirs");
+    event.record.version = ours.record.version;
+    event.fill = replica_fill_begin(map, "k", 1);
+    event.fill.kind = REPLICA_FILL_CHANGED;
+    removal_raise_floor(maps_control(map), key.hash, clock_next(maps_control(map)).clock);
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_ptr_null(maps_get(map, "k"));
+    ck_assert_str_eq(outbox(), ""); /* else it would go from Redis */
+    event.fill = replica_fill_begin(map, "k", 1);
+    event.fill.kind = REPLICA_FILL_FOREIGN;
+    ck_assert_int_eq(apply(&event), REPLICA_APPLIED);
+    ck_assert_str_eq(maps_get(map, "k"), "theirs");
+
+    /* one that Redis has yet to be told stays */
+    ck_assert_int_eq(larder_set(map, "k", 1, "ours again", 10, NULL), LARDER_OK);
+    event.record.version = record_of("k").version;
+    event.fill = replica_fill_begin(map, "k", 1);
+    event.fill.kind = REPLICA_FILL_CHANGED;
+    removal_raise_floor(maps_control(map), key.hash, clock_next(maps_control(map)).clock);
+    ck_assert_int_eq(apply(&event), REPLICA_REFUSED);
+    ck_assert_str_eq(maps_get(map, "k"), "ours again");
+}
+END_TEST
+
 START_TEST(an_impossible_key_is_refused_and_the_rest_applied)
 {
     replica_event events[3] = {event_of("", 1000, REPLICA_VALUE, "x"),
@@ -987,6 +1019,7 @@ int main(void)
     tcase_add_test(tests, nothing_under_the_floor_comes_in);
     tcase_add_test(tests, local_entries_stay_local);
     tcase_add_test(tests, what_was_invalidated_does_not_come_back_when_its_record_is_lost);
+    tcase_add_test(tests, what_another_program_changed_goes_also_where_its_value_may_not_come);
     tcase_add_test(tests, an_impossible_key_is_refused_and_the_rest_applied);
     tcase_add_test(tests, an_impossible_kind_is_refused_and_harms_nothing);
     tcase_add_test(tests, the_position_moves_with_what_was_applied);
