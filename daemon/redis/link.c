@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Keys that tracking may name at once. It names all that were changed in one round of the server's
+ * loop; whatever ended the session would leave them unnoticed. About 100 bytes of memory each. */
+#define TOLD_KEYS_MAX (UINT32_C(1) << 20)
+
 static void on_ping(evutil_socket_t fd, short what, void *context);
 static void on_broken(evutil_socket_t fd, short what, void *context);
 static bool make_sentinel(struct link *self);
@@ -311,25 +315,35 @@ static void on_broken(evutil_socket_t fd, short what, void *context)
                                  false, false);
 }
 
-connection *link_open(struct link *self, const url_place *place,
-                      const connection_callbacks *callbacks, void *context)
+static connection *open_within(struct link *self, const codec_limits *limits,
+                               const url_place *place, const connection_callbacks *callbacks,
+                               void *context)
 {
     connection_settings settings = {.base = self->settings.base,
                                     .resolver = self->resolver,
                                     .tls = self->settings.tls,
                                     .place = *place,
-                                    .limits = self->settings.limits,
+                                    .limits = *limits,
                                     .connect_timeout_ms = self->settings.connect_timeout_ms,
                                     .reply_timeout_ms = self->settings.reply_timeout_ms};
     return connection_open(&settings, callbacks, context);
+}
+
+connection *link_open(struct link *self, const url_place *place,
+                      const connection_callbacks *callbacks, void *context)
+{
+    return open_within(self, &self->settings.limits, place, callbacks, context);
 }
 
 bool link_open_channel(struct link *self, const url_place *place)
 {
     static const connection_callbacks channel = {link_channel_up, on_channel_answer, on_message,
                                                  on_idle,         on_down,           on_changed};
+    codec_limits limits = self->settings.limits;
+    if (self->settings.foreign == LINK_FOREIGN_TRACKING && limits.max_elements < TOLD_KEYS_MAX)
+        limits.max_elements = TOLD_KEYS_MAX;
     self->server = *place;
-    self->channel = link_open(self, place, &channel, self);
+    self->channel = open_within(self, &limits, place, &channel, self);
     return self->channel != NULL;
 }
 

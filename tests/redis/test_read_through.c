@@ -399,6 +399,23 @@ START_TEST(lost_tracking_ends_the_session)
 }
 END_TEST
 
+/* All that one round of Redis's loop has changed is named in one message. */
+START_TEST(tracking_names_very_many_keys_at_once)
+{
+    start_b_with("redis = { prefix = \"t:\"; foreign = \"tracking\"; " HOST_QUICK "};\n");
+    host_set(&b, "k", "ours");
+    host_drained(&b);
+    ck_assert(harness_redis_says(&redis, "1", "EVAL",
+                                 "for i = 1, 70000 do redis.call('SET', 't:' .. i, 'x') end "
+                                 "redis.call('SET', 't:k', 'theirs') return 1",
+                                 "0", NULL));
+    host_comes_to(&b, "k", "theirs");
+    char *log = harness_log(&b.larderd.process);
+    ck_assert_msg(strstr(log, "connection lost") == NULL, "%s", log);
+    free(log);
+}
+END_TEST
+
 START_TEST(notifications_notice_foreign_writes)
 {
     ck_assert(
@@ -567,6 +584,7 @@ int main(void)
     tcase_add_test(tests, a_hung_redis_costs_three_budgets);
     tcase_add_test(tests, tracking_notices_foreign_writes);
     tcase_add_test(tests, lost_tracking_ends_the_session);
+    tcase_add_test(tests, tracking_names_very_many_keys_at_once);
     tcase_add_test(tests, notifications_notice_foreign_writes);
     tcase_add_test(tests, a_server_that_does_not_notify_is_named);
     tcase_add_test(tests, an_event_loop_is_told);
