@@ -26,6 +26,7 @@ struct link *link_create(const link_settings *settings, const link_callbacks *ca
     self->context = context;
     self->random = settings->random_seed;
     self->average_event = 256;
+    self->range_most = SYNC_PAGE_MAX;
     names_fleet(settings->prefix, "events", self->stream, sizeof self->stream);
     names_fleet(settings->prefix, "channel", self->channel_name, sizeof self->channel_name);
     names_fleet(settings->prefix, "marks", self->mark_set, sizeof self->mark_set);
@@ -70,7 +71,7 @@ void link_disconnect(struct link *self)
         event_del(self->load_later);
     self->commands_ready = self->channel_ready = self->told_connected = false;
     self->scripts_loading = 0;
-    self->load_wanted = self->join_repeated = false;
+    self->load_wanted = self->join_repeated = self->range_out = false;
 }
 
 void link_destroy(struct link **self)
@@ -103,6 +104,8 @@ void link_fail(struct link *self, enum sync_cause cause, const char *why, bool t
     if (!self->begun)
         return;
     snprintf(copy, sizeof copy, "%s", why);
+    if (protocol)
+        link_range_failed(self);
     link_disconnect(self);
     self->callbacks.disconnected(self->context, cause, copy, timed_out, protocol);
 }

@@ -85,7 +85,10 @@ struct link {
     int64_t walk_us;     /* since when the fleet's set is read ... */
     uint32_t walk_pages; /* ... and how many pages of it were asked for */
     uint64_t range_epoch, range_number; /* the range that was asked for: behind this entry */
-    uint32_t range_limit;
+    uint32_t range_limit;               /* entries of a page, as it is wanted ... */
+    uint32_t range_asked;               /* ... and as it was asked for: of range_most at most, */
+    uint32_t range_most;                /* which is less after a reply that was over the limit */
+    bool range_out;
     uint64_t average_event; /* bytes, smoothed */
     uint64_t bytes_sent, bytes_received, scripts_loaded;
     int64_t round_trip_us;
@@ -156,6 +159,7 @@ void link_got_join(struct link *self, const reply *got);
 void link_got_push(struct link *self, const connection_tag *tag, const reply *got);
 void link_got_record(struct link *self, const connection_tag *tag, const reply *got);
 void link_got_range(struct link *self, const reply *got);
+void link_range_failed(struct link *self); /* a reply was over a limit, or none of Redis's */
 void link_got_fetch(struct link *self, uint64_t id, const reply *got);
 /* foreign.c: noticing what other programs change. false: it could not be sent. */
 bool link_foreign_listen(struct link *self); /* on the channel, before it is ready */

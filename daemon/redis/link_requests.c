@@ -12,6 +12,7 @@
 #include "daemon/redis/wire.h"
 
 #define CLAIM_LASTS_MS 3600000 /* of a node id, from its last heartbeat */
+#define RANGE_CUT 4u /* of a page whose reply was over the limit, one in so many is left */
 
 void link_refused(struct link *self, const char *what, const reply *error)
 {
@@ -140,17 +141,49 @@ bool link_read_winner(const reply *record, const reply *value, sync_change *out)
 /* ---- Stream and channel -----------------------------------------------------------------------
  */
 
+/* A page is as long as our own events allow (settings.page); those of hosts with other settings may
+ * be larger, and a reply over the limit ends the session, as it would each session to come. So less
+ * is asked for after that, until pages are small again. */
+
+void link_range_failed(struct link *self)
+{
+    if (self->range_out)
+        self->range_most = self->range_asked > RANGE_CUT ? self->range_asked / RANGE_CUT : 1;
+}
+
+static void lengthen_pages(struct link *self, size_t bytes)
+{
+    if (bytes <= self->settings.limits.max_bytes / (RANGE_CUT * RANGE_CUT))
+        self->range_most =
+            self->range_most > SYNC_PAGE_MAX / 2 ? SYNC_PAGE_MAX : self->range_most * 2;
+}
+
+/* To who asked for more a short page would be the stream's end: its last entry is told again, which
+ * is passed over as one that is known, until the page is as long as it was wanted. */
+static size_t fill_page(struct link *self, size_t count)
+{
+    if (count == 0 || count != self->range_asked)
+        return count;
+    while (count < self->range_limit) {
+        self->changes[count] = self->changes[count - 1];
+        count++;
+    }
+    return count;
+}
+
 bool link_range(struct link *self, uint64_t epoch, uint64_t number, uint32_t limit)
 {
     char id[48], after[49], count[16];
     wire_id(epoch, number, id);
     snprintf(after, sizeof after, "(%s", id);
-    snprintf(count, sizeof count, "%" PRIu32, limit);
+    self->range_asked = limit < self->range_most ? limit : self->range_most;
+    snprintf(count, sizeof count, "%" PRIu32, self->range_asked);
     self->range_epoch = epoch;
     self->range_number = number;
     self->range_limit = limit;
     const char *words[] = {"XRANGE", self->stream, after, "+", "COUNT", count};
-    return link_send(self, self->commands, REQUEST_RANGE, 0, 0, NULL, 6, words, NULL);
+    self->range_out = link_send(self, self->commands, REQUEST_RANGE, 0, 0, NULL, 6, words, NULL);
+    return self->range_out;
 }
 
 static bool read_entry(const reply *got, sync_change *out)
@@ -184,11 +217,13 @@ static bool follows(struct link *self, const sync_change *entry)
 
 void link_got_range(struct link *self, const reply *got)
 {
+    size_t bytes = 0;
+    self->range_out = false;
     if (got->kind == REPLY_ERROR) {
         link_refused(self, "XRANGE", got);
         return;
     }
-    if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE_MAX || got->count > self->range_limit) {
+    if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE_MAX || got->count > self->range_asked) {
         link_out_of_step(self, "XRANGE");
         return;
     }
@@ -197,8 +232,10 @@ void link_got_range(struct link *self, const reply *got)
             link_out_of_step(self, "XRANGE");
             return;
         }
+        bytes += self->changes[i].record.key_size + self->changes[i].record.value_size;
     }
-    self->callbacks.ranged(self->context, self->changes, got->count);
+    lengthen_pages(self, bytes);
+    self->callbacks.ranged(self->context, self->changes, fill_page(self, got->count));
 }
 
 void link_got_message(struct link *self, const char *text, size_t size)

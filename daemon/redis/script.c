@@ -106,9 +106,12 @@ static const char remove_[] =
                    "call('PUBLISH', ARGV[3], '- ' .. ARGV[2])\n"
                    "return 3\n";
 
+/* Of an entry it answers the 36 bytes that end with its nonce: two whole ones, of a megabyte each
+ * perhaps, would be more than redis.max_reply. */
 static const char join[] =
     "#!lua flags=allow-oom\n"
     "local call = redis.call\n"
+    "local function begin(entry) return string.sub(entry[2][2], 1, 36) end\n"
     "local t = call('TIME')\n"
     "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
     "local owner = redis.pcall('GET', KEYS[2])\n"
@@ -138,9 +141,9 @@ static const char join[] =
     "local at = ''\n"
     "if ARGV[1] ~= '' then\n"
     "  local e = call('XRANGE', KEYS[1], ARGV[1], ARGV[1])\n"
-    "  if #e == 1 then at = e[1][2][2] end\n"
+    "  if #e == 1 then at = begin(e[1]) end\n"
     "end\n"
-    "return {last[1][1], last[1][2][2], at, string.format('%.0f', now), owner}\n";
+    "return {last[1][1], begin(last[1]), at, string.format('%.0f', now), owner}\n";
 
 /* Newest wins; the event first, as above. The set is bounded, so it may grow even where Redis has
  * no memory: an invalidation is never refused. When it is full, the newest stay, and for the others
