@@ -166,6 +166,9 @@ int main(int argc, char **argv)
     if (code >= 0) {
         return code;
     }
+    if (!command.check) {
+        server_hold_reloads();
+    }
     conf_read(&conf, command.file, command.file_given, command.flags, command.flag_count,
               &problems);
     prepare_read(&conf, command.file, &prepared, &problems);

@@ -273,6 +273,19 @@ static void on_hangup(evutil_socket_t signal_number, short what, void *context)
     }
 }
 
+static void mask_reloads(int how)
+{
+    sigset_t hangup;
+    (void)sigemptyset(&hangup);
+    (void)sigaddset(&hangup, SIGHUP);
+    (void)sigprocmask(how, &hangup, NULL);
+}
+
+void server_hold_reloads(void)
+{
+    mask_reloads(SIG_BLOCK);
+}
+
 /* What libevent has to say goes the way of all lines. */
 static void on_library_log(int severity, const char *text)
 {
@@ -506,10 +519,12 @@ int server_run(struct conf *conf, struct prepared *prepared, const server_source
     self.exit_code = start(&self);
     if (self.exit_code == SERVER_OK) {
         announce(&self);
+        mask_reloads(SIG_UNBLOCK);
         if (!self.leaving && event_base_dispatch(self.base) < 0) {
             log_event(LOG_ERR, "loop_failed", "the event loop ended: %s", strerror(errno));
             self.exit_code = SERVER_FAILED;
         }
+        server_hold_reloads();
         log_event(LOG_INFO, "stopped", "exit code %d", self.exit_code);
     }
     int code = self.exit_code;

@@ -23,6 +23,10 @@ typedef struct server_source { /* where settings come from, for a reload */
     size_t flag_count;
 } server_source;
 
+/* From now on a SIGHUP waits until the event loop is there to take it: before, and when the loop is
+ * gone, it would end the process. */
+void server_hold_reloads(void);
+
 /* Run until a signal ends it; returns the exit code. Takes conf and prepared over. */
 int server_run(struct conf *conf, struct prepared *prepared, const server_source *source);
 

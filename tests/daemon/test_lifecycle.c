@@ -314,6 +314,25 @@ START_TEST(a_bad_reload_changes_nothing)
 }
 END_TEST
 
+/* A SIGHUP that comes while the map is opened used to end it. Here it comes earlier still, which is
+ * the same wherever it is between the first instruction and the loop: the mask is inherited. */
+START_TEST(a_reload_while_it_starts_is_done_when_it_has_started)
+{
+    shell self = {.manager = 0};
+    sigset_t hangup, before;
+    const char *file = shell_file("early.conf", "log_level = \"info\";\n");
+    ck_assert_int_eq(sigemptyset(&hangup), 0);
+    ck_assert_int_eq(sigaddset(&hangup, SIGHUP), 0);
+    ck_assert_int_eq(sigprocmask(SIG_BLOCK, &hangup, &before), 0);
+    shell_launch(&self, "early-reload", (const char *const[]){"-c", file, NULL}, NULL, false);
+    ck_assert_int_eq(kill(self.process.pid, SIGHUP), 0);
+    ck_assert_int_eq(sigprocmask(SIG_SETMASK, &before, NULL), 0);
+    ck_assert(shell_said(&self, "READY=1\n", 10000));
+    ck_assert(harness_logged(&self.process, "event=reloaded", 5000));
+    shell_end(&self, 0, 5000);
+}
+END_TEST
+
 START_TEST(a_good_reload_says_what_takes_a_restart)
 {
     shell self = {.manager = 0};
@@ -555,6 +574,7 @@ int main(void)
     tcase_add_test(alone, a_fenced_larderd_ends_itself);
     tcase_add_test(alone, a_removed_map_ends_it);
     tcase_add_test(alone, a_bad_reload_changes_nothing);
+    tcase_add_test(alone, a_reload_while_it_starts_is_done_when_it_has_started);
     tcase_add_test(alone, a_good_reload_says_what_takes_a_restart);
     tcase_add_test(alone, removes_what_has_expired);
     tcase_add_test(alone, evicts_to_the_watermark);
