@@ -364,11 +364,12 @@ static void on_streamed(void *context, const sync_change *change)
     replicator_feed(context, &event);
 }
 
-static void on_ranged(void *context, const sync_change *changes, size_t count)
+static void on_ranged(void *context, const sync_change *changes, size_t count, bool more)
 {
     sync_event event = {.kind = SYNC_EV_RANGE};
     event.range.changes = changes;
     event.range.count = count;
+    event.range.more = more;
     replicator_feed(context, &event);
 }
 

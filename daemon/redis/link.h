@@ -29,9 +29,8 @@ typedef struct link_callbacks { /* none is called from within a link_ function *
                     const char *trouble);
     void (*scripts)(void *context);
     void (*streamed)(void *context, const sync_change *change);
-    /* In order; the last one may stand there more than once. count: the limit where there may be
-     * more behind them, less where there are none. */
-    void (*ranged)(void *context, const sync_change *changes, size_t count);
+    /* In order; more: there may be others behind them. */
+    void (*ranged)(void *context, const sync_change *changes, size_t count, bool more);
     void (*fetched)(void *context, uint64_t id, const sync_change *change);
     /* change: NULL: Redis has none, or (failed) it would not say */
     void (*asked)(void *context, uint64_t id, const sync_change *change, bool failed);

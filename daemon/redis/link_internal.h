@@ -85,9 +85,8 @@ struct link {
     int64_t walk_us;     /* since when the fleet's set is read ... */
     uint32_t walk_pages; /* ... and how many pages of it were asked for */
     uint64_t range_epoch, range_number; /* the range that was asked for: behind this entry */
-    uint32_t range_limit;               /* entries of a page, as it is wanted ... */
-    uint32_t range_asked;               /* ... and as it was asked for: of range_most at most, */
-    uint32_t range_most;                /* which is less after a reply that was over the limit */
+    uint32_t range_limit;
+    uint32_t range_most; /* what that may be: less after a reply that was over redis.max_reply */
     bool range_out;
     uint64_t average_event; /* bytes, smoothed */
     uint64_t bytes_sent, bytes_received, scripts_loaded;

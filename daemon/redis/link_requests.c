@@ -148,7 +148,7 @@ bool link_read_winner(const reply *record, const reply *value, sync_change *out)
 void link_range_failed(struct link *self)
 {
     if (self->range_out)
-        self->range_most = self->range_asked > RANGE_CUT ? self->range_asked / RANGE_CUT : 1;
+        self->range_most = self->range_limit > RANGE_CUT ? self->range_limit / RANGE_CUT : 1;
 }
 
 static void lengthen_pages(struct link *self, size_t bytes)
@@ -158,29 +158,15 @@ static void lengthen_pages(struct link *self, size_t bytes)
             self->range_most > SYNC_PAGE_MAX / 2 ? SYNC_PAGE_MAX : self->range_most * 2;
 }
 
-/* To who asked for more a short page would be the stream's end: its last entry is told again, which
- * is passed over as one that is known, until the page is as long as it was wanted. */
-static size_t fill_page(struct link *self, size_t count)
-{
-    if (count == 0 || count != self->range_asked)
-        return count;
-    while (count < self->range_limit) {
-        self->changes[count] = self->changes[count - 1];
-        count++;
-    }
-    return count;
-}
-
 bool link_range(struct link *self, uint64_t epoch, uint64_t number, uint32_t limit)
 {
     char id[48], after[49], count[16];
     wire_id(epoch, number, id);
     snprintf(after, sizeof after, "(%s", id);
-    self->range_asked = limit < self->range_most ? limit : self->range_most;
-    snprintf(count, sizeof count, "%" PRIu32, self->range_asked);
     self->range_epoch = epoch;
     self->range_number = number;
-    self->range_limit = limit;
+    self->range_limit = limit < self->range_most ? limit : self->range_most;
+    snprintf(count, sizeof count, "%" PRIu32, self->range_limit);
     const char *words[] = {"XRANGE", self->stream, after, "+", "COUNT", count};
     self->range_out = link_send(self, self->commands, REQUEST_RANGE, 0, 0, NULL, 6, words, NULL);
     return self->range_out;
@@ -223,7 +209,7 @@ void link_got_range(struct link *self, const reply *got)
         link_refused(self, "XRANGE", got);
         return;
     }
-    if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE_MAX || got->count > self->range_asked) {
+    if (got->kind != REPLY_ARRAY || got->count > SYNC_PAGE_MAX || got->count > self->range_limit) {
         link_out_of_step(self, "XRANGE");
         return;
     }
@@ -235,7 +221,8 @@ void link_got_range(struct link *self, const reply *got)
         bytes += self->changes[i].record.key_size + self->changes[i].record.value_size;
     }
     lengthen_pages(self, bytes);
-    self->callbacks.ranged(self->context, self->changes, fill_page(self, got->count));
+    self->callbacks.ranged(self->context, self->changes, got->count,
+                           got->count == self->range_limit);
 }
 
 void link_got_message(struct link *self, const char *text, size_t size)

@@ -88,6 +88,19 @@ static struct sync_batch *make_batch(struct sync *self, size_t count)
     return batch;
 }
 
+bool batches_one_by_one(const struct sync *self)
+{
+    return self->out.silent >= SILENT_MAX;
+}
+
+bool batches_push_out(const struct sync *self)
+{
+    for (const struct sync_batch *batch = self->out.first; batch != NULL; batch = batch->next)
+        if (!batch->compares && batch->answered < batch->count)
+            return true;
+    return false;
+}
+
 bool batches_push(struct sync *self, size_t count, const struct retry *retry)
 {
     struct outbound *out = &self->out;
@@ -265,6 +278,10 @@ void batches_reply(struct sync *self, const sync_event *event)
     item->outcome = (uint8_t)event->reply.outcome;
     item->answered = true;
     batch->answered++;
+    if (!batch->compares && batch->source != FROM_RETRY) {
+        out->answered = true;
+        out->silent = 0;
+    }
     out->in_flight_items--;
     if (item->outcome == SYNC_AHEAD)
         sync_hear_time(self, event->reply.redis_ms, batch->sent_ms);
@@ -349,10 +366,23 @@ uint32_t batches_unacknowledged(const struct sync *self)
 /* ---- Sessions and lost history ----------------------------------------------------------------
  */
 
+/* The one row that was out, or one that Redis refused by that before: it waits for its own time, so
+ * that the others go on. */
+static bool ends_sessions(struct sync *self, const struct sync_batch *batch, const sync_item *item)
+{
+    struct retry *entry = batch->source == FROM_RETRY ? pending_find(&self->out, item->row) : NULL;
+    return !item->answered && !batch->compares &&
+           (batches_one_by_one(self) || (entry != NULL && entry->reason == SYNC_REFUSED_KEY));
+}
+
+/* Redis, or something before it, may close the connection over a row (too large for a buffer, say)
+ * without a word. As it is the first to go in the next session again, nothing would ever go. */
 void batches_disconnected(struct sync *self)
 {
+    struct outbound *out = &self->out;
     struct sync_batch *next;
-    for (struct sync_batch *batch = self->out.first; batch != NULL; batch = next) {
+    bool unanswered = false;
+    for (struct sync_batch *batch = out->first; batch != NULL; batch = next) {
         next = batch->next;
         if (batch->answered_all)
             continue; /* only the map's answer is outstanding */
@@ -360,13 +390,22 @@ void batches_disconnected(struct sync *self)
             sync_item *item = &batch->items[i];
             if (item->answered && !untold(self, item))
                 continue;
-            item->outcome = SYNC_NO_SCRIPT; /* as if it had not been sent */
-            pending_put_back(self, batch, item);
+            unanswered = unanswered || (!item->answered && !batch->compares);
+            if (ends_sessions(self, batch, item)) {
+                item->outcome = SYNC_REFUSED_KEY;
+                pending_refuse(self, batch, item, SYNC_REFUSED_KEY);
+            } else {
+                item->outcome = SYNC_NO_SCRIPT; /* as if it had not been sent */
+                pending_put_back(self, batch, item);
+            }
         }
         batch->answered = batch->count;
         finish_batch(self, batch);
     }
-    self->out.in_flight_items = 0;
+    if (unanswered)
+        out->silent = out->answered ? 0 : out->silent + 1;
+    out->answered = false;
+    out->in_flight_items = 0;
 }
 
 /* What was stored and told before history was lost may be lost, too; acknowledged late, because the

@@ -258,7 +258,7 @@ void inbound_joined(struct sync *self, uint64_t last_number)
     in->heartbeat_number = last_number;
 }
 
-void inbound_range(struct sync *self, const sync_change *changes, size_t count)
+void inbound_range(struct sync *self, const sync_change *changes, size_t count, bool more)
 {
     struct inbound *in = &self->in;
     if (!in->range_out)
@@ -280,16 +280,16 @@ void inbound_range(struct sync *self, const sync_change *changes, size_t count)
         }
         full = !accept(self, &changes[i]);
     }
-    if (full || count == self->settings.page)
+    if (full || more)
         return; /* the next page, when there is room */
-    bool more = in->seen_epoch == self->cursor.epoch && in->seen_number > self->cursor.number;
+    bool announced = in->seen_epoch == self->cursor.epoch && in->seen_number > self->cursor.number;
     if (in->range_number > self->cursor.number) {
         /* What had been announced is not in the stream: it was another stream's, of the same epoch.
          * To go on believing it would be to ask for it for ever. */
         in->catching_up = false;
         in->seen_epoch = in->seen_number = 0;
         sync_rejoin(self, true);
-    } else if (!more) {
+    } else if (!announced) {
         in->catching_up = false;
     }
 }

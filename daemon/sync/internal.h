@@ -9,6 +9,7 @@
 
 #define RANGES_MAX 256u     /* runs of rows to look at again */
 #define RANGE_JOIN 64u      /* rows this close become one run */
+#define SILENT_MAX 2u       /* sessions that a push may have ended before each goes alone */
 #define READS_AT_A_TIME 32u /* reads that find nothing before the loop gets its turn */
 #define FETCHES_MAX 1024u   /* large values waiting to be fetched */
 #define FETCHES_OUT 16u     /* of these, asked for */
@@ -122,6 +123,8 @@ struct outbound {
     struct left left;
     struct sync_batch *first, **last;
     size_t batches, in_flight_bytes, in_flight_items;
+    bool answered;   /* some push of this session was, other than those tried again */
+    uint32_t silent; /* sessions in a row that ended with pushes out, and none answered */
     bool reading;
     enum source read_source;
     uint64_t read_row;
@@ -303,6 +306,10 @@ int64_t rows_deadline(const struct sync *self);
 
 /* batches.c: what is under way to Redis. */
 void batches_destroy(struct outbound *out);
+/* Sessions end one after the other and no push is answered: one row at a time goes out, so that it
+ * shows which one ends them. */
+bool batches_one_by_one(const struct sync *self);
+bool batches_push_out(const struct sync *self); /* one that has yet to be answered */
 /* Send the selected records. false: no memory; the rows must be read again. */
 bool batches_push(struct sync *self, size_t count, const struct retry *retry);
 void batches_reply(struct sync *self, const sync_event *event);
@@ -347,7 +354,7 @@ bool verify_wants(const struct verify *verify, uint64_t row);
 /* Rows up to next_row have been read. */
 void verify_wanted_read(struct verify *verify, uint64_t next_row);
 /* How many records to read from the first wanted row on. */
-uint32_t verify_wanted_span(const struct sync *self);
+uint32_t verify_wanted_span(const struct sync *self, uint32_t most);
 
 /* Look at this row again soon. */
 void pending_again(struct sync *self, uint64_t row);
@@ -365,6 +372,8 @@ bool pending_removes_at_once(const struct sync *self);
 void pending_left_again(struct sync *self);
 uint64_t pending_left(const struct sync *self); /* about: each refusal counts */
 struct retry *pending_due(struct sync *self);
+/* A session begins. */
+void pending_connected(struct sync *self);
 /* A removal that Redis has no memory for was told by another host: ours of it, dirty, stands in
  * this row, and waits for as long as that host goes on telling it. anew: it has just come. */
 void pending_heard(struct sync *self, uint64_t row, bool anew);
@@ -391,7 +400,7 @@ void inbound_disconnected(struct sync *self);
 void inbound_forget(struct sync *self);
 void inbound_joined(struct sync *self, uint64_t last_number);
 void inbound_stream(struct sync *self, const sync_change *change);
-void inbound_range(struct sync *self, const sync_change *changes, size_t count);
+void inbound_range(struct sync *self, const sync_change *changes, size_t count, bool more);
 void inbound_applied(struct sync *self, int status);
 /* Let the map mark what it holds of this item's key dirty; false: no room. */
 bool inbound_mark_dirty(struct sync *self, const sync_item *item);

@@ -269,6 +269,17 @@ void pending_taken(struct sync *self, uint64_t row)
         hurry_left(self);
 }
 
+/* One of these may have ended the last session: the others have some time before it may end this
+ * one. */
+void pending_connected(struct sync *self)
+{
+    struct outbound *out = &self->out;
+    int64_t soonest = self->now_ms + self->settings.backoff_max_ms;
+    for (size_t i = 0; i < out->retry_count; i++)
+        if (out->retries[i].reason == SYNC_REFUSED_KEY && out->retries[i].due_ms < soonest)
+            out->retries[i].due_ms = soonest;
+}
+
 struct retry *pending_due(struct sync *self)
 {
     struct outbound *out = &self->out;

@@ -13,9 +13,17 @@
 /* ---- What to read -----------------------------------------------------------------------------
  */
 
+/* A session may end over each of them: see batches_one_by_one(). */
+static uint32_t rows_at_once(const struct sync *self)
+{
+    return batches_one_by_one(self) ? 1 : self->settings.batch_commands;
+}
+
 static bool window_open(const struct sync *self)
 {
     const struct outbound *out = &self->out;
+    if (batches_one_by_one(self) && batches_push_out(self))
+        return false;
     return out->batches < self->settings.batches_in_flight &&
            out->in_flight_items + self->settings.batch_commands <= SYNC_IN_FLIGHT_MAX &&
            out->in_flight_bytes <
@@ -41,7 +49,7 @@ static bool resync_reads(const struct sync *self)
 static bool choose(struct sync *self, sync_action *read, struct retry **retry)
 {
     struct outbound *out = &self->out;
-    read->read.max_records = self->settings.batch_commands;
+    read->read.max_records = rows_at_once(self);
     read->read.max_bytes = self->settings.batch_bytes;
     *retry = pending_due(self);
     if (*retry != NULL) {
@@ -70,17 +78,20 @@ static bool choose(struct sync *self, sync_action *read, struct retry **retry)
     if (self->verify.wanted_count != 0) {
         out->read_source = FROM_WANTED;
         read->read.from_row = self->verify.wanted[0];
-        read->read.max_records = verify_wanted_span(self);
+        read->read.max_records = verify_wanted_span(self, rows_at_once(self));
         return true;
     }
     if (resync_reads(self)) {
         out->read_source = FROM_RESYNC;
         read->read.from_row = out->resync_row;
+        if (out->resync == RESYNC_ENTRIES)
+            read->read.max_records = self->settings.batch_commands; /* compared only */
         return true;
     }
     if (verify_due(self) <= self->now_ms) {
         out->read_source = FROM_VERIFY;
         read->read.from_row = self->verify.row;
+        read->read.max_records = self->settings.batch_commands;
         return true;
     }
     return false;
@@ -260,7 +271,7 @@ void rows_read(struct sync *self, const sync_event *event)
         }
         out->read_source = FROM_LOG;
         out->read_row = action->read.from_row = out->scan_row;
-        action->read.max_records = self->settings.batch_commands;
+        action->read.max_records = rows_at_once(self);
         action->read.max_bytes = self->settings.batch_bytes;
         out->reading = true;
     }

@@ -119,6 +119,7 @@ static void connected(struct sync *self, const char *run_id)
     memcpy(self->run_id, run_id, size);
     self->session_ms = self->now_ms;
     self->heartbeat_at = self->now_ms; /* the first join */
+    pending_connected(self);
 }
 
 /* ---- Joining ----------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ static void take(struct sync *self, const sync_event *event)
         inbound_stream(self, event->change);
         break;
     case SYNC_EV_RANGE:
-        inbound_range(self, event->range.changes, event->range.count);
+        inbound_range(self, event->range.changes, event->range.count, event->range.more);
         break;
     case SYNC_EV_FETCHED:
         fetches_came(self, event->fetched.id, event->fetched.change);

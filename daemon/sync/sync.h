@@ -127,7 +127,7 @@ enum sync_event_kind {
     SYNC_EV_EMITTED,      /* batch, outcome: all or none of it was told */
     SYNC_EV_SCRIPTS,      /* the scripts are loaded again */
     SYNC_EV_STREAM,       /* change, from the channel */
-    SYNC_EV_RANGE,        /* changes, count: the page asked for */
+    SYNC_EV_RANGE,        /* changes, count: the page asked for, or a part */
     SYNC_EV_FETCHED,      /* id; change with the value, or NULL: not there or of no use */
     SYNC_EV_ASK,          /* ask: a worker waits for a key that it missed */
     SYNC_EV_ASKED,        /* asked: what Redis has */
@@ -175,6 +175,7 @@ typedef struct sync_event {
         struct {
             const sync_change *changes;
             size_t count;
+            bool more; /* behind them, perhaps */
         } range;
         struct {
             uint64_t id;

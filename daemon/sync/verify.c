@@ -86,10 +86,9 @@ void verify_wanted_read(struct verify *verify, uint64_t next_row)
             verify->wanted_count * sizeof *verify->wanted);
 }
 
-uint32_t verify_wanted_span(const struct sync *self)
+uint32_t verify_wanted_span(const struct sync *self, uint32_t most)
 {
     const struct verify *verify = &self->verify;
-    uint32_t most = self->settings.batch_commands;
     size_t end = place(verify, verify->wanted[0] + most);
     return (uint32_t)(verify->wanted[end - 1] - verify->wanted[0] + 1);
 }

@@ -1,5 +1,6 @@
-/* test_limits.c: replies near the limit of redis.max_reply: what a host with its own settings tells
- * must be readable to it, and what one with larger ones tells must not keep it from the rest.
+/* test_limits.c: what is too large for one side. Replies near the limit of redis.max_reply: what a
+ * host with its own settings tells must be readable to it, and what one with larger ones tells must
+ * not keep it from the rest. And what Redis ends the connection over must not keep back the others.
  */
 #include "tests/redis/fleet.h"
 
@@ -98,6 +99,43 @@ START_TEST(larger_events_of_others_are_caught_up_with)
 }
 END_TEST
 
+static void limit_queries(const char *bytes)
+{
+    ck_assert(harness_redis_says(&redis, "OK", "CONFIG", "SET", "client-query-buffer-limit", bytes,
+                                 NULL));
+}
+
+/* Without a word: Redis closes the connection of who sends so much. (A value that is larger than
+ * proto-max-bulk-len is answered, and is one refused row.) */
+START_TEST(a_value_that_redis_ends_the_connection_over_holds_up_nothing)
+{
+    enum { OTHERS = 300 };
+    char key[16];
+    limit_queries("1048576");
+    host_start(&a, "a", &redis, NULL, "redis = { prefix = \"t:\"; " HOST_QUICK "};\n");
+    host_redis_up(&a, true);
+    host_stop_daemon(&a);
+    host_set(&a, "before", "1");
+    set_large(&a, "large", 2000000);
+    for (int i = 0; i < OTHERS; i++) {
+        (void)snprintf(key, sizeof key, "k%d", i);
+        host_set(&a, key, "1");
+    }
+    host_start_daemon(&a);
+    for (int i = 0; i < OTHERS; i++) {
+        (void)snprintf(key, sizeof key, "t:k%d", i);
+        redis_comes_to(&redis, key, "1");
+    }
+    redis_comes_to(&redis, "t:before", "1");
+    host_set(&a, "later", "1");
+    redis_comes_to(&redis, "t:later", "1");
+    ck_assert(harness_redis_says(&redis, "0", "EXISTS", "t:large", NULL));
+    limit_queries("1073741824");
+    host_drained(&a);
+    ck_assert(harness_redis_says(&redis, "2000000", "STRLEN", "t:large", NULL));
+}
+END_TEST
+
 int main(void)
 {
     harness_needs_redis();
@@ -107,6 +145,7 @@ int main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, large_events_do_not_keep_from_joining);
     tcase_add_test(tests, larger_events_of_others_are_caught_up_with);
+    tcase_add_test(tests, a_value_that_redis_ends_the_connection_over_holds_up_nothing);
     suite_add_tcase(suite, tests);
     return harness_run(suite);
 }

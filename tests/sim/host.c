@@ -437,6 +437,7 @@ static void give_range(host *self, request *r, sync_event *event)
     event->kind = SYNC_EV_RANGE;
     event->range.changes = r->changes;
     event->range.count = r->count;
+    event->range.more = r->count == r->limit;
 }
 
 void host_give_reply(host *self)

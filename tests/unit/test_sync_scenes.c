@@ -506,6 +506,8 @@ static struct {
     replica_record rows[REFUSED_ROWS];
     size_t count;
     bool has_memory, stored[REFUSED_ROWS], removed[REFUSED_ROWS];
+    uint64_t fatal;    /* the connection ends over this row, where it is not 0 */
+    unsigned sessions; /* that ended so */
 } refusing;
 
 static void write_untold(enum replica_kind kind)
@@ -536,7 +538,21 @@ static void read_dirty(const sync_action *read)
     give((sync_event){.kind = SYNC_EV_ROWS, .rows = &rows});
 }
 
-static void answer_push(const sync_action *push)
+/* Up to the row that ends it; nothing of it is waited for any more. */
+static void end_session(void)
+{
+    refusing.sessions++;
+    give((sync_event){.kind = SYNC_EV_DISCONNECTED, .cause = SYNC_LOST_CONNECTION});
+    now_ms += 1000;
+    done.count = 0;
+    give((sync_event){.kind = SYNC_EV_TICK});
+    give((sync_event){.kind = SYNC_EV_CONNECTED, .run_id = "run"});
+    done.count = 0;
+    join(0, 0);
+}
+
+/* false: the session is over. */
+static bool answer_push(const sync_action *push)
 {
     size_t count = push->push.count;
     uint64_t row[REFUSED_ROWS];
@@ -546,6 +562,10 @@ static void answer_push(const sync_action *push)
         remove[i] = push->push.items[i].remove;
     }
     for (size_t i = 0; i < count; i++) {
+        if (refusing.fatal != 0 && row[i] == refusing.fatal - FIRST_ROW) {
+            end_session();
+            return false;
+        }
         bool stored = refusing.has_memory && !remove[i];
         refusing.stored[row[i]] |= stored;
         refusing.removed[row[i]] |= remove[i];
@@ -556,6 +576,7 @@ static void answer_push(const sync_action *push)
                                                : remove[i] ? SYNC_REMOVED
                                                            : SYNC_NO_MEMORY}});
     }
+    return true;
 }
 
 static void play(int turns)
@@ -566,8 +587,8 @@ static void play(int turns)
         for (size_t i = 0; i < now.count; i++) {
             if (now.items[i].kind == SYNC_ACT_READ)
                 read_dirty(&now.items[i]);
-            else if (now.items[i].kind == SYNC_ACT_PUSH)
-                answer_push(&now.items[i]);
+            else if (now.items[i].kind == SYNC_ACT_PUSH && !answer_push(&now.items[i]))
+                break;
             else if (now.items[i].kind == SYNC_ACT_ACKNOWLEDGE)
                 give((sync_event){.kind = SYNC_EV_ACKNOWLEDGED,
                                   .acknowledged = {now.items[i].acknowledge.batch,
@@ -603,6 +624,36 @@ START_TEST(what_finds_no_place_among_the_refused_holds_up_nothing)
 END_TEST
 
 /* Its worker died before the wake-up; the number of dirty entries tells of nothing now. */
+/* Something before Redis closes the connection of who sends it, without a word. */
+START_TEST(a_row_that_ends_sessions_holds_up_nothing)
+{
+    enum { FATAL = 3, ROWS = 16 };
+    sync_view view;
+    memset(&refusing, 0, sizeof refusing);
+    refusing.has_memory = true;
+    refusing.fatal = FIRST_ROW + FATAL;
+    for (int i = 0; i < ROWS; i++)
+        write_row(REPLICA_VALUE);
+    play(40);
+    for (size_t i = 0; i < ROWS; i++)
+        ck_assert_msg(refusing.stored[i] == (i != FATAL), "row %zu after %u sessions", i,
+                      refusing.sessions);
+    sync_look(machine, &view);
+    ck_assert_uint_eq(view.retry_entries, 1);
+    unsigned found_out = refusing.sessions;
+    now_ms += 100; /* the longest pause of a row that is refused */
+    play(100);
+    ck_assert_uint_gt(refusing.sessions, found_out); /* it is tried again, now and then */
+    write_row(REPLICA_VALUE);
+    play(40);
+    ck_assert(refusing.stored[ROWS]);
+    refusing.fatal = 0;
+    now_ms += 100;
+    play(100);
+    ck_assert(refusing.stored[FATAL]);
+}
+END_TEST
+
 START_TEST(what_nobody_told_of_goes_with_what_found_no_place)
 {
     memset(&refusing, 0, sizeof refusing);
@@ -1081,6 +1132,7 @@ int main(void)
     tcase_add_test(all, a_value_never_passes_for_a_removal);
     tcase_add_test(all, what_is_not_in_the_stream_is_not_asked_for_again_and_again);
     tcase_add_test(all, what_finds_no_place_among_the_refused_holds_up_nothing);
+    tcase_add_test(all, a_row_that_ends_sessions_holds_up_nothing);
     tcase_add_test(all, what_nobody_told_of_goes_with_what_found_no_place);
     tcase_add_test(all, history_that_is_lost_all_the_time_is_compared_now_and_then);
     tcase_add_test(all, a_resync_is_not_over_before_redis_had_memory_for_all_of_it);
