@@ -170,5 +170,13 @@ int cmd_publish(struct tool *tool)
         data = (larder_bytes){tool->arguments[1], strlen(tool->arguments[1])};
     }
     int code = larder_publish(tool->handle, name, data);
-    return code < 0 ? tool_fail(tool, code, &name) : TOOL_OK;
+    if (code < 0) {
+        return tool_fail(tool, code, &name);
+    }
+    if (tool->json) {
+        struct document report = document_object();
+        document_put(&report, "outcome", json_string("published"));
+        return output_document(&report) ? TOOL_OK : TOOL_FAILED;
+    }
+    return TOOL_OK;
 }

@@ -33,6 +33,8 @@ run "rm of what is not there" 1 rm nobody
 run "publish" 0 publish order:paid $'x\t\e[31m'
 run "publish without data" 0 publish order:none
 is_silent "publish prints nothing"
+run "publish as JSON" 0 --json publish unheard
+says_json "publish as JSON" outcome published
 wait_for set_until_enough
 ends "follow ends at its limit" 0
 mentions "the set" $'set\ta b'
