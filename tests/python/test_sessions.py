@@ -95,6 +95,45 @@ def test_fields_that_others_wrote_and_bytes(cache):
     run(main())
 
 
+def test_names_that_are_no_utf8_are_taken_as_they_were_given(cache):
+    """A program in C names users and fields by any bytes; what Session says of them, the store takes."""
+    async def main():
+        store = SessionStore(cache)
+        session_id = store._sessions.create(b"u\xff", {b"n\xff": b"1", b"m\xfe": b"2"})
+        session = await store.get_session(session_id)
+        assert (await store.update_session(session_id, session.data)).data == session.data
+        first, second = session.data
+        assert (await store.remove_fields(session_id, first)).data == {second: session.data[second]}
+        renewed = await store.renew_session(session_id, session.user_id)
+        _, own = await store.create_session(session.user_id)
+        assert own.user_id == session.user_id
+        assert await store.delete_user_sessions(session.user_id) == 2
+        assert await store.get_session(renewed) is None
+
+    run(main())
+
+
+def test_an_id_that_has_no_utf8_is_a_miss(cache):
+    """JSON from a client can hold half a surrogate pair."""
+    async def main():
+        store = SessionStore(cache)
+        bad = "\ud800" * 43
+        assert await store.get_session(bad) is None and await store.update_session(bad, {}) is None
+        assert await store.renew_session(bad) is None and not await store.delete_session(bad)
+
+    run(main())
+
+
+def test_a_life_beyond_the_year_9999(cache):
+    async def main():
+        store = SessionStore(cache, ttl=10**12)
+        session_id, session = await store.create_session("u")
+        assert session.expires_at.year == 9999
+        assert (await store.get_session(session_id)).expires_at.tzinfo is datetime.timezone.utc
+
+    run(main())
+
+
 def test_a_prefix_and_the_cookies_name(cache):
     SessionStore(cache, prefix="x" * 64)
     with pytest.raises(larder.TooBigError, match="prefix of sessions of 65 bytes: the limit is 64"):

@@ -37,16 +37,34 @@ class Session:
 
     def __init__(self, user: bytes, created: float, expires: float, fields: Dict[bytes, bytes]):
         self.user_id = user.decode("utf-8", "surrogateescape")
-        self.created_at = datetime.datetime.fromtimestamp(created, datetime.timezone.utc)
-        self.expires_at = datetime.datetime.fromtimestamp(expires, datetime.timezone.utc)
+        self.created_at = _instant(created)
+        self.expires_at = _instant(expires)
         self.data: Dict[str, Any] = {
             name.decode("utf-8", "surrogateescape"): _decode(value) for name, value in fields.items()
         }
 
 
-def _encode(data: Mapping[str, Any]) -> Dict[str, bytes]:
+def _instant(seconds: float) -> datetime.datetime:
+    """A life that ends after the year 9999, which is beyond datetime, ends with it."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    except (ValueError, OverflowError):
+        return datetime.datetime.max.replace(tzinfo=datetime.timezone.utc)
+
+
+def _bytes(text: Any) -> Any:
+    """A name or user as C has it; also one that is no UTF-8 and was given out by Session."""
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+
+
+def _id(session_id: Any) -> Any:
+    """Ids come from clients: text that has no UTF-8 (JSON can hold it) is no id, and no error."""
+    return session_id.encode("utf-8", "replace") if isinstance(session_id, str) else session_id
+
+
+def _encode(data: Mapping[str, Any]) -> Dict[bytes, bytes]:
     return {
-        name: bytes(value) if isinstance(value, (bytes, bytearray, memoryview))
+        _bytes(name): bytes(value) if isinstance(value, (bytes, bytearray, memoryview))
         else json.dumps(value, separators=(",", ":")).encode()
         for name, value in data.items()
     }
@@ -101,7 +119,7 @@ class SessionStore:
     ) -> Tuple[str, Session]:
         """A new session of a user ("": of nobody yet); its id, a secret, and the session."""
         fields = _encode(initial_data or {})
-        session_id = await self._insist(lambda: self._sessions.create(user_id, fields))
+        session_id = await self._insist(lambda: self._sessions.create(_bytes(user_id), fields))
         session = await self.get_session(session_id)
         if session is None:
             raise larder.FullError("the map is so small that a new session was evicted at once")
@@ -109,32 +127,32 @@ class SessionStore:
 
     async def get_session(self, session_id: str) -> Optional[Session]:
         """The session, its life extended; None: there is none, or not any more."""
-        found = self._sessions.get(session_id)
+        found = self._sessions.get(_id(session_id))
         return None if found is None else Session(*found)
 
     async def update_session(self, session_id: str, data: Mapping[str, Any]) -> Optional[Session]:
         """Merge; the session with all changes, or None: there is none."""
         fields = _encode(data)
-        found = await self._insist(lambda: self._sessions.update(session_id, fields))
+        found = await self._insist(lambda: self._sessions.update(_id(session_id), fields))
         return None if found is None else Session(*found)
 
     async def remove_fields(self, session_id: str, *names: str) -> Optional[Session]:
         """The session without these fields, or None: there is none."""
-        fields = {name: None for name in names}
-        found = await self._insist(lambda: self._sessions.update(session_id, fields))
+        fields = {_bytes(name): None for name in names}
+        found = await self._insist(lambda: self._sessions.update(_id(session_id), fields))
         return None if found is None else Session(*found)
 
     async def renew_session(self, session_id: str, user_id: Optional[str] = None) -> Optional[str]:
         """The same session under a new id, at each login; the old id is worth nothing then."""
-        return await self._insist(lambda: self._sessions.renew(session_id, user_id))
+        return await self._insist(lambda: self._sessions.renew(_id(session_id), _bytes(user_id)))
 
     async def delete_session(self, session_id: str) -> bool:
         """Whether it was there."""
-        return self._sessions.delete(session_id)
+        return self._sessions.delete(_id(session_id))
 
     async def delete_user_sessions(self, user_id: str) -> int:
         """All of a user's, at once; how many there were."""
-        return self._sessions.delete_user(user_id)
+        return self._sessions.delete_user(_bytes(user_id))
 
     # ---- Cookies, for responses and requests of Starlette
 
