@@ -195,9 +195,11 @@ static apr_status_t store(ap_socache_instance_t *instance, server_rec *server,
     if (!make_key(instance, id, id_size, pool, &key)) {
         return APR_EINVAL;
     }
-    if (expiry <= apr_time_now()) { /* of no use; what it was to replace is not, either */
-        (void)larder_delete(handle, key.data, key.size);
-        return APR_EINVAL;
+    if (expiry <= apr_time_now()) {
+        /* Stored, and expired at once. mod_cache_socache invalidates so (a POST, say), and would
+         * log a warning for each page that is refused. */
+        int gone = larder_delete(handle, key.data, key.size);
+        return gone == LARDER_MISS ? APR_SUCCESS : status_of(gone);
     }
     int result = larder_set(handle, key.data, key.size, data, size, &policy);
     if (result != LARDER_OK) {
