@@ -521,7 +521,7 @@ typedef struct larder_lease {
  *   FILL     nothing; the lease is yours
  *   WAIT     nothing; another has the lease: larder_lease_wait(), or the notify descriptor
  * With all 1,024 leases in use, or the 16 that a key can have, every caller is told to fill.
- * Errors: EINVAL, ETOOBIG (the key), EREADONLY, ENOMEM, ENAMESPACE, ELIMIT (1,024 threads read the
+ * Errors: EINVAL, ETOOBIG (the key), EREADONLY, ENOMEM, ENAMESPACE, ELIMIT (4,096 threads read the
  * map already). */
 int larder_lease_acquire(larder *handle, const void *key, size_t key_size,
                          const larder_lease_options *options, larder_lease *lease, void **value,

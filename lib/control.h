@@ -41,7 +41,7 @@ enum {
     CONTROL_WALK_FORM = 512,
     CONTROL_PENDING_KEY = 992,  /* longest key of such a row; a longer one raises its barrier */
     CONTROL_STATS_SLOTS = 1024, /* processes; slot 0 collects those that ended */
-    CONTROL_MAX_READERS = 1024,
+    CONTROL_MAX_READERS = 4096, /* threads that have read; the lock file has 64 bytes for each */
 
     /* The tables of the eviction (evict.h, ghosts.h), for entries that take 320 bytes of the map
      * each: two popularity counters and a ghost slot for every one of them. */
