@@ -25,6 +25,16 @@ void check_written(int key, const replica_record *record)
     at->since_ms = sim.now_ms;
 }
 
+/* What is dead is told as a removal. Who sent it may have lost its map since, with all that was
+ * left of it: to tell of it does not bring it back. */
+void check_removed(int key, const replica_record *record)
+{
+    const truth *at = &sim.truth[key];
+    if (!at->lost || at->newest.version.clock != record->version.clock ||
+        at->newest.version.node != record->version.node)
+        check_written(key, record);
+}
+
 /* A tombstone that is older than T is about to be forgotten, and not pushed again, unless it is
  * this host that has told of it, less than T ago. */
 static bool holds(const host *self, int key, const replica_record *newest)

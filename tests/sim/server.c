@@ -249,7 +249,7 @@ static void push(request *r)
             return;
         at->plain = false;
         at->unlinked = true;
-        check_written(r->key, &r->record); /* of what is dead, it is told as a removal */
+        check_removed(r->key, &r->record);
         server_publish(&entry, false);
     } else if (order == 0 && r->quiet) {
         r->outcome = SYNC_SAME;

@@ -493,6 +493,7 @@ void ending_run(void);
  */
 
 void check_written(int key, const replica_record *record);
+void check_removed(int key, const replica_record *record);
 /* Is the newest write held by Redis, or by a host other than that one? */
 bool check_known(int key, const host *without);
 /* Something went that may go: is the newest write nowhere now? */

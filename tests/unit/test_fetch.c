@@ -330,47 +330,37 @@ START_TEST(a_read_only_handle_fetches_without_storing)
 }
 END_TEST
 
-enum { SLOTS = 1024, STACK = 64 * 1024 };
-
-struct occupant {
-    larder *map;
-    _Atomic unsigned in;
-    pthread_mutex_t door; /* held until they are to leave */
-};
-
-static void *occupy(void *context)
+static void *open_store(void *context)
 {
-    struct occupant *occupant = context;
-    (void)larder_has(occupant->map, "k", 1);
-    atomic_fetch_add(&occupant->in, 1);
-    (void)pthread_mutex_lock(&occupant->door);
-    (void)pthread_mutex_unlock(&occupant->door);
-    return NULL;
+    (void)larder_has(context, "k", 1);
+    return NULL; /* and its slot is free again */
 }
 
-static bool all_in(void *context)
+/* All of them; this thread has none. */
+static size_t take_reader_slots(larder *map, struct transaction *readers)
 {
-    return atomic_load(&((struct occupant *)context)->in) == SLOTS;
+    pthread_t other;
+    size_t count = 0;
+    ck_assert_int_eq(pthread_create(&other, NULL, open_store, map), 0);
+    ck_assert_int_eq(pthread_join(other, NULL), 0);
+    struct store *store = atomic_load(&map->map->store);
+    ck_assert_ptr_nonnull(store);
+    while (store_reader_open(store, &readers[count], 50) == LARDER_OK) {
+        count++;
+        ck_assert_uint_le(count, CONTROL_MAX_READERS);
+    }
+    return count;
 }
 
 START_TEST(without_a_reader_slot_there_is_no_cache_and_no_delay)
 {
+    static struct transaction readers[CONTROL_MAX_READERS + 1];
     larder *map = maps_new();
-    static pthread_t threads[SLOTS];
-    static struct occupant occupant = {.door = PTHREAD_MUTEX_INITIALIZER};
     struct origin origin = {.value = "value"};
     larder_lease_options options = {.wait_ms = 60000}; /* it must not wait: that would show */
     larder_lease lease;
-    pthread_attr_t attributes;
     char text[64];
-    occupant.map = map;
-    ck_assert_int_eq(pthread_mutex_lock(&occupant.door), 0);
-    ck_assert_int_eq(pthread_attr_init(&attributes), 0);
-    ck_assert_int_eq(pthread_attr_setstacksize(&attributes, STACK), 0);
-    for (size_t i = 0; i < SLOTS; i++) {
-        ck_assert_int_eq(pthread_create(&threads[i], &attributes, occupy, &occupant), 0);
-    }
-    ck_assert(wait_until(all_in, &occupant, 15000));
+    size_t taken = take_reader_slots(map, readers);
     int64_t began = harness_now_ms();
     for (int i = 1; i <= 3; i++) {
         ck_assert_int_eq(fetch_with(map, "k", &origin, &options, text), LARDER_OK);
@@ -380,9 +370,8 @@ START_TEST(without_a_reader_slot_there_is_no_cache_and_no_delay)
     ck_assert_int_eq(larder_lease_acquire(map, "k", 1, NULL, &lease, NULL, NULL, NULL),
                      LARDER_ELIMIT);
     ck_assert_int_lt(harness_now_ms() - began, harness_patience(20000));
-    ck_assert_int_eq(pthread_mutex_unlock(&occupant.door), 0);
-    for (size_t i = 0; i < SLOTS; i++) {
-        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    while (taken > 0) {
+        store_reader_close(&readers[--taken]);
     }
     ck_assert_int_eq(fetch(map, "k", &origin, text), LARDER_OK);
     ck_assert_str_eq(maps_get(map, "k"), "value");
