@@ -321,6 +321,13 @@ static bool log_has(void *context)
     return found;
 }
 
+void harness_never_logged(const harness_process *process, const char *text)
+{
+    char *log = harness_log(process);
+    ck_assert_msg(strstr(log, text) == NULL, "%s", log);
+    free(log);
+}
+
 bool harness_logged(const harness_process *process, const char *text, int milliseconds)
 {
     struct wanted wanted = {.process = process, .text = text};

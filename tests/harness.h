@@ -67,6 +67,9 @@ bool harness_alive(harness_process *process);  /* reaps it if it has ended: then
 /* The process's log, 0-terminated, to be freed. */
 char *harness_log(const harness_process *process);
 
+/* Fails the test if the log has this text by now. */
+void harness_never_logged(const harness_process *process, const char *text);
+
 /* Wait until the log has this text; false after the deadline. */
 bool harness_logged(const harness_process *process, const char *text, int milliseconds);
 

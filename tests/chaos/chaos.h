@@ -145,6 +145,7 @@ struct host {
     char url[300];
     struct wall_clock clock;
     pid_t larderd, workers[WORKERS];
+    uint64_t larderd_since_us;
     bool larderd_frozen, worker_frozen[WORKERS];
     larder *map; /* the test's own handle */
 };

@@ -623,7 +623,6 @@ START_TEST(what_finds_no_place_among_the_refused_holds_up_nothing)
 }
 END_TEST
 
-/* Its worker died before the wake-up; the number of dirty entries tells of nothing now. */
 /* Something before Redis closes the connection of who sends it, without a word. */
 START_TEST(a_row_that_ends_sessions_holds_up_nothing)
 {
@@ -654,6 +653,7 @@ START_TEST(a_row_that_ends_sessions_holds_up_nothing)
 }
 END_TEST
 
+/* Its worker died before the wake-up; the number of dirty entries tells of nothing now. */
 START_TEST(what_nobody_told_of_goes_with_what_found_no_place)
 {
     memset(&refusing, 0, sizeof refusing);
